@@ -1,0 +1,5 @@
+"""`python -m ptlreid` is the `ptlreid` command."""
+
+from ptlreid.cli import main
+
+main()

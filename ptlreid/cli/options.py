@@ -1,0 +1,55 @@
+"""Options that several commands share: same name, same meaning. Types, defaults and help come from the config models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from ptlreid.config import DataSettings, EvaluateConfig, FinetuneConfig, Settings
+
+S = TypeVar("S", bound=Settings)
+
+
+def option(model: type[Settings], field: str, *flags: str) -> Any:
+    """The Typer option for one field of a config model: its help, and its default as text.
+
+    The parameter itself defaults to None, which means not given: only then do a config file and the model's own
+    default have their say.
+    """
+    about = model.model_fields[field]
+    default = about.default
+    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    return typer.Option(*flags, help=about.description, show_default=shown if default is not None else False)
+
+
+def settings(model: type[S], arguments: Mapping[str, Any]) -> S:
+    """The settings of a command from its own arguments (`locals()` at its first line), and its --config file."""
+    given = {name: value for name, value in arguments.items() if name in model.model_fields}
+    return model.resolve(arguments.get("config"), **given)
+
+
+Root = Annotated[
+    str | None,
+    typer.Option(envvar="PTLREID_DATA", help=DataSettings.model_fields["root"].description, show_default="data"),
+]
+Runs = Annotated[Path, typer.Option(envvar="PTLREID_RUNS", help="Folder that holds the runs.")]
+Device = Annotated[str | None, option(DataSettings, "device")]
+Workers = Annotated[int | None, option(DataSettings, "workers")]
+Name = Annotated[
+    str | None, typer.Option(help="Name of the run folder.", show_default="from data, backbone, method, seed")
+]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options override it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]
+Backbone = Annotated[str | None, option(FinetuneConfig, "backbone")]
+Init = Annotated[str | None, option(FinetuneConfig, "init")]
+Epochs = Annotated[int | None, option(FinetuneConfig, "epochs")]
+BatchSize = Annotated[int | None, option(FinetuneConfig, "batch_size")]
+Height = Annotated[int | None, option(FinetuneConfig, "height")]
+Width = Annotated[int | None, option(FinetuneConfig, "width")]
+Seed = Annotated[int | None, option(FinetuneConfig, "seed")]
+Data = Annotated[str | None, option(FinetuneConfig, "data")]
+TestData = Annotated[str | None, option(EvaluateConfig, "data")]

@@ -1,0 +1,60 @@
+"""Drawn people before drawn cameras: three sites in the layout of Market-1501, made from a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ptlreid.config import SyntheticConfig
+from ptlreid.datasets import market
+from ptlreid.datasets._about import About
+from ptlreid.errors import OptionError
+from ptlreid.files import replacing_folder
+from ptlreid.progress import Progress, Silent
+from ptlreid.records import Splits
+
+ABOUT = About(
+    title="Synthetic sites a, b and c",
+    names={"synthetic": "a", "synthetic-a": "a", "synthetic-b": "b", "synthetic-c": "c"},
+    variants=("a", "b", "c"),
+    folders=("synthetic-{variant}",),
+    citation="Made by ptlreid itself",
+    licence="MIT, as ptlreid; nobody is on these images.",
+    source="ptlreid prepare synthetic",
+    protocol="market",
+)
+
+SETTINGS = "synthetic.toml"
+
+
+def read(folder: Path, variant: str) -> Splits:
+    """The splits of the prepared site in `folder`."""
+    return market.read(folder).renamed(f"synthetic-{variant}")
+
+
+def prepare(folder: Path, variant: str, config: SyntheticConfig, progress: Progress | None = None) -> bool:
+    """Draw the site into `folder`; whether anything had to be drawn.
+
+    A folder that was made with the same settings is left as it is. Raises `OptionError` when it was made with
+    others: nothing in it is touched.
+    """
+    from ptlreid.drawing import SITES, draw_site
+
+    made = folder / SETTINGS
+    if made.is_file():
+        changed = SyntheticConfig.resolve(made).differences(config)
+        if changed:
+            raise OptionError(
+                f"{folder} was drawn with other settings ({'; '.join(changed)}). Remove that folder, "
+                "or give another --root."
+            )
+        return False
+    if folder.exists():
+        raise OptionError(f"{folder} exists and was not drawn by ptlreid. Move it, or give another --root.")
+    options = config.model_dump()
+    with (
+        replacing_folder(folder) as temporary,
+        (progress or Silent()).task(f"draw {folder.name}", None) as advance,
+    ):
+        draw_site(SITES[variant], temporary, **options, progress=lambda done, total: advance(done, total=total))
+        (temporary / SETTINGS).write_text(config.to_toml(), encoding="utf-8")
+    return True

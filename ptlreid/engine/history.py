@@ -1,0 +1,44 @@
+"""The history of a run: one JSON object a line, steps and epochs in the order they happened."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ptlreid.errors import DataError
+
+
+class History:
+    """Appends to the file at `path`, of which the first `keep` bytes stay: what came after them was not saved."""
+
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        path.touch()
+        os.truncate(path, min(keep, path.stat().st_size))
+        self.path = path
+        self._file = path.open("a", encoding="utf-8")
+
+    def add(self, kind: str, **values: Any) -> None:
+        """One line: `kind` is `step` or `epoch`."""
+        self._file.write(json.dumps({"kind": kind, **values}) + "\n")
+
+    def flush(self) -> int:
+        """Put all lines on the disk; returns the file's size in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All lines of a history; `DataError` naming the line that is not JSON."""
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            raise DataError(f"{path}, line {number}: not JSON. Continue the run to have it repaired.") from None
+    return entries

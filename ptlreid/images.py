@@ -1,0 +1,74 @@
+"""Records as batches of images: read by rows, in this process or in several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ptlreid.errors import DataError
+from ptlreid.records import Records
+from ptlreid.views import EvalView, TrainView
+
+View = EvalView | TrainView
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images: `images` (B, H, W, 3) uint8, `rows` (B,) int64, their places in the records."""
+
+    images: Tensor
+    rows: Tensor
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory: torch's loader calls this where a GPU is."""
+        return Batch(self.images.pin_memory(), self.rows.pin_memory())
+
+
+class Sampler(Protocol):
+    """The batches of an epoch, as rows."""
+
+    def __len__(self) -> int: ...
+    def epoch(self, epoch: int) -> list[np.ndarray]: ...
+
+
+def load_batches(
+    records: Records, view: View, rows: Iterable[np.ndarray], *, seed: tuple[int, ...] = (), workers: int = 0
+) -> Iterator[Batch]:
+    """The images at each of `rows`, batch by batch, in that order whatever the number of `workers`.
+
+    Each image has a generator of its own, from `seed` and its row: augmentation depends neither on batch mates
+    nor on which process reads it. Raises `DataError` for a file that cannot be decoded.
+    """
+    loader = DataLoader(
+        _Images(records, view, seed),
+        sampler=list(rows),  # a whole batch a time: one fetch, one array
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # the loader draws a seed for its workers: not from the global generator
+    )
+    for item in loader:
+        if isinstance(item, DataError):
+            raise item
+        yield item
+
+
+class _Images(Dataset[Batch | DataError]):
+    def __init__(self, records: Records, view: View, seed: tuple[int, ...]) -> None:
+        self.records, self.view, self.seed = records, view, seed
+
+    def __getitem__(self, rows: np.ndarray) -> Batch | DataError:
+        try:
+            images = [self.view(self.records.paths[row], self._rng(int(row))) for row in rows]
+        except DataError as error:
+            return error  # raised by a worker, it would reach the user wrapped in that worker's traceback
+        return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.asarray(rows, dtype=np.int64)))
+
+    def _rng(self, row: int) -> np.random.Generator:
+        return np.random.default_rng((*self.seed, row))

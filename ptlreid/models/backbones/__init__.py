@@ -1,0 +1,1 @@
+"""One file a backbone, its name that of the file: each holds `BACKBONE`."""

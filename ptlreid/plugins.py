@@ -1,0 +1,39 @@
+"""Parts found by file name, so that a new data set, backbone or loss is one new file.
+
+In a plugin package every module is a part, its name that of its file (`_` read as `-`); names that start with an
+underscore are helpers. Listing imports nothing, so it stays cheap where the parts need torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+
+from ptlreid.errors import OptionError
+
+
+def names(package: ModuleType) -> list[str]:
+    """The public names of the parts in `package`, sorted."""
+    found = (module.name for module in iter_modules(package.__path__))
+    return sorted(name.replace("_", "-") for name in found if not name.startswith("_"))
+
+
+def find(package: ModuleType, name: str, kind: str) -> ModuleType:
+    """The module in `package` whose public name is `name`.
+
+    Raises `OptionError` with the nearest names when there is none; `kind` says in words what was looked for.
+    """
+    if name not in names(package):
+        raise unknown(kind, name, names(package))
+    return import_module(f"{package.__name__}.{name.replace('-', '_')}")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:
+    """The error for a name that is not among `known`, with a near-miss hint."""
+    choices = sorted(known)
+    near = get_close_matches(name.lower(), choices, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return OptionError(f"No {kind} is called {name!r}. {hint}Known: {', '.join(choices)}.")

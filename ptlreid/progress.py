@@ -1,0 +1,36 @@
+"""How long work tells of itself: the core reports to a `Progress`, and only the command line shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Called inside a task: `done` steps so far, what there is to say about them, and the total where it is new."""
+
+    def __call__(self, done: int, *, status: str = "", total: int | None = None) -> None: ...
+
+
+class Progress(Protocol):
+    """Where work reports to."""
+
+    def task(self, title: str, total: int | None) -> AbstractContextManager[Advance]:
+        """A context manager that yields the `Advance` of one piece of work of `total` steps (None: not known yet)."""
+        ...
+
+    def note(self, text: str) -> None:
+        """One line that stays, such as what was reused."""
+        ...
+
+
+class Silent:
+    """A `Progress` that says nothing: the default of every function that takes one."""
+
+    @contextmanager
+    def task(self, title: str, total: int | None) -> Iterator[Advance]:
+        yield lambda done, *, status="", total=None: None
+
+    def note(self, text: str) -> None:
+        pass

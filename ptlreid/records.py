@@ -1,0 +1,86 @@
+"""Image records and the splits of a data set: arrays, checked when they are made. NumPy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ptlreid.errors import DataError
+
+JUNK = -1  # a detection of no use: leaves the gallery
+DISTRACTOR = 0  # a person nobody asks for: stays in the gallery
+
+
+@dataclass(frozen=True)
+class Records:
+    """N images with who is on them and which camera took them.
+
+    `paths`: (N,) object array of `Path`. `pids`, `camids`: (N,) int64; pid -1 is junk, 0 a distractor.
+    `sources`: (N,) object array of the data set names that the images come from.
+    """
+
+    paths: np.ndarray
+    pids: np.ndarray
+    camids: np.ndarray
+    sources: np.ndarray
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.paths), len(self.pids), len(self.camids), len(self.sources)}
+        if len(lengths) != 1:
+            raise ValueError(f"paths, pids, camids and sources differ in length: {sorted(lengths)}")
+        if self.pids.dtype != np.int64 or self.camids.dtype != np.int64:
+            raise ValueError(f"pids and camids are int64, not {self.pids.dtype} and {self.camids.dtype}")
+
+    @classmethod
+    def make(cls, paths: list[Path], pids: list[int], camids: list[int], source: str) -> Records:
+        """Records of one data set from plain lists."""
+        files = np.empty(len(paths), dtype=object)
+        files[:] = paths
+        sources = np.full(len(paths), source, dtype=object)
+        return cls(files, np.asarray(pids, dtype=np.int64), np.asarray(camids, dtype=np.int64), sources)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def num_identities(self) -> int:
+        """People counted once, junk and distractors not at all."""
+        return len(np.unique(self.pids[self.pids > DISTRACTOR]))
+
+    def select(self, rows: np.ndarray) -> Records:
+        """The records at `rows`: indices in the order given, or a boolean mask."""
+        return Records(self.paths[rows], self.pids[rows], self.camids[rows], self.sources[rows])
+
+    def labels(self) -> np.ndarray:
+        """(N,) training labels 0 .. classes - 1, in ascending order of pid."""
+        return np.unique(self.pids, return_inverse=True)[1].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set: what to train on, whom to look for, and where. `protocol` names the rules of evaluation."""
+
+    name: str
+    train: Records
+    query: Records
+    gallery: Records
+    protocol: str
+
+    @property
+    def has_test(self) -> bool:
+        return len(self.query) > 0 and len(self.gallery) > 0
+
+    def require_test(self) -> Splits:
+        """These splits, or a `DataError` when they hold nothing to evaluate on."""
+        if not self.has_test:
+            raise DataError(
+                f"{self.name}: nothing to evaluate on, {len(self.query)} query and {len(self.gallery)} gallery "
+                "images. Choose a data set that has a test set."
+            )
+        return self
+
+    def renamed(self, name: str) -> Splits:
+        """The same splits under another name."""
+        return replace(self, name=name)

@@ -1,0 +1,141 @@
+"""What travels through evaluation: `Features` in, `Scores` out. Both are checked when they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptlreid.errors import DataError
+from ptlreid.records import JUNK
+
+PRINTED_RANKS = (1, 5, 10, 20)
+_CHECKED_ROWS = 4096  # rows looked at together: a mask of the whole matrix could be a gigabyte
+
+
+@dataclass(frozen=True)
+class Features:
+    """N feature vectors with who is on the image and which camera took it.
+
+    `matrix`: (N, D) float32, finite, D >= 1. `pids`, `camids`: (N,) int64; pid -1 is junk, 0 a distractor, people
+    count from 1. `paths`: (N,) object array of str. N may be 0. Raises `DataError` naming the first bad row.
+    """
+
+    matrix: np.ndarray
+    pids: np.ndarray
+    camids: np.ndarray
+    paths: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.matrix.dtype != np.float32:
+            raise DataError(f"features are {self.matrix.dtype}, expected float32. Convert them before saving.")
+        if self.matrix.ndim != 2 or self.matrix.shape[1] == 0:
+            raise DataError(f"features have shape {self.matrix.shape}, expected (images, width).")
+        for name, dtype in (("pids", np.int64), ("camids", np.int64), ("paths", object)):
+            self._check_column(name, np.dtype(dtype))
+        bad = np.flatnonzero(self.pids < JUNK)
+        if len(bad):
+            raise DataError(
+                f"row {bad[0]} ({self.paths[bad[0]]}): pid {self.pids[bad[0]]}, expected -1 for junk, "
+                "0 for a distractor, or a person's number from 1."
+            )
+        self._check_finite()
+
+    def _check_column(self, name: str, dtype: np.dtype) -> None:
+        column = getattr(self, name)
+        if column.shape != (len(self.matrix),):
+            raise DataError(
+                f"{len(self.matrix)} rows of features, but {name} of shape {column.shape}. "
+                "Give one value for each row."
+            )
+        if column.dtype != dtype:
+            raise DataError(f"{name} are {column.dtype}, expected {dtype}. Convert them before saving.")
+
+    def _check_finite(self) -> None:
+        for start in range(0, len(self.matrix), _CHECKED_ROWS):
+            finite = np.isfinite(self.matrix[start : start + _CHECKED_ROWS])
+            if not finite.all():
+                row = start + int(np.argmin(finite.all(axis=1)))
+                raise DataError(
+                    f"row {row} ({self.paths[row]}): a feature is NaN or infinite. "
+                    "Look at the weights that made it, and extract again."
+                )
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    @property
+    def width(self) -> int:
+        return int(self.matrix.shape[1])
+
+    def select(self, rows: np.ndarray) -> Features:
+        """The features at `rows`: indices in the order given, or a boolean mask."""
+        return Features(self.matrix[rows], self.pids[rows], self.camids[rows], self.paths[rows])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found, query by query, so that any table or interval can be made from it.
+
+    V valid queries (those with a true match) with T true matches in all; ranks are 1-based in the gallery that the
+    protocol leaves to the query. `rows`: (V,) their query rows, ascending. `average_precision`, `inp`: (V,) in (0, 1].
+    `cmc_by_query`: (V, R), at [v, r - 1] the probability of a match within the first r: 0 or 1, or an
+    expectation where one image of each identity is drawn. `match_ranks`: (T,), ascending within a query;
+    `match_columns`: (T,) the gallery rows that have these ranks; query v owns `match_starts[v]` to
+    `match_starts[v + 1]` of both, `match_starts`: (V + 1,). `num_*` count images before anything was left out.
+    """
+
+    protocol: str
+    num_queries: int
+    num_gallery: int
+    num_junk: int
+    rows: np.ndarray
+    average_precision: np.ndarray
+    inp: np.ndarray
+    cmc_by_query: np.ndarray
+    match_ranks: np.ndarray
+    match_columns: np.ndarray
+    match_starts: np.ndarray
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.rows), len(self.average_precision), len(self.inp), len(self.cmc_by_query)}
+        if lengths != {len(self.match_starts) - 1} or len(self.match_ranks) != len(self.match_columns):
+            raise ValueError(f"per-query arrays differ in length: {sorted(lengths)}")
+
+    @property
+    def num_valid(self) -> int:
+        return len(self.rows)
+
+    @property
+    def mean_ap(self) -> float:
+        return float(self.average_precision.mean())
+
+    @property
+    def mean_inp(self) -> float:
+        """Mean over queries of matches / rank of the last match (Ye et al., 2021, "Deep learning for person ReID")."""
+        return float(self.inp.mean())
+
+    @property
+    def cmc(self) -> np.ndarray:
+        """(R,) share of valid queries with a match within the first 1 .. R, fractions, never falling."""
+        return np.asarray(self.cmc_by_query.mean(axis=0))
+
+    @property
+    def first_match_rank(self) -> np.ndarray:
+        """(V,) int64, the rank of each query's nearest true match, in the whole gallery left to it."""
+        return np.asarray(self.match_ranks[self.match_starts[:-1]])
+
+    def summary(self) -> dict[str, object]:
+        """What is printed and written as JSON; all fractions lie between 0 and 1.
+
+        A printed rank beyond the curve is its last point.
+        """
+        cmc = self.cmc
+        return {
+            "protocol": self.protocol,
+            "mAP": self.mean_ap,
+            "mINP": self.mean_inp,
+            "cmc": {str(rank): float(cmc[min(rank, len(cmc)) - 1]) for rank in PRINTED_RANKS},
+            "queries": {"total": self.num_queries, "valid": self.num_valid},
+            "gallery": {"total": self.num_gallery, "junk": self.num_junk},
+        }

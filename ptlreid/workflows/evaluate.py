@@ -1,0 +1,63 @@
+"""`ptlreid evaluate`: a run and a data set to scores. A second time, nothing is decoded and torch is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ptlreid import cache
+from ptlreid.config import EvaluateConfig
+from ptlreid.models.weights import Saved, saved
+from ptlreid.progress import Progress
+from ptlreid.records import Records, Splits
+from ptlreid.retrieval import protocols
+from ptlreid.retrieval.metrics import evaluate
+from ptlreid.retrieval.values import Features, Scores
+from ptlreid.runs import RunFolder
+from ptlreid.views import EvalView
+
+
+def evaluate_run(run: RunFolder, splits: Splits, config: EvaluateConfig, progress: Progress) -> Scores:
+    """The scores of the run's weights on the test set of `splits`, its features cached in the run folder.
+
+    Raises `DataError` for a data set without a test set, `CheckpointError` for a run without weights.
+    """
+    splits.require_test()
+    weights = saved(run.weights(config.weights))
+    view = EvalView(weights.spec.height, weights.spec.width)
+    extract = _extractor(weights, view, config, progress)
+
+    def features(records: Records, part: str) -> Features:
+        name = f"{splits.name}.{part}.{config.weights}"
+        file = run.features / f"{name}.h5"
+        return cache.cached(file, weights, view, records, lambda: extract(records, name), progress)
+
+    query, gallery = features(splits.query, "query"), features(splits.gallery, "gallery")
+    return evaluate(query, gallery, protocols.find(splits.protocol), metric=config.metric, ap=config.ap)
+
+
+def _extractor(
+    weights: Saved, view: EvalView, config: EvaluateConfig, progress: Progress
+) -> Callable[[Records, str], Features]:
+    """Extracts features with the network of `weights`, which is built when it is first needed."""
+    network = None
+
+    def extract(records: Records, title: str) -> Features:
+        nonlocal network
+        from ptlreid import features
+        from ptlreid.devices import choose_device, choose_workers
+
+        device = choose_device(config.device)
+        if network is None:
+            network = weights.build().to(device)
+        return features.extract(
+            network,
+            records,
+            view,
+            device=device,
+            batch_size=config.batch_size,
+            workers=choose_workers(config.workers, device),
+            progress=progress,
+            title=title,
+        )
+
+    return extract

@@ -1,0 +1,52 @@
+"""Small things that many tests are made of: image folders in Market-1501's layout, and a tiny backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from ptlreid.models.staged import Staged
+
+torch.set_num_threads(2)
+
+
+def write_image(path: Path, seed: int, *, height: int = 64, width: int = 32) -> None:
+    """A JPEG of coarse colour blocks: `seed` decides its content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blocks = np.random.default_rng(seed).integers(0, 256, size=(8, 4, 3), dtype=np.uint8)
+    Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST).save(path, quality=95)
+
+
+@pytest.fixture(scope="session")
+def market_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`<root>/market`: 4 + 3 people before 2 cameras, 2 images each, with junk and a distractor."""
+    folder = tmp_path_factory.mktemp("data") / "market"
+    for pid in range(1, 5):
+        for camid, shot in ((1, 1), (1, 2), (2, 1), (2, 2)):
+            name = f"{pid:04d}_c{camid}s1_{shot:06d}_00.jpg"
+            write_image(folder / "bounding_box_train" / name, 10 * pid + shot)
+    for pid in range(5, 8):
+        for camid in (1, 2):
+            write_image(folder / "query" / f"{pid:04d}_c{camid}s1_000001_00.jpg", 10 * pid)
+            write_image(folder / "bounding_box_test" / f"{pid:04d}_c{camid}s1_000002_00.jpg", 10 * pid + camid)
+    write_image(folder / "bounding_box_test" / "-1_c1s1_000003_00.jpg", 1)
+    write_image(folder / "bounding_box_test" / "0000_c2s1_000004_00.jpg", 2)
+    return folder
+
+
+def tiny_backbone() -> Staged:
+    """Five small Conv-blocks with a stride of 32 in all, as the real ones have."""
+    channels = (4, 6, 8, 10, 12)
+    strides = (4, 1, 2, 2, 2)
+    blocks = {}
+    before = 3
+    for number, (after, stride) in enumerate(zip(channels, strides, strict=True), start=1):
+        conv = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+        blocks[f"block{number}"] = nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
+        before = after
+    return Staged(blocks, channels, strides)

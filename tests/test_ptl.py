@@ -1,0 +1,154 @@
+"""PTL networks and their plain backbones: structure, parameters, and what features may depend on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import tiny_backbone
+from torch import Tensor, nn
+
+from ptlreid import models
+from ptlreid.errors import OptionError
+from ptlreid.models.bconv import BConvCell, memory_state
+from ptlreid.models.ptl import PTL, Plain
+from ptlreid.outputs import NetworkSpec
+
+
+def tiny(memory: str | None = "slot", classes: int = 5) -> nn.Module:
+    torch.manual_seed(0)
+    if memory is None:
+        return Plain(tiny_backbone(), classes)
+    return PTL(tiny_backbone(), classes, fusions=(4, 4, 6, 6), cells=(4, 6, 6, 8), memory=memory)
+
+
+def spec(backbone: str, ptl: bool, classes: int = 1041, height: int = 256, width: int = 128) -> NetworkSpec:
+    return NetworkSpec(backbone, ptl, "slot", classes, height, width)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+# Table 1 gives whole millions (28, 35, 32, 42); docs/design.md derives these from the paper's networks.
+@pytest.mark.parametrize(
+    ("backbone", "ptl", "millions"),
+    [("resnet50", False, 28.8), ("resnet50", True, 35.05), ("densenet161", False, 31.9), ("densenet161", True, 42.1)],
+)
+def test_parameters_are_the_papers(backbone, ptl, millions):
+    with torch.device("meta"):
+        network = models.build(spec(backbone, ptl))
+    assert parameters(network) == pytest.approx(millions * 1e6, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels"),
+    [
+        ("resnet18", (64, 64, 128, 256, 512)),  # He et al. 2016, Table 1
+        ("resnet50", (64, 256, 512, 1024, 2048)),
+        ("densenet161", (96, 384, 768, 2112, 2208)),  # Huang et al. 2017: 96 + 48 a layer, halved by transitions
+    ],
+)
+def test_conv_blocks_give_the_channels_and_sizes_they_state(backbone, channels):
+    staged = models.find(backbone).stages().eval()
+    assert staged.channels == channels
+    with torch.inference_mode():
+        maps = staged(torch.zeros(1, 3, 64, 32))
+    height, width = 64, 32
+    for x, number, stride in zip(maps, channels, staged.strides, strict=True):
+        height, width = height // stride, width // stride
+        assert x.shape == (1, number, height, width)
+
+
+def test_the_forward_pass_is_equation_3():
+    """The same cells, fusions and blocks called one by one, in the order of Figure 1."""
+    network = tiny().eval()
+    images = torch.randn(2, 3, 64, 32)
+    x = [images]
+    for block in network.backbone.blocks.values():
+        x.append(block(x[-1]))
+    y = network.cells[0](images)
+    for i in range(1, 5):
+        y = network.cells[i](network.fusions[i - 1](torch.cat((x[i], y), dim=1)))
+    top = torch.cat((x[5], y), dim=1)
+    feature = network.head.reduce(top).mean(dim=(2, 3))  # 1×1 convolution, then the average over positions
+    torch.testing.assert_close(network(images).embedding, feature, atol=1e-6, rtol=1e-5)
+
+
+def test_training_gives_class_scores_and_evaluation_gives_none():
+    network = tiny(classes=7)
+    output = network(torch.randn(2, 3, 64, 32))
+    assert output.embedding.shape == (2, 1024)
+    assert {name: tuple(logits.shape) for name, logits in output.logits.items()} == {"pid": (2, 7)}
+    assert network.eval()(torch.randn(2, 3, 64, 32)).logits == {}
+
+
+@pytest.mark.parametrize("memory", ["slot", "mean", "none"])
+def test_gradients_reach_every_weight_of_every_cell(memory):
+    network = tiny(memory)
+    for _ in range(2):
+        network.zero_grad()
+        output = network(torch.randn(4, 3, 64, 32))
+        nn.functional.cross_entropy(output.logits["pid"], torch.arange(4)).backward()
+    for name, cell in network.named_modules():
+        if isinstance(cell, BConvCell):
+            gates = cell.gates.weight.grad.chunk(4)
+            used = gates[:3] if memory == "none" else gates  # with nothing carried, there is nothing to forget
+            assert all(gate.abs().sum() > 0 for gate in used), name
+
+
+def features(network: nn.Module, images: Tensor, batch_size: int) -> Tensor:
+    network.eval()
+    with torch.inference_mode():
+        return torch.cat([network(part).embedding for part in images.split(batch_size)])
+
+
+@pytest.mark.parametrize("memory", [None, "slot", "mean", "none"])
+def test_features_depend_on_weights_and_image_alone(memory):
+    network = tiny(memory)
+    images = torch.randn(64, 3, 64, 32)
+    network.train()
+    network(torch.randn(4, 3, 64, 32))  # fills the latent states, and moves the batch statistics
+    states = {name: state.clone() for name, state in memory_state(network).items()}
+    expected = features(network, images, 64)
+    order = torch.randperm(64)
+    for batch_size in (1, 7):
+        torch.testing.assert_close(features(network, images, batch_size), expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(features(network, images[order], 16), expected[order], atol=1e-6, rtol=1e-4)
+    after = memory_state(network)
+    assert states.keys() == after.keys()
+    assert all(torch.equal(states[name], after[name]) for name in states)
+    torch.testing.assert_close(features(network, images, 64), expected, atol=0, rtol=0)
+
+
+def test_kinds_of_memory_differ_in_training_and_agree_in_evaluation():
+    networks = {memory: tiny(memory) for memory in ("slot", "mean", "none")}
+    batches = torch.randn(2, 4, 3, 64, 32)
+    trained, evaluated = {}, {}
+    for memory, network in networks.items():
+        network(batches[0])
+        trained[memory] = network(batches[1]).embedding.detach()
+        network.load_state_dict(tiny(memory).state_dict())
+        evaluated[memory] = features(network, batches[1], 4)
+    for one, other in (("slot", "mean"), ("slot", "none"), ("mean", "none")):
+        assert not torch.allclose(trained[one], trained[other])
+        assert torch.equal(evaluated[one], evaluated[other])
+
+
+def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one, same, other = (models.build(spec("resnet18", True, 3, 64, 32), seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["head.reduce.weight"], other["head.reduce.weight"])
+
+
+def test_an_image_size_that_the_strides_do_not_divide_is_refused():
+    with pytest.raises(OptionError, match="multiples of 32"):
+        models.build(spec("resnet18", True, height=100))
+
+
+def test_an_unknown_backbone_gets_a_hint():
+    with pytest.raises(OptionError, match="Did you mean 'densenet161'"):
+        models.find("densnet161")
