@@ -42,6 +42,7 @@ def cached(
     view: EvalView,
     records: Records,
     extract: Callable[[], Features],
+    *,
     progress: Progress | None = None,
 ) -> Features:
     """The features of `records`: read from `file` where its fingerprint is the same, otherwise from `extract()`.

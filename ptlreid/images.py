@@ -68,7 +68,7 @@ class _Images(Dataset[Batch | DataError]):
             images = [self.view(self.records.paths[row], self._rng(int(row))) for row in rows]
         except DataError as error:
             return error  # raised by a worker, it would reach the user wrapped in that worker's traceback
-        return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.asarray(rows, dtype=np.int64)))
+        return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.array(rows, dtype=np.int64)))
 
     def _rng(self, row: int) -> np.random.Generator:
         return np.random.default_rng((*self.seed, row))

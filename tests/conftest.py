@@ -1,4 +1,4 @@
-"""Small things that many tests are made of: image folders in Market-1501's layout, and a tiny backbone."""
+"""Small things that many tests are made of: image folders in Market-1501's layout, and a tiny network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,22 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ptlreid.models.staged import Staged
+from ptlreid import models
+from ptlreid.models import backbones
+from ptlreid.models.ptl import PTL, Plain
+from ptlreid.outputs import Memory
 
-torch.set_num_threads(2)
+# From here on `tiny` is a backbone like any other, in every command.
+backbones.__path__.append(str(Path(__file__).parent / "parts"))
+
+
+def tiny_network(memory: Memory | None = "slot", classes: int = 5) -> nn.Module:
+    """The tiny backbone with cells of this memory, or without cells; the same weights at every call."""
+    torch.manual_seed(0)
+    backbone = models.find("tiny")
+    if memory is None:
+        return Plain(backbone.stages(), classes)
+    return PTL(backbone.stages(), classes, fusions=backbone.fusions, cells=backbone.cells, memory=memory)
 
 
 def write_image(path: Path, seed: int, *, height: int = 64, width: int = 32) -> None:
@@ -37,16 +50,3 @@ def market_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_image(folder / "bounding_box_test" / "-1_c1s1_000003_00.jpg", 1)
     write_image(folder / "bounding_box_test" / "0000_c2s1_000004_00.jpg", 2)
     return folder
-
-
-def tiny_backbone() -> Staged:
-    """Five small Conv-blocks with a stride of 32 in all, as the real ones have."""
-    channels = (4, 6, 8, 10, 12)
-    strides = (4, 1, 2, 2, 2)
-    blocks = {}
-    before = 3
-    for number, (after, stride) in enumerate(zip(channels, strides, strict=True), start=1):
-        conv = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
-        blocks[f"block{number}"] = nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
-        before = after
-    return Staged(blocks, channels, strides)

@@ -69,7 +69,9 @@ def slow_cell(weights: np.ndarray, bias: np.ndarray, batches: list[np.ndarray], 
     return results
 
 
-@pytest.mark.parametrize(("size", "stride", "height", "width"), [(3, 1, 4, 3), (3, 2, 5, 4), (7, 4, 9, 8), (1, 1, 2, 2)])
+@pytest.mark.parametrize(
+    ("size", "stride", "height", "width"), [(3, 1, 4, 3), (3, 2, 5, 4), (7, 4, 9, 8), (1, 1, 2, 2)]
+)
 def test_equals_a_slow_loop(size, stride, height, width):
     rng = np.random.default_rng(size + stride)
     cell = BConvCell(3, 2, kernel_size=size, stride=stride).double()

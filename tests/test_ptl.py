@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import tiny_backbone
+from conftest import tiny_network as tiny
 from torch import Tensor, nn
 
 from ptlreid import models
 from ptlreid.errors import OptionError
 from ptlreid.models.bconv import BConvCell, memory_state
-from ptlreid.models.ptl import PTL, Plain
 from ptlreid.outputs import NetworkSpec
-
-
-def tiny(memory: str | None = "slot", classes: int = 5) -> nn.Module:
-    torch.manual_seed(0)
-    if memory is None:
-        return Plain(tiny_backbone(), classes)
-    return PTL(tiny_backbone(), classes, fusions=(4, 4, 6, 6), cells=(4, 6, 6, 8), memory=memory)
 
 
 def spec(backbone: str, ptl: bool, classes: int = 1041, height: int = 256, width: int = 128) -> NetworkSpec:

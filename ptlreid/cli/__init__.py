@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+import ptlreid
 from ptlreid.cli import console
 from ptlreid.cli.demo import demo
 from ptlreid.cli.evaluate import evaluate
@@ -22,9 +24,17 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        console.say(f"ptlreid {ptlreid.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _program(
-    version: bool = typer.Option(False, "--version", help="Show the version and exit.", is_eager=True),
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
     pass
 

@@ -7,10 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ptlreid import datasets
 from ptlreid.cli import console, options
 from ptlreid.config import EvaluateConfig, FinetuneConfig
-from ptlreid.runs import find_run
 
 
 def evaluate(
@@ -32,12 +30,14 @@ def evaluate(
     Features are cached in the run folder, so that a second evaluation decodes no image.
     """
     settings = options.settings(EvaluateConfig, locals())
+
+    from ptlreid import datasets
+    from ptlreid.runs import find_run
+    from ptlreid.workflows.evaluate import evaluate_run
+
     folder = find_run(runs, run)
     trained = FinetuneConfig.resolve(folder.config)
     splits = datasets.load(settings.data or trained.data, Path(settings.root))
-
-    from ptlreid.workflows.evaluate import evaluate_run
-
     scores = evaluate_run(folder, splits, settings, console.Reporter()).summary()
     if json:
         console.show_json({"run": str(folder.path), "data": splits.name, "settings": settings.model_dump(), **scores})

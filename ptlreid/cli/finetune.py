@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from ptlreid import datasets, models, plugins
 from ptlreid.cli import console, options
 from ptlreid.config import FinetuneConfig
-from ptlreid.runs import RunFolder
 
 
 def finetune(
@@ -37,6 +35,11 @@ def finetune(
     The same command again continues a run that was stopped, and reuses one that is finished.
     """
     settings = options.settings(FinetuneConfig, locals())
+
+    from ptlreid import datasets, models, plugins
+    from ptlreid.runs import RunFolder
+    from ptlreid.workflows import finetune as workflow
+
     if settings.backbone not in models.names():
         raise plugins.unknown("backbone", settings.backbone, models.names())
     splits = datasets.load(settings.data, Path(settings.root))
@@ -51,10 +54,7 @@ def finetune(
         }
         console.show_plan(plan, as_json=json)
         return
-
-    from ptlreid.workflows.finetune import finetune as run_finetune
-
-    metrics = run_finetune(settings, splits, run, console.Reporter())
+    metrics = workflow.finetune(settings, splits, run, console.Reporter())
     if json:
         console.show_json(metrics)
         return

@@ -1,4 +1,4 @@
-"""Options that several commands share: same name, same meaning. Types, defaults and help come from the config models."""
+"""Options that several commands share: same name, same meaning. Defaults and help come from the config models."""
 
 from __future__ import annotations
 

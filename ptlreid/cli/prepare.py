@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from ptlreid import datasets
 from ptlreid.cli import console, options
 from ptlreid.config import DataSettings, SyntheticConfig
 from ptlreid.errors import OptionError
@@ -27,6 +26,8 @@ def prepare(
     json: options.Json = False,
 ) -> None:
     """Make a data set ready under the root: today the synthetic sites, drawn from a seed."""
+    from ptlreid import datasets
+
     if list_names:
         _show_names()
         return
@@ -53,5 +54,7 @@ def prepare(
 
 
 def _show_names() -> None:
+    from ptlreid import datasets
+
     rows = [[name, datasets.find(name).about.title, datasets.find(name).about.source] for name in datasets.names()]
     console.show_rows("Data sets", ("name", "title", "where it comes from"), rows)

@@ -54,7 +54,9 @@ def photograph(
     light = np.asarray(seen, dtype=np.float32) / 255.0
     light = np.einsum("hwc,dc->hwd", light, np.asarray(camera.colours, dtype=np.float32))
     level = camera.exposure * np.exp(camera.drift * (2.0 * hour - 1.0) + generator.normal(0.0, 0.08))
-    light = np.clip(light * np.float32(level) + camera.haze, 0.0, 1.0) ** np.float32(camera.gamma)
+    # A soft shoulder, as film and sensors have: what is very bright keeps some drawing.
+    light = np.tanh(np.maximum(light * np.float32(level) + camera.haze, 0.0)) / np.float32(0.9)
+    light = light ** np.float32(camera.gamma)
     light += camera.noise * generator.standard_normal(light.shape, dtype=np.float32)
     return _image(light).resize((width, height), Image.Resampling.BICUBIC)
 

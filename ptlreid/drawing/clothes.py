@@ -13,22 +13,22 @@ def plain(colour: Colour) -> Paint:
     return lambda angle, share: np.asarray(colour, dtype=np.float32)
 
 
-def cloth(garment: Garment, yaw: float, top: float, bottom: float) -> Paint:
-    """The pattern of a garment on a part of the body that reaches from height `top` to `bottom`."""
+def cloth(garment: Garment, yaw: float, span: tuple[float, float]) -> Paint:
+    """The pattern of a garment on a part of the body that reaches over `span`: its heights, upper end first."""
 
     def paint(angle: np.ndarray, share: np.ndarray) -> np.ndarray:
-        weight = _weave(garment, _turned(angle, yaw), top + (bottom - top) * share)
+        weight = _weave(garment, _turned(angle, yaw), _height(span, share))
         return _mix(garment.colour, garment.second, weight)
 
     return paint
 
 
-def covered(garment: Garment, skin: Colour, yaw: float, top: float, bottom: float, until: float) -> Paint:
+def covered(garment: Garment, skin: Colour, yaw: float, span: tuple[float, float], until: float) -> Paint:
     """Cloth down to the height `until` and skin below it."""
-    inner = cloth(garment, yaw, top, bottom)
+    inner = cloth(garment, yaw, span)
 
     def paint(angle: np.ndarray, share: np.ndarray) -> np.ndarray:
-        bare = top + (bottom - top) * share < until
+        bare = _height(span, share) < until
         return np.where(bare[..., None], np.asarray(skin, dtype=np.float32), inner(angle, share))
 
     return paint
@@ -43,9 +43,9 @@ def head(person: Person, yaw: float) -> Paint:
         if person.beard:
             colour = _over(colour, (share > 0.74) & (turn < 1.4), person.hair_colour)
         eyes = (np.abs(share - 0.53) < 0.06) & (turn > 0.2) & (turn < 0.75)
-        colour = _over(colour, eyes, (0.16, 0.11, 0.10))
+        colour = _over(colour, eyes, _darker(person.skin, 0.45))
         mouth = (np.abs(share - 0.80) < 0.04) & (turn < 0.35)
-        colour = _over(colour, mouth, (0.50, 0.22, 0.20))
+        colour = _over(colour, mouth, _darker(person.skin, 0.65))
         if person.hair != "bald":
             line = np.where(turn < 1.0, 0.27, np.where(turn < 1.7, 0.52, 0.86))
             colour = _over(colour, share < line, person.hair_colour)
@@ -58,26 +58,33 @@ def head(person: Person, yaw: float) -> Paint:
 
 def _weave(garment: Garment, turn: np.ndarray, height: np.ndarray) -> np.ndarray:
     """(...) share of the second colour at `turn` radians from the front and `height` above the ground."""
-    bands = np.mod(height / garment.pitch, 1.0) < 0.5
-    columns = np.mod(turn / (garment.pitch * 8.0) + 0.25, 1.0) < 0.5
+    pitch = garment.pitch
     match garment.pattern:
         case "across":
-            weight = bands
+            weight = _stripes(height / pitch)
         case "down":
-            weight = columns
+            weight = _stripes(turn / (8.0 * pitch) + 0.25)
         case "checks":
-            return 0.5 * bands + 0.5 * columns
+            weight = 0.5 * _stripes(height / pitch) + 0.5 * _stripes(turn / (8.0 * pitch) + 0.25)
         case "blocks":
             weight = height < 0.66
         case "logo":
-            weight = (np.abs(turn) < 0.75) & (np.abs(height - 0.70) < garment.pitch * 0.8)
+            weight = (np.abs(turn) < 0.75) & (np.abs(height - 0.70) < 0.8 * pitch)
         case "open":
-            weight = (np.abs(turn) < 0.45) & (height > 0.3)
+            weight = np.abs(turn) < 0.45
         case "yoke":
             weight = height > 0.755
         case "plain":
-            weight = np.zeros_like(bands)
+            weight = np.zeros_like(height)
     return weight.astype(np.float32)
+
+
+def _stripes(place: np.ndarray) -> np.ndarray:
+    return np.mod(place, 1.0) < 0.5
+
+
+def _height(span: tuple[float, float], share: np.ndarray) -> np.ndarray:
+    return span[0] + (span[1] - span[0]) * share
 
 
 def _turned(angle: np.ndarray, yaw: float) -> np.ndarray:
@@ -92,3 +99,8 @@ def _mix(first: Colour, second: Colour, weight: np.ndarray) -> np.ndarray:
 
 def _over(colour: np.ndarray, where: np.ndarray, top: Colour) -> np.ndarray:
     return np.where(where[..., None], np.asarray(top, dtype=np.float32), colour)
+
+
+def _darker(colour: Colour, share: float) -> Colour:
+    red, green, blue = colour
+    return red * share, green * share, blue * share

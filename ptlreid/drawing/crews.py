@@ -11,26 +11,31 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ptlreid.drawing.plans import Shot, plan
+from ptlreid.drawing.plans import plan
 from ptlreid.drawing.shots import write_shot
 from ptlreid.drawing.sites import Site
 from ptlreid.errors import DataError, OptionError
 
 Progress = Callable[[int, int], None]  # images done, images in all
-_SMALL = 300  # images: below, starting processes costs more than it saves
+_WORTHWHILE = 150  # images per process: with fewer, starting it costs more than it saves
 _STEP = 20  # images between two reports
 
 
 @dataclass(frozen=True)
 class _Job:
+    """What to draw; with `parts` processes, each draws the shots part, part + parts, ... of the plan."""
+
     site: Site
     folder: Path
-    shots: list[Shot]
+    counts: tuple[int, int, int]  # identities, cameras, images per camera
     size: tuple[int, int]
     seed: int
+    part: int = 0
+    parts: int = 1
 
 
 def draw_site(
@@ -57,73 +62,80 @@ def draw_site(
     _check("cameras", cameras, 2, site.cameras)
     _check("images_per_camera", images_per_camera, 2, 1000)
     _check("height", height, 32, 1024)
-    _check("width", width, 16, 1024)
+    _check("width", width, max(16, height // 4), 2 * height)
     _check("seed", seed, 0, None)
     _check("workers", workers, 0, None)
     for name in ("bounding_box_train", "query", "bounding_box_test"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    shots = plan(identities, cameras, images_per_camera)
+    counts = (identities, cameras, images_per_camera)
+    total = len(plan(*counts))
+    job = _Job(site, folder.resolve(), counts, (height, width), seed)
     report = progress or (lambda done, total: None)
-    cores = min(workers or len(os.sched_getaffinity(0)), len(shots))
-    if cores == 1 or (workers == 0 and len(shots) < _SMALL):
-        _draw(_Job(site, folder, shots, (height, width), seed), lambda done: report(done, len(shots)))
+    parts = workers or min(os.cpu_count() or 1, max(1, total // _WORTHWHILE))
+    if parts == 1:
+        _draw(job, lambda done: report(done, total))
     else:
-        jobs = [_Job(site, folder.resolve(), shots[k::cores], (height, width), seed) for k in range(cores)]
-        _draw_apart(jobs, report, len(shots))
+        _draw_apart(job, parts, lambda done: report(done, total))
+
+
+def work() -> None:
+    """The life of one process: draws the job in its argument, tells its standard output of every few images."""
+    job: _Job = pickle.loads(bytes.fromhex(sys.argv[1]))
+    told = 0
+
+    def report(done: int) -> None:
+        nonlocal told
+        sys.stdout.write(f"{done - told}\n")
+        sys.stdout.flush()
+        told = done
+
+    _draw(job, report)
 
 
 def _check(name: str, given: int, least: int, most: int | None) -> None:
     if given < least or (most is not None and given > most):
         limits = f"at least {least}" if most is None else f"{least} to {most}"
-        raise OptionError(f"{name}: {given} given, {limits} expected. Choose a number in that range.")
+        raise OptionError(f"{name}: {given} given, {limits} expected. Choose a number within these limits.")
 
 
 def _draw(job: _Job, report: Callable[[int], None]) -> None:
-    for done, shot in enumerate(job.shots, start=1):
+    shots = plan(*job.counts)[job.part :: job.parts]
+    for done, shot in enumerate(shots, start=1):
         write_shot(job.site, job.folder, shot, job.size, job.seed)
-        if done % _STEP == 0 or done == len(job.shots):
+        if done % _STEP == 0 or done == len(shots):
             report(done)
 
 
-def _draw_apart(jobs: list[_Job], report: Progress, total: int) -> None:
-    """Run each job in a process of its own; all of them write what they did into one pipe."""
+def _draw_apart(job: _Job, parts: int, report: Callable[[int], None]) -> None:
+    """Draw in `parts` processes, which all write their progress into one pipe."""
     reading, writing = os.pipe()
-    crew = [_start(writing) for _ in jobs]
-    os.close(writing)
-    try:
-        for process, job in zip(crew, jobs, strict=True):
-            assert process.stdin is not None
-            with process.stdin as pipe:
-                pickle.dump(job, pipe)
+    crew: list[subprocess.Popen[str]] = []
+    with ExitStack() as ending, os.fdopen(reading) as lines:
+        try:
+            for part in range(parts):
+                crew.append(ending.enter_context(_start(replace(job, part=part, parts=parts), writing)))
+                ending.callback(crew[-1].kill)  # whatever ends this call ends the process too
+        finally:
+            os.close(writing)
         done = 0
-        with os.fdopen(reading) as lines:
-            for line in lines:
-                done += int(line)
-                report(done, total)
+        for line in lines:
+            done += int(line)
+            report(done)
         for process in crew:
-            if process.wait() != 0:
-                raise DataError("a drawing process failed")
-    finally:
-        for process in crew:
-            process.kill()
-            process.wait()
+            _, complaint = process.communicate()
+            if process.returncode != 0:
+                last = (complaint.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
+                raise DataError(f"{job.folder}: drawing stopped ({last}). Images are missing: draw them again.")
 
 
-def _start(writing: int) -> subprocess.Popen[bytes]:
-    package = Path(__file__).parents[2]
+def _start(job: _Job, writing: int) -> subprocess.Popen[str]:
+    command = "from ptlreid.drawing.crews import work; work()"
     return subprocess.Popen(
-        [sys.executable, "-c", "from ptlreid.drawing.crews import work; work()"], cwd=package, stdin=subprocess.PIPE, stdout=writing
+        [sys.executable, "-c", command, pickle.dumps(job).hex()],
+        cwd=Path(__file__).parents[2],  # where `ptlreid` is found
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-
-
-def work() -> None:
-    """The life of one process: a job from standard input, numbers of images done to standard output."""
-    job: _Job = pickle.load(sys.stdin.buffer)
-    last = 0
-    def report(done: int) -> None:
-        nonlocal last
-        sys.stdout.write(f"{done - last}\n")
-        sys.stdout.flush()
-        last = done
-    _draw(job, report)
-

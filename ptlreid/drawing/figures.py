@@ -10,6 +10,9 @@ from ptlreid.drawing.poses import Pose, Skeleton, View, skeleton
 from ptlreid.drawing.tubes import Easel, draw_tube
 
 _SIDES = (0, 1)
+# Half the breadth of the trunk, from the neck over shoulders, chest, waist and hips to the hem of a coat.
+_HEIGHTS = (-0.835, -0.815, -0.79, -0.75, -0.68, -0.59, -0.51, -0.40, -0.28)
+_WIDTHS = (0.034, 0.072, 0.110, 0.117, 0.110, 0.098, 0.104, 0.112, 0.122)
 
 
 def draw_figure(easel: Easel, person: Person, pose: Pose, view: View) -> None:
@@ -62,26 +65,28 @@ def _leg(easel: Easel, person: Person, joints: Skeleton, view: View, side: int) 
     wide = person.build * (1.0 if person.skirt else lower.fullness)
     bare = person.skirt
     until = 1.0 if bare else lower.hem
-    draw_tube(easel, _limb(view, ankle, toe), tuple(view.pixels(0, r) for r in (0.021, 0.026, 0.02)), plain(person.shoes))
+    draw_tube(
+        easel, _limb(view, ankle, toe), tuple(view.pixels(0, r) for r in (0.021, 0.026, 0.02)), plain(person.shoes)
+    )
     # A bare calf is slimmer than a trouser leg.
     calf = 0.9 * person.build if lower.hem > 0.2 else wide
     shin = tuple(view.pixels(0.2, r * calf) for r in (0.038, 0.039, 0.027))
-    draw_tube(easel, _limb(view, knee, ankle), shin, covered(lower, person.skin, view.yaw, 0.275, 0.035, until))
+    draw_tube(easel, _limb(view, knee, ankle), shin, covered(lower, person.skin, view.yaw, (0.275, 0.035), until))
     thigh = tuple(view.pixels(0.4, r * wide) for r in (0.058, 0.053, 0.042))
-    draw_tube(easel, _limb(view, hip, knee), thigh, covered(lower, person.skin, view.yaw, 0.51, 0.275, until))
+    draw_tube(easel, _limb(view, hip, knee), thigh, covered(lower, person.skin, view.yaw, (0.51, 0.275), until))
 
 
 def _arm(easel: Easel, person: Person, joints: Skeleton, view: View, side: int) -> None:
     upper = person.upper
     shoulder, elbow, hand = joints.shoulders[side], joints.elbows[side], joints.hands[side]
     wide = person.build * (0.55 + 0.45 * upper.fullness)
-    until = 0.795 - 0.325 * upper.sleeve
+    until = 0.78 - 0.31 * upper.sleeve
     thick = wide if upper.sleeve > 0.5 else 0.9 * person.build
     draw_tube(easel, _limb(view, hand, hand), (view.pixels(0.45, 0.02),), plain(person.skin))
     fore = tuple(view.pixels(0.6, r * thick) for r in (0.029, 0.022))
-    draw_tube(easel, _limb(view, elbow, hand), fore, covered(upper, person.skin, view.yaw, 0.63, 0.47, until))
-    arm = tuple(view.pixels(0.7, r * wide) for r in (0.038, 0.034, 0.029))
-    draw_tube(easel, _limb(view, shoulder, elbow), arm, covered(upper, person.skin, view.yaw, 0.795, 0.63, until))
+    draw_tube(easel, _limb(view, elbow, hand), fore, covered(upper, person.skin, view.yaw, (0.63, 0.47), until))
+    arm = tuple(view.pixels(0.7, r * wide) for r in (0.033, 0.034, 0.029))
+    draw_tube(easel, _limb(view, shoulder, elbow), arm, covered(upper, person.skin, view.yaw, (0.78, 0.63), until))
     carries = (person.side > 0) == (side == 0)
     if person.bag == "handbag" and carries:
         low = hand - np.array([0.0, 0.13, 0.0])
@@ -90,24 +95,32 @@ def _arm(easel: Easel, person: Person, joints: Skeleton, view: View, side: int) 
 
 
 def _trunk(easel: Easel, person: Person, joints: Skeleton, view: View) -> None:
-    """Lower garment over the hips or as a skirt, then the upper one down to its hem."""
-    lower, upper, build = person.lower, person.upper, person.build
-    down = np.array([0.0, 1.0, 0.0])
-    waist = joints.pelvis + 0.08 * down
-    hem = joints.pelvis - (0.51 - (lower.hem if person.skirt else 0.47)) * down
-    flare = 1.25 * lower.fullness if person.skirt else 1.0
-    skirt = (0.088 * build, 0.104 * build, 0.104 * build * flare)
-    radii = tuple(view.pixels(0.45, _breadth(view, width, 0.72 * width) / view.height) for width in skirt)
-    draw_tube(easel, _limb(view, waist, hem), radii, cloth(lower, view.yaw, 0.59, lower.hem), flat=6.0)
-    draw_tube(easel, _limb(view, joints.neck + 0.04 * down, joints.neck - 0.03 * down),
-              (view.pixels(0.9, 0.027),), plain(person.skin))
-    hem = joints.pelvis - (0.51 - upper.hem) * down
-    loose = upper.fullness
-    profile = (0.045, 0.118, 0.120, 0.108 * loose, 0.098 * loose, 0.104 * loose)
-    if upper.hem < 0.43:
-        profile = (*profile, 0.115 * loose, 0.125 * loose)
-    radii = tuple(view.pixels(0.7, _breadth(view, width * build, 0.66 * width * build) / view.height) for width in profile)
-    draw_tube(easel, _limb(view, joints.neck, hem), radii, cloth(upper, view.yaw, 0.835, upper.hem), flat=6.0)
+    """Lower garment over the hips or as a skirt, then neck and the upper garment down to its hem."""
+    lower, upper = person.lower, person.upper
+    low = lower.hem if person.skirt else 0.45
+    heights = np.linspace(0.59, low, 6)
+    widths = np.interp(-heights, (-0.59, -0.51, -0.45, -0.14), (0.090, 0.102, 0.104, 0.104 * lower.fullness + 0.03))
+    depths = 0.72 * widths
+    if person.skirt:  # it goes along with the knees
+        knees = float(np.abs(joints.knees[:, 2]).max()) + 0.045
+        depths = np.interp(-heights, (-0.51, -0.28, -0.14), (0.075, max(0.08, knees), max(0.08, knees)))
+    radii = tuple(_breadth(view, person.build * w, person.build * d) for w, d in zip(widths, depths, strict=True))
+    draw_tube(easel, _axis(joints, view, 0.59, low), radii, cloth(lower, view.yaw, (0.59, low)), flat=6.0)
+    throat = joints.neck + np.array([[0.0, 0.04, 0.01], [0.0, -0.02, 0.0]])
+    draw_tube(easel, view.project(throat), (view.pixels(0.9, 0.027),), plain(person.skin))
+    heights = np.linspace(0.835, upper.hem, 14)
+    widths = np.interp(-heights, _HEIGHTS, _WIDTHS) * np.interp(heights, (0.6, 0.75), (upper.fullness, 1.0))
+    radii = tuple(_breadth(view, width, 0.66 * width) for width in person.build * widths)
+    paint = cloth(upper, view.yaw, (0.835, upper.hem))
+    draw_tube(easel, _axis(joints, view, 0.835, upper.hem), radii, paint, flat=6.0)
+
+
+def _axis(joints: Skeleton, view: View, top: float, bottom: float) -> np.ndarray:
+    """(2, 2) pixels of the line inside the trunk between two heights of the body."""
+    heights = np.array([top, bottom])
+    share = np.clip((heights - 0.51) / (0.835 - 0.51), None, 1.0)[:, None]
+    points = joints.pelvis + share * (joints.neck - joints.pelvis)
+    return view.project(points)
 
 
 def _head(easel: Easel, person: Person, joints: Skeleton, view: View) -> None:

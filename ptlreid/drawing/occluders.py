@@ -37,7 +37,9 @@ def _car(easel: Easel, generator: np.random.Generator) -> None:
     tone = generator.uniform(0.1, 0.9, 3)
     paint = plain((float(tone[0]), float(tone[1]), float(tone[2])))
     y = rows * float(generator.uniform(0.86, 0.95))
-    start, end = (-0.3, generator.uniform(0.35, 0.6)) if generator.random() < 0.5 else (1.3, generator.uniform(0.4, 0.65))
+    start, end = (
+        (-0.3, generator.uniform(0.35, 0.6)) if generator.random() < 0.5 else (1.3, generator.uniform(0.4, 0.65))
+    )
     ends = np.array([[columns * start, y], [columns * float(end), y + 4]])
     draw_tube(easel, ends, (rows * 0.13, rows * 0.12, rows * 0.10), paint, flat=1.5)
     wheel = np.array([[columns * (float(end) + (start - float(end)) * 0.35), rows * 0.98]] * 2)

@@ -138,7 +138,7 @@ def _lower(crowd: Crowd, generator: np.random.Generator, *, skirt: bool) -> Garm
     elif generator.random() < crowd.shorts:
         hem = generator.uniform(0.26, 0.36)
     return Garment(
-        pattern=_pick(("plain", "plain", "plain", "plain", "down"), generator),
+        pattern="down" if generator.random() < 0.1 else "plain",
         colour=_dye(name, generator),
         second=_dye(_contrast(name, generator), generator),
         pitch=0.07,
@@ -157,8 +157,8 @@ def _bag(crowd: Crowd, generator: np.random.Generator) -> Bag:
 
 def _contrast(name: str, generator: np.random.Generator) -> str:
     """A colour whose brightness differs by a quarter at least, so that a pattern shows in any light."""
-    own = np.mean(COLOURS[name])
-    return _pick(tuple(other for other in COLOURS if abs(np.mean(COLOURS[other]) - own) > 0.25), generator)
+    own = sum(COLOURS[name])
+    return _pick(tuple(other for other, colour in COLOURS.items() if abs(sum(colour) - own) > 0.75), generator)
 
 
 def _dye(name: str, generator: np.random.Generator) -> Colour:

@@ -76,7 +76,7 @@ def skeleton(pose: Pose, build: float) -> Skeleton:
     ankles = knees + _hanging(0.235, swing - bend)
     toes = ankles + np.stack([0.012 * sides, np.full(2, -0.022), np.full(2, 0.075)], axis=-1)
     tilt = np.array([0.0, 0.0, pose.lean])
-    shoulders = np.stack([0.102 * build * sides, np.full(2, 0.785), np.zeros(2)], axis=-1) + tilt
+    shoulders = np.stack([0.100 * build * sides, np.full(2, 0.780), np.zeros(2)], axis=-1) + tilt
     arms = -0.9 * swing
     elbows = shoulders + _hanging(0.165, arms) + np.stack([0.022 * sides, np.zeros(2), np.zeros(2)], axis=-1)
     hands = elbows + _hanging(0.16, arms + np.asarray(pose.bends))

@@ -24,7 +24,7 @@ def write_shot(site: Site, folder: Path, shot: Shot, size: tuple[int, int], seed
     passing = visit(site, seed, shot, seeing.path)
     number = frame(passing, shot)
     generator = chance(site, seed, 3, shot.pid + 1, shot.camera, shot.index)
-    columns = max(24, round(ROWS * size[1] / size[0]))
+    columns = round(ROWS * size[1] / size[0])
     easel = Easel(cut_scene(seeing.scene, columns, generator), _folds(columns, generator), seeing.light, seeing.ambient)
     _passers_by(easel, site, seeing, generator)
     view = _view(easel, seeing, passing.yaw + float(generator.normal(0.0, 0.2)), shot, generator)
@@ -81,9 +81,8 @@ def _passers_by(easel: Easel, site: Site, seeing: Camera, generator: np.random.G
 def _folds(columns: int, generator: np.random.Generator) -> np.ndarray:
     """(ROWS, columns) a piece of the one cloth that all creases come from."""
     cloth = _crumpled()
-    top, left = (int(generator.integers(size)) for size in (cloth.shape[0] - ROWS, 256))
-    piece = cloth[top : top + ROWS, left : left + columns]
-    return piece if piece.shape[1] == columns else np.resize(piece, (ROWS, columns))
+    top, left = (int(generator.integers(end)) for end in (cloth.shape[0] - ROWS, cloth.shape[1] - columns))
+    return cloth[top : top + ROWS, left : left + columns]
 
 
 @lru_cache(maxsize=1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from ptlreid.drawing.cameras import Camera, colour_matrix
 from ptlreid.drawing.people import COLOURS, Colour, Crowd
-from ptlreid.drawing.scenes import Ground, Scene, Wall
+from ptlreid.drawing.scenes import Ground, Scene
+from ptlreid.drawing.walls import Wall
 
 _GOLDEN = 0.6180339887  # multiples of it spread evenly over 0..1, however many cameras are asked for
 
@@ -38,7 +40,20 @@ SITES: dict[str, Site] = {
         name="a",
         key=11,
         crowd=Crowd(
-            uppers=("white", "white", "black", "grey", "sky", "red", "yellow", "green", "pink", "navy", "teal", "orange"),
+            uppers=(
+                "white",
+                "white",
+                "black",
+                "grey",
+                "sky",
+                "red",
+                "yellow",
+                "green",
+                "pink",
+                "navy",
+                "teal",
+                "orange",
+            ),
             lowers=("denim", "denim", "navy", "black", "beige", "grey", "olive", "white"),
             patterned=0.62,
             short_sleeves=0.75,
@@ -53,10 +68,10 @@ SITES: dict[str, Site] = {
         walls=("brick", "hedge", "plaster", "glass"),
         tilt=(0.10, 0.40),
         ambient=(0.45, 0.75),
-        warmth=(-0.55, 0.55),
-        saturation=(0.55, 1.20),
-        exposure=(0.70, 1.45),
-        detail=(60, 128),
+        warmth=(-0.34, 0.34),
+        saturation=(0.65, 1.15),
+        exposure=(0.85, 1.35),
+        detail=(72, 128),
         noise=(0.010, 0.035),
         quality=(55, 92),
     ),
@@ -79,11 +94,11 @@ SITES: dict[str, Site] = {
         walls=("shops", "plaster", "glass"),
         tilt=(0.25, 0.60),
         ambient=(0.60, 0.85),
-        warmth=(-0.75, 0.35),
+        warmth=(-0.48, 0.18),
         saturation=(0.25, 0.90),
         exposure=(0.55, 1.25),
         detail=(44, 100),
-        noise=(0.020, 0.060),
+        noise=(0.015, 0.045),
         quality=(40, 80),
     ),
     "c": Site(
@@ -105,9 +120,9 @@ SITES: dict[str, Site] = {
         walls=("panels", "shops", "glass"),
         tilt=(0.35, 0.75),
         ambient=(0.70, 0.95),
-        warmth=(-0.20, 0.90),
+        warmth=(-0.12, 0.52),
         saturation=(0.45, 1.40),
-        exposure=(0.80, 1.70),
+        exposure=(0.80, 1.50),
         detail=(52, 128),
         noise=(0.010, 0.040),
         quality=(50, 90),
@@ -115,6 +130,7 @@ SITES: dict[str, Site] = {
 }
 
 
+@lru_cache(maxsize=64)
 def camera(site: Site, number: int) -> Camera:
     """Camera `number` (from 1) of a site; the same whatever is drawn with it."""
     generator = np.random.default_rng((site.key, number))
@@ -127,15 +143,15 @@ def camera(site: Site, number: int) -> Camera:
         ambient=_between(site.ambient, generator.random()),
         tightness=float(generator.uniform(0.80, 0.95)),
         jitter=float(generator.uniform(0.03, 0.08)),
-        occlusion=float(generator.uniform(0.05, 0.30)),
+        occlusion=float(generator.uniform(0.05, 0.22)),
         colours=colour_matrix(
             _between(site.warmth, spread[0]),
-            float(generator.uniform(-0.25, 0.25)),
+            float(generator.uniform(-0.14, 0.14)),
             _between(site.saturation, spread[4]),
         ),
         exposure=_between(site.exposure, spread[3]),
         drift=float(generator.uniform(0.18, 0.40) * (-1.0) ** number),
-        gamma=float(generator.uniform(0.65, 1.45)),
+        gamma=float(generator.uniform(0.75, 1.35)),
         haze=float(generator.uniform(0.0, 0.10)),
         detail=round(_between(site.detail, generator.random())),
         motion=float(generator.uniform(0.0, 1.2)),
@@ -146,8 +162,8 @@ def camera(site: Site, number: int) -> Camera:
 
 def _scene(site: Site, number: int, generator: np.random.Generator) -> Scene:
     ground, wall = site.grounds[number % len(site.grounds)], site.walls[number % len(site.walls)]
-    grounds = ("olive", "green") if ground == "grass" else ("grey", "silver", "beige", "charcoal")
-    walls = {"hedge": ("green", "olive"), "brick": ("brown", "wine", "beige"), "glass": ("sky", "teal", "grey")}
+    grounds = ("olive",) if ground == "grass" else ("grey", "silver", "beige", "charcoal")
+    walls = {"hedge": ("olive",), "brick": ("brown", "wine", "beige"), "glass": ("sky", "teal", "grey")}
     return Scene(
         ground=ground,
         wall=wall,

@@ -21,9 +21,7 @@ class Easel:
     ambient: float
 
 
-def draw_tube(
-    easel: Easel, ends: np.ndarray, radii: tuple[float, ...], paint: Paint, *, flat: float = 1.0
-) -> None:
+def draw_tube(easel: Easel, ends: np.ndarray, radii: tuple[float, ...], paint: Paint, *, flat: float = 1.0) -> None:
     """Draw one tube on the easel.
 
     `ends`: (2, 2) pixels x and y, the upper end first. `radii`: pixels, evenly spaced from end to end. `paint`
@@ -38,8 +36,10 @@ def draw_tube(
     x = np.arange(left, right, dtype=np.float32) - np.float32(ends[0, 0])
     y = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(ends[0, 1])
     axis = (ends[1] - ends[0]).astype(np.float32)
-    length = max(float(np.hypot(axis[0], axis[1])), 1e-3)
-    axis /= length
+    length = float(np.hypot(axis[0], axis[1]))
+    # Seen end on it is a disc, whatever the axis.
+    axis = axis / length if length > 0.5 else np.array([0.0, 1.0], dtype=np.float32)
+    length = max(length, 0.5)
     along = x * axis[0] + y * axis[1]
     aside = x * axis[1] - y * axis[0]
     inside = np.clip(along, 0.0, length)

@@ -40,4 +40,4 @@ def train_epoch(
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
-        yield Step(step, float(value), float(optimizer.param_groups[0]["lr"]), len(batch.rows))
+        yield Step(step, value.item(), float(optimizer.param_groups[0]["lr"]), len(batch.rows))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ptlreid.errors import DataError
 
 
 class History:
-    """Appends to the file at `path`, of which the first `keep` bytes stay: what came after them was not saved."""
+    """Appends to the file at `path`, of which the first `keep` bytes stay: what came after them was not saved.
+
+    A context manager, which closes the file.
+    """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
         path.touch()
@@ -29,7 +32,10 @@ class History:
         os.fsync(self._file.fileno())
         return self._file.tell()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
 

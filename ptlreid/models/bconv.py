@@ -79,7 +79,7 @@ class BConvCell(nn.Module):
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BConvCell:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.state is not None:
             self.state = fn(self.state).float()
         return self

@@ -32,7 +32,8 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         # Zheng et al., "Scalable person re-identification: a benchmark", ICCV 2015, section 3; the same rules in
-        # DukeMTMC-reID (Zheng et al., ICCV 2017), MSMT17 (Wei et al., CVPR 2018) and CUHK03 767/700 (Zhong et al., CVPR 2017).
+        # DukeMTMC-reID (Zheng et al., ICCV 2017), CUHK03 767/700 (Zhong et al., CVPR 2017) and MSMT17 (Wei et al.,
+        # CVPR 2018).
         Protocol("market", ignore_own_camera_matches=True),
         # Li et al., "DeepReID", CVPR 2014, section 6.1: the gallery is the other camera, one image for each person.
         Protocol("cuhk03-classic", other_cameras_only=True, single_shot=True),
@@ -50,38 +51,48 @@ def find(name: str) -> Protocol:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one query finds in the gallery, as ascending columns: its true matches, and who leaves for it alone."""
+class Pairs:
+    """P pairs of a row and a column of a block, (P,) each, in ascending order of row, then column."""
 
-    matches: np.ndarray
-    absent: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+
+    def select(self, mask: np.ndarray) -> Pairs:
+        return Pairs(self.rows[mask], self.columns[mask])
 
 
 class Judge:
-    """Gives the `Verdict` for each query of an evaluation; sorts the gallery by pid once, so that a look-up is short.
-
-    `absent`: gallery columns that leave for every query.
-    """
+    """Applies a protocol to blocks of queries; the gallery is put in order of pid once, so that a look-up is short."""
 
     def __init__(self, protocol: Protocol, pids: np.ndarray, camids: np.ndarray) -> None:
         """`pids`, `camids`: (G,) int64 of the gallery."""
-        leaves = (pids == JUNK) | ((pids == DISTRACTOR) & (not protocol.keep_distractors))
-        self.absent = np.flatnonzero(leaves)
         self._protocol = protocol
         self._camids = camids
+        self._absent = np.flatnonzero((pids == JUNK) | ((pids == DISTRACTOR) & (not protocol.keep_distractors)))
         self._by_pid = np.argsort(pids, kind="stable")
         self._sorted_pids = pids[self._by_pid]
-        self._by_camera: dict[int, np.ndarray] = {}
-        if protocol.other_cameras_only:
-            self._by_camera = {int(camid): np.flatnonzero(camids == camid) for camid in np.unique(camids)}
 
-    def verdict(self, pid: int, camid: int) -> Verdict:
-        """Who is right and who is absent for a query; no one is right for a pid below 1."""
-        first, last = np.searchsorted(self._sorted_pids, (pid, pid + 1)) if pid > DISTRACTOR else (0, 0)
-        people = self._by_pid[first:last]
-        own_camera = self._camids[people] == camid
-        if self._protocol.other_cameras_only:
-            return Verdict(people[~own_camera], self._by_camera.get(camid, people[:0]))
+    def remove(self, keys: np.ndarray, pids: np.ndarray, camids: np.ndarray) -> None:
+        """Writes infinity into `keys`, (B, G), where an image is absent for one of B queries."""
+        keys[:, self._absent] = np.inf
         if self._protocol.ignore_own_camera_matches:
-            return Verdict(people[~own_camera], people[own_camera])
-        return Verdict(people, people[:0])
+            people = self._same_person(pids)
+            own = people.select(self._camids[people.columns] == camids[people.rows])
+            keys[own.rows, own.columns] = np.inf
+        if self._protocol.other_cameras_only:
+            for camid in np.unique(camids):
+                keys[np.ix_(camids == camid, self._camids == camid)] = np.inf
+
+    def matches(self, pids: np.ndarray, camids: np.ndarray) -> Pairs:
+        """The true matches of B queries; a query may have none, and one with a pid below 1 has none."""
+        people = self._same_person(pids)
+        if self._protocol.ignore_own_camera_matches or self._protocol.other_cameras_only:
+            return people.select(self._camids[people.columns] != camids[people.rows])
+        return people
+
+    def _same_person(self, pids: np.ndarray) -> Pairs:
+        firsts = np.searchsorted(self._sorted_pids, pids)
+        counts = np.searchsorted(self._sorted_pids, pids, side="right") - firsts
+        counts[pids <= DISTRACTOR] = 0
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return Pairs(np.repeat(np.arange(len(pids)), counts), self._by_pid[np.repeat(firsts, counts) + within])

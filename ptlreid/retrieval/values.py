@@ -45,8 +45,7 @@ class Features:
         column = getattr(self, name)
         if column.shape != (len(self.matrix),):
             raise DataError(
-                f"{len(self.matrix)} rows of features, but {name} of shape {column.shape}. "
-                "Give one value for each row."
+                f"{len(self.matrix)} rows of features, but {name} of shape {column.shape}. Give one value for each row."
             )
         if column.dtype != dtype:
             raise DataError(f"{name} are {column.dtype}, expected {dtype}. Convert them before saving.")

@@ -29,7 +29,7 @@ def evaluate_run(run: RunFolder, splits: Splits, config: EvaluateConfig, progres
     def features(records: Records, part: str) -> Features:
         name = f"{splits.name}.{part}.{config.weights}"
         file = run.features / f"{name}.h5"
-        return cache.cached(file, weights, view, records, lambda: extract(records, name), progress)
+        return cache.cached(file, weights, view, records, lambda: extract(records, name), progress=progress)
 
     query, gallery = features(splits.query, "query"), features(splits.gallery, "gallery")
     return evaluate(query, gallery, protocols.find(splits.protocol), metric=config.metric, ap=config.ap)

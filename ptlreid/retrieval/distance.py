@@ -1,0 +1,140 @@
+"""Distances of queries to a gallery, streamed as ranking keys in blocks of query rows within a memory budget.
+
+Two rules make ranks independent of the budget and ties exact:
+
+- The last bits of an element of a product depend on the shape of the call and on the place within it: NumPy's OpenBLAS
+  gave up to six values for the same two vectors. So the calls depend on the problem alone: a strip of queries by a
+  tile of the gallery. A budget too small for a whole strip repeats each call and keeps another part of it.
+- Equal gallery images in different places could still differ: all take the key of the first of them.
+
+On the CPU, NumPy multiplies: it was as fast as torch where we measured (see tests/benchmarks/retrieval.py), and to
+import torch takes longer than the whole product of Market-1501.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptlreid.errors import DataError, OptionError
+from ptlreid.retrieval.budget import Plan, plan
+from ptlreid.retrieval.keys import Finish, Metric
+from ptlreid.retrieval.values import Features
+
+_Product = Callable[[np.ndarray, np.ndarray, np.ndarray], object]  # writes a @ b.T into the third
+_LARGEST_SQUARE = 1e37  # beyond it, a float32 key could overflow
+_ROWS_AT_ONCE = 128
+
+
+@dataclass(frozen=True)
+class Block:
+    """`keys`: (B, G) float32 of queries `start` to `start + B`. Valid until the next block is asked for."""
+
+    start: int
+    keys: np.ndarray
+
+
+def blocks(
+    query: Features,
+    gallery: Features,
+    *,
+    metric: Metric = "euclidean",
+    memory_budget: int | None = None,
+    device: str = "cpu",
+) -> Iterator[Block]:
+    """The keys of all Q x G pairs, some queries at a time, in the order of the queries: see `key_blocks`.
+
+    Raises `DataError` for an empty side, unequal widths or features too large to square.
+    """
+    check_pair(query, gallery)
+    return key_blocks(query.matrix, gallery.matrix, metric=metric, memory_budget=memory_budget, device=device)
+
+
+def check_pair(query: Features, gallery: Features) -> None:
+    """Raises `DataError` when the two cannot be compared."""
+    for name, side in (("query", query), ("gallery", gallery)):
+        if len(side) == 0:
+            raise DataError(f"The {name} is empty, expected one image or more. Look at the data set's folders.")
+    if query.width != gallery.width:
+        raise DataError(
+            f"Query features have width {query.width}, gallery features {gallery.width}. "
+            "Extract both with the same weights."
+        )
+
+
+def key_blocks(
+    queries: np.ndarray,
+    images: np.ndarray,
+    *,
+    metric: Metric = "euclidean",
+    memory_budget: int | None = None,
+    device: str = "cpu",
+) -> Iterator[Block]:
+    """The keys between the rows of two float32 matrices, (Q, D) and (G, D), in blocks of the first one's rows.
+
+    `memory_budget`: bytes beside the features, as in `plan`. A zero vector has cosine 0 with everything.
+    """
+    if metric not in ("euclidean", "cosine"):
+        raise OptionError(f"No metric is called {metric!r}. Known: cosine, euclidean.")
+    steps = plan(len(queries), len(images), queries.shape[1], memory_budget)
+    queries, images = np.ascontiguousarray(queries), np.ascontiguousarray(images)
+    for matrix in (queries, images):
+        _check_size(matrix)
+    return _stream(queries, images, metric, steps, _product(device))
+
+
+def matrix_blocks(distances: np.ndarray) -> Iterator[Block]:
+    """The rows of a (Q, G) matrix of distances of any making, copied. Raises `DataError` for NaN or infinity."""
+    if distances.ndim != 2 or distances.dtype not in (np.float32, np.float64):
+        raise DataError(f"The distances are {distances.dtype} of shape {distances.shape}, expected (Q, G) floats.")
+    for start in range(0, len(distances), _ROWS_AT_ONCE):
+        keys = distances[start : start + _ROWS_AT_ONCE].copy()
+        if not np.isfinite(keys).all():
+            row = start + int(np.argmin(np.isfinite(keys).all(axis=1)))
+            raise DataError(f"row {row} of the distances holds NaN or infinity, expected finite numbers.")
+        yield Block(start, keys)
+
+
+def _stream(queries: np.ndarray, images: np.ndarray, metric: Metric, steps: Plan, product: _Product) -> Iterator[Block]:
+    finish = Finish.make(images, metric)
+    buffer = np.empty((steps.rows, len(images)), dtype=np.float32)
+    scratch = np.empty((steps.strip, steps.columns) if steps.rows < steps.strip else (0, 0), dtype=np.float32)
+    for first in range(0, len(queries), steps.strip):
+        strip = queries[first : first + steps.strip]
+        for offset in range(0, len(strip), steps.rows):
+            keys = buffer[: len(strip) - offset]
+            for left in range(0, len(images), steps.columns):
+                tile = images[left : left + steps.columns]
+                part = keys[:, left : left + len(tile)]
+                if len(part) == len(strip):
+                    product(strip, tile, part)
+                else:
+                    whole = scratch[: len(strip), : len(tile)]
+                    product(strip, tile, whole)
+                    part[...] = whole[offset : offset + len(part)]
+            finish.apply(keys)
+            yield Block(first + offset, keys)
+
+
+def _check_size(matrix: np.ndarray) -> None:
+    """Raises `DataError` for features so large that a float32 key could overflow."""
+    with np.errstate(over="ignore"):
+        if np.vdot(matrix, matrix) < _LARGEST_SQUARE:
+            return
+    row = int(np.argmax(np.abs(matrix).max(axis=1)))
+    raise DataError(f"row {row}: features too large to square in float32. Divide all features by one number.")
+
+
+def _product(device: str) -> _Product:
+    """The matrix product on `device`; for a GPU, rows go there and keys come back, in full float32."""
+    if device == "cpu":
+        return lambda strip, tile, out: np.matmul(strip, tile.T, out=out)
+    import torch
+
+    def on_device(strip: np.ndarray, tile: np.ndarray, out: np.ndarray) -> None:
+        left, right = (torch.from_numpy(side).to(device) for side in (strip, tile))
+        out[...] = (left @ right.T).cpu().numpy()
+
+    return on_device

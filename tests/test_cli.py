@@ -1,0 +1,145 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import pytest
+
+from ptlreid.cli import main
+
+
+@pytest.fixture
+def ptlreid(monkeypatch, capsys, tmp_path):
+    """Runs a command in an empty folder; returns (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("PTLREID_DATA", "PTLREID_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ptlreid", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+TRAIN = ("finetune", "--backbone", "tiny", "--init", "none", "--height", 64, "--width", 32, "--batch-size", 8)
+
+
+def test_train_evaluate_and_evaluate_again(ptlreid, market_folder, monkeypatch):
+    root = ("--root", market_folder.parent)
+    code, out, err = ptlreid(*TRAIN, "--epochs", 1, *root)
+    assert code == 0, err
+    assert "market-tiny-ptl-s0" in out
+    assert "train market-tiny-ptl-s0: done" in err
+
+    code, out, err = ptlreid("evaluate", "--run", "market-tiny-ptl-s0", "--json", *root)
+    assert code == 0, err
+    scores = json.loads(out)
+    assert set(scores) >= {"mAP", "mINP", "cmc", "queries", "gallery", "protocol", "settings", "data"}
+    assert scores["queries"] == {"total": 6, "valid": 6}
+    assert scores["gallery"] == {"total": 8, "junk": 1}
+    assert "6 features reused, no image decoded" in err
+
+    from PIL import Image
+
+    def no_image(*_: object) -> None:
+        raise AssertionError("an image was opened")
+
+    monkeypatch.setattr(Image, "open", no_image)
+    again = ptlreid("evaluate", "--run", "market-tiny-ptl-s0", "--json", *root)
+    assert json.loads(again[1]) == scores
+
+
+def test_the_same_command_again_reuses_the_run(ptlreid, market_folder):
+    root = ("--root", market_folder.parent)
+    first = ptlreid(*TRAIN, "--epochs", 1, "--no-ptl", "--json", *root)
+    second = ptlreid(*TRAIN, "--epochs", 1, "--no-ptl", "--json", *root)
+    assert json.loads(first[1]) == json.loads(second[1])
+    assert "market-tiny-baseline-s0 is finished: reused, nothing trained" in second[2]
+
+
+def test_a_dry_run_shows_the_settings_and_writes_nothing(ptlreid, market_folder, tmp_path):
+    code, out, _ = ptlreid(*TRAIN, "--epochs", 3, "--dry-run", "--json", "--root", market_folder.parent)
+    plan = json.loads(out)
+    assert code == 0
+    assert plan["settings"]["lr"] == 0.01
+    assert plan["train"] == {"images": 16, "identities": 4}
+    assert plan["steps"] == 6
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_file_fills_in_and_options_override_it(ptlreid, market_folder, tmp_path):
+    (tmp_path / "mine.toml").write_text('backbone = "tiny"\nepochs = 5\nlr = 0.5\n')
+    root = ("--root", market_folder.parent)
+    code, out, err = ptlreid("finetune", "--config", "mine.toml", "--epochs", 2, "--dry-run", "--json", *root)
+    assert code == 0, err
+    settings = json.loads(out)["settings"]
+    assert (settings["backbone"], settings["epochs"], settings["lr"]) == ("tiny", 2, 0.5)
+
+
+def test_prepare_draws_a_site_once(ptlreid, tmp_path):
+    draw = ("prepare", "synthetic-b", "--identities", 6, "--cameras", 3, "--images-per-camera", 2, "--seed", 1)
+    code, out, err = ptlreid(*draw, "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert made["drawn"] is True
+    # Half of six people train: 3 people, 3 cameras, 2 images; the others: one query a camera.
+    assert made["train"] == {"images": 18, "identities": 3}
+    assert made["query"] == {"images": 9, "identities": 3}
+    assert (tmp_path / "data" / "synthetic-b" / "query").is_dir()
+    assert json.loads(ptlreid(*draw, "--json")[1])["drawn"] is False
+
+
+def test_names_of_data_sets_are_listed(ptlreid):
+    code, out, _ = ptlreid("prepare", "--list")
+    assert code == 0
+    assert all(name in out for name in ("market1501", "synthetic-c"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("finetune", "--backbone", "densenet16"), "Did you mean 'densenet161'"),
+        (("finetune", "--data", "markt"), "Did you mean 'market'"),
+        (("finetune", "--data", "market"), "Market-1501 was not found: looked for data/market"),
+        (("finetune", "--data", "./nowhere"), "no folder bounding_box_train"),
+        (("finetune", "--memory", "all"), "memory = 'all' is not possible"),
+        (("finetune", "--epochs", -1), "epochs = -1 is not possible: input should be greater than or equal to 0"),
+        (("finetune", "--config", "none.toml"), "none.toml: cannot be read"),
+        (("evaluate", "--run", "none"), "No run is called 'none'"),
+        (("prepare", "market"), "Market-1501 cannot be made here: get it from https://"),
+        (("prepare",), "Which data set?"),
+        (("prepare", "synthetic", "--identities", 3), "identities = 3 is not possible"),
+    ],
+)
+def test_a_mistake_is_one_clear_message_and_exit_code_1(ptlreid, arguments, message):
+    code, out, err = ptlreid(*arguments)
+    assert code == 1
+    assert out == ""
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("finetune", "--epoch", "3"), ("evalute",), ("finetune", "--lr", "fast")])
+def test_wrong_usage_is_exit_code_2_and_names_what_was_meant(ptlreid, arguments):
+    code, out, err = ptlreid(*arguments)
+    assert (code, out) == (2, "")
+    assert re.search(r"--epochs|evaluate|valid number", err)
+
+
+def test_the_version_is_the_packages(ptlreid):
+    from importlib.metadata import version
+
+    code, out, _ = ptlreid("--version")
+    assert (code, out) == (0, f"ptlreid {version('ptlreid')}\n")

@@ -1,0 +1,176 @@
+"""Streamed keys: right, the same for every budget to the last bit, and equal for equal images."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from ptlreid.errors import DataError, OptionError
+from ptlreid.retrieval import budget
+from ptlreid.retrieval.budget import plan
+from ptlreid.retrieval.distance import blocks, key_blocks, matrix_blocks
+from ptlreid.retrieval.values import Features
+
+
+def features(matrix: np.ndarray) -> Features:
+    ids = np.ones(len(matrix), dtype=np.int64)
+    return Features(matrix, ids, ids, np.array([f"{row}.jpg" for row in range(len(matrix))], dtype=object))
+
+
+def normal(rows: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, width), dtype=np.float32)
+
+
+def all_keys(queries: np.ndarray, images: np.ndarray, **options: object) -> np.ndarray:
+    rows = []
+    for block in key_blocks(queries, images, **options):
+        assert block.start == sum(len(keys) for keys in rows)
+        rows.append(block.keys.copy())
+    return np.concatenate(rows)
+
+
+def test_keys_order_as_distances_do():
+    keys = all_keys(np.float32([[0, 0], [3, 4]]), np.float32([[3, 4], [0, 2], [1, 0]]))
+    # |g|^2 / 2 - q.g, by hand
+    assert keys.tolist() == [[12.5, 2, 0.5], [12.5 - 25, 2 - 8, 0.5 - 3]]
+
+
+def test_cosine_keys_are_minus_the_cosine_times_the_querys_length():
+    keys = all_keys(np.float32([[3, 4]]), np.float32([[6, 8], [0, 2], [-1, 0], [0, 0]]), metric="cosine")
+    np.testing.assert_allclose(keys, [[-5, -4, 3, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize(("num_queries", "num_images", "width"), [(1, 1, 1), (3, 7, 5), (70, 333, 64), (1100, 40, 17)])
+def test_every_budget_gives_the_same_bits(metric: str, num_queries: int, num_images: int, width: int):
+    queries, images = normal(num_queries, width), normal(num_images, width, seed=1)
+    whole = all_keys(queries, images, metric=metric)
+    exact = queries.astype(float) @ images.T.astype(float)
+    lengths = np.linalg.norm(images.astype(float), axis=1)
+    expected = lengths**2 / 2 - exact if metric == "euclidean" else -exact / lengths
+    np.testing.assert_allclose(whole, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+    sizes = set()
+    least = plan(num_queries, num_images, width, 1 << 30).bytes
+    for memory_budget in np.linspace(least, least / 1000, 30).astype(int):
+        try:
+            keys = all_keys(queries, images, metric=metric, memory_budget=int(memory_budget))
+        except OptionError:
+            break
+        sizes.add(plan(num_queries, num_images, width, int(memory_budget)).rows)
+        np.testing.assert_array_equal(keys, whole)
+    assert len(sizes) > 2 or num_queries < 10
+
+
+def test_tiles_of_the_gallery_change_no_bit_with_the_budget(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(budget, "_TILE_COLUMNS", 100)
+    monkeypatch.setattr(budget, "_STRIP_ROWS", (16, 64))
+    queries, images = normal(150, 48), normal(333, 48, seed=1)
+    assert plan(150, 333, 48).columns == 84  # four equal tiles
+    whole = all_keys(queries, images)
+    for memory_budget in (150_000, 120_000, 100_000, 90_000, 80_000):
+        np.testing.assert_array_equal(all_keys(queries, images, memory_budget=memory_budget), whole)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_equal_images_have_equal_keys_wherever_they_lie(metric: str):
+    """A BLAS alone does not give that: the last bits of an element depend on its place in the call."""
+    for width in (1, 3, 17, 64, 100, 513):
+        images = normal(259, width, seed=width)
+        images[[5, 100, 257, 258]] = images[2]
+        images[[50, 60]] = [0.0] * width
+        images[60] = -images[60]  # minus zero
+        keys = all_keys(normal(67, width), images, metric=metric)
+        for copy, original in ((5, 2), (100, 2), (257, 2), (258, 2), (60, 50)):
+            np.testing.assert_array_equal(keys[:, copy], keys[:, original])
+
+
+def test_images_that_differ_at_the_end_alone_are_not_taken_for_equal():
+    images = np.repeat(normal(1, 100), 3, axis=0)
+    images[:, -2:] = [[3, 4], [4, 3], [3, 4]]  # same length, same first values
+    keys = all_keys(np.eye(100, dtype=np.float32)[-1:], images)
+    assert keys[0, 0] == keys[0, 2] != keys[0, 1]
+
+
+def test_the_order_in_memory_does_not_matter():
+    queries, images = normal(9, 20), normal(30, 20, seed=1)
+    np.testing.assert_array_equal(
+        all_keys(np.asfortranarray(queries), np.asfortranarray(images)), all_keys(queries, images)
+    )
+
+
+def test_a_plan_stays_within_its_budget_and_says_what_is_least():
+    for num_gallery in (10, 15_913, 82_161, 515_913, 3_000_000):
+        for memory_budget in (1 << 30, 1 << 28):
+            try:
+                assert plan(3368, num_gallery, 512, memory_budget).bytes <= memory_budget
+            except OptionError:
+                assert num_gallery == 3_000_000
+    with pytest.raises(OptionError, match="at least ([0-9]+) bytes") as caught:
+        plan(100, 5000, 64, 1000)
+    least = int(str(caught.value).split("at least ")[1].split()[0])
+    assert plan(100, 5000, 64, least).rows == 1
+
+
+def test_without_a_stated_budget_scarce_memory_makes_it_slow_not_fail(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(budget, "free_memory", lambda: 1000)
+    assert plan(100, 5000, 64).rows == 1
+
+
+def test_memory_taken_is_what_the_plan_says():
+    queries, images = normal(600, 64), normal(20_000, 64, seed=1)
+    for memory_budget in (60_000_000, 38_000_000):
+        tracemalloc.start()
+        for _ in key_blocks(queries, images, memory_budget=memory_budget):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak <= plan(600, 20_000, 64, memory_budget).bytes <= memory_budget
+
+
+def test_free_memory_is_plausible():
+    assert 1 << 20 < budget.free_memory() < 1 << 50
+
+
+@pytest.mark.parametrize("empty", ["query", "gallery"])
+def test_an_empty_side_is_an_error(empty: str):
+    sides = {"query": features(normal(2, 3)), "gallery": features(normal(2, 3))}
+    sides[empty] = features(normal(0, 3))
+    with pytest.raises(DataError, match=f"The {empty} is empty"):
+        blocks(sides["query"], sides["gallery"])
+
+
+def test_different_widths_are_an_error():
+    with pytest.raises(DataError, match="width 3.* width 4"):
+        blocks(features(normal(2, 3)), features(normal(2, 4)))
+
+
+def test_numbers_too_large_for_float32_squares_are_an_error():
+    matrix = normal(4, 3)
+    matrix[2] = 1e30
+    with pytest.raises(DataError, match="row 2"):
+        blocks(features(normal(2, 3)), features(matrix))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_matrix_of_distances_holds_finite_numbers(bad: float):
+    distances = np.zeros((200, 3))
+    distances[170, 1] = bad
+    with pytest.raises(DataError, match="row 170"):
+        list(matrix_blocks(distances))
+    with pytest.raises(DataError, match="int64"):
+        list(matrix_blocks(np.zeros((2, 2), dtype=np.int64)))
+
+
+def test_an_evaluation_on_the_cpu_does_not_import_torch():
+    code = "import sys, ptlreid.retrieval.metrics, ptlreid.retrieval.ranklist; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_another_device_multiplies_with_torch():
+    """The code path of a GPU, on a device that is everywhere."""
+    queries, images = normal(9, 20), normal(30, 20, seed=1)
+    np.testing.assert_allclose(all_keys(queries, images, device="cpu:0"), all_keys(queries, images), atol=1e-4)

@@ -1,0 +1,69 @@
+"""Files that are written aside: whole, or not there."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+
+import pytest
+
+from ptlreid import files
+from ptlreid.errors import DataError, PtlreidError
+
+
+def test_a_replaced_file_has_the_new_content_and_nothing_is_left_beside_it(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    for text in ("one", "two"):
+        with files.replacing(path) as temporary:
+            temporary.write_text(text)
+        assert path.read_text() == text
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_clear_message(tmp_path):
+    path = tmp_path / "file.txt"
+    with (
+        pytest.raises(PtlreidError, match=r"file\.txt: cannot be written \(No space left on device\)"),
+        files.replacing(path),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(ValueError, match="stop"), files.replacing_folder(tmp_path / "half") as temporary:
+        (temporary / "a").write_text("a")
+        raise ValueError("stop")
+    with files.replacing_folder(tmp_path / "whole") as temporary:
+        (temporary / "a").write_text("a")
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_json_goes_there_and_back(tmp_path):
+    files.write_json(tmp_path / "a.json", {"mAP": 0.5, "name": "é"})
+    assert files.read_json(tmp_path / "a.json") == {"mAP": 0.5, "name": "é"}
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(DataError, match="not readable as JSON"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_digests_follow_content_and_order_only(tmp_path):
+    one, two, copy = (tmp_path / name for name in ("one", "two", "copy"))
+    one.write_bytes(b"1")
+    two.write_bytes(b"2")
+    copy.write_bytes(b"1")
+    assert files.digest(one) == hashlib.blake2b(b"1", digest_size=16).hexdigest()
+    assert files.digest_all([one, two]) == files.digest_all([copy, two])
+    assert files.digest_all([one, two]) != files.digest_all([two, one])
+    with pytest.raises(DataError, match="gone: cannot be read"):
+        files.digest_all([tmp_path / "gone"])

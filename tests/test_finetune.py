@@ -1,0 +1,166 @@
+"""The training of a run: what is in its folder, reuse, refusal, and going on."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_image
+
+from ptlreid import datasets, files
+from ptlreid.config import EvaluateConfig, FinetuneConfig
+from ptlreid.engine import history
+from ptlreid.errors import CheckpointError, DataError, OptionError
+from ptlreid.models.weights import saved
+from ptlreid.progress import Silent
+from ptlreid.runs import RunFolder, find_run
+from ptlreid.workflows.evaluate import evaluate_run
+from ptlreid.workflows.finetune import finetune
+
+
+def config(**changed) -> FinetuneConfig:
+    settings = {"backbone": "tiny", "init": "none", "height": 64, "width": 32, "batch_size": 8, "epochs": 4}
+    return FinetuneConfig.resolve(None, device="cpu", decay_every=2, evaluate_every=2, **settings | changed)
+
+
+@pytest.fixture
+def splits(market_folder):
+    return datasets.load("market", market_folder.parent)
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+class StoppedAt(Silent):
+    """A progress that raises at one step of training, and keeps the notes."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.notes = step, []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def task(self, title, total):
+        from contextlib import contextmanager
+
+        @contextmanager
+        def task():
+            def advance(done, *, status="", total=None):
+                if title.startswith("train") and done == self.step:
+                    raise Stop
+
+            yield advance
+
+        return task()
+
+
+def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:
+    return saved(run.weights()).build().state_dict()
+
+
+def test_a_run_leaves_all_its_files_and_its_scores_are_those_of_evaluate(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    metrics = finetune(config(), splits, run, Silent())
+    assert metrics == files.read_json(run.metrics)
+    assert FinetuneConfig.resolve(run.config) == config()
+    entries = history.read(run.history)
+    assert [(entry["kind"], entry["epoch"]) for entry in entries if entry["kind"] == "epoch"] == [("epoch", 2)]
+    # 16 images in batches of 8 for 4 epochs; the rate falls tenfold after epoch 2.
+    assert [entry["lr"] for entry in entries if entry["kind"] == "step"] == pytest.approx([0.01] * 4 + [0.001] * 4)
+    shutil.rmtree(run.features)
+    scores = evaluate_run(run, splits, EvaluateConfig.resolve(None, device="cpu"), Silent())
+    assert scores.mean_ap == pytest.approx(metrics["mAP"], abs=1e-9)
+    best = evaluate_run(run, splits, EvaluateConfig.resolve(None, device="cpu", weights="best"), Silent())
+    assert best.mean_ap >= scores.mean_ap
+    assert sorted(path.name for path in run.path.iterdir()) == sorted(
+        "config.toml data.json history.jsonl checkpoint.pt weights.safetensors best.safetensors metrics.json "
+        "features".split()
+    )
+
+
+@pytest.mark.parametrize("ptl", [True, False])
+@pytest.mark.parametrize("step", [1, 4, 7, 8])
+def test_a_run_that_was_stopped_goes_on_to_equal_weights(tmp_path, splits, ptl, step):
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    expected = finetune(config(ptl=ptl), splits, whole, Silent())
+    with pytest.raises(Stop):
+        finetune(config(ptl=ptl), splits, stopped, StoppedAt(step))
+    progress = StoppedAt(-1)
+    metrics = finetune(config(ptl=ptl), splits, stopped, progress)
+    # Steps 1 and 2 are the first epoch: stopped there, nothing was saved yet.
+    assert progress.notes[:1] == ([f"{stopped.path}: continued after epoch {(step - 1) // 2}"] if step > 2 else [])
+    assert metrics == {**expected, "run": "stopped"}
+    assert history.read(stopped.history) == history.read(whole.history)
+    ours, theirs = weights_of(stopped), weights_of(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_finished_run_is_reused_untouched(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    first = finetune(config(epochs=1), splits, run, Silent())
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    progress = StoppedAt(1)  # would raise if a step were made
+    assert finetune(config(epochs=1), splits, run, progress) == first
+    assert progress.notes == [f"{run.path} is finished: reused, nothing trained"]
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+def test_other_settings_or_images_are_refused_and_nothing_is_lost(tmp_path, market_folder):
+    shutil.copytree(market_folder, tmp_path / "market")
+    splits = datasets.load("market", tmp_path)
+    run = RunFolder(tmp_path / "run")
+    finetune(config(epochs=1), splits, run, Silent())
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    with pytest.raises(OptionError, match=r"another run \(lr: 0.01 -> 0.02\). Give this one another --name"):
+        finetune(config(epochs=1, lr=0.02), splits, run, Silent())
+    write_image(splits.train.paths[0], seed=777)
+    with pytest.raises(OptionError, match="the training images changed"):
+        finetune(config(epochs=1), splits, run, Silent())
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+def test_a_start_that_failed_binds_nobody(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="No run is called 'gone'"):
+        finetune(config(init="gone"), splits, run, Silent())
+    assert not run.path.exists()
+    with pytest.raises(Stop):
+        finetune(config(), splits, run, StoppedAt(1))
+    assert finetune(config(epochs=1), splits, run, Silent())["epochs"] == 1
+
+
+def test_a_run_can_start_from_another(tmp_path, splits):
+    finetune(config(epochs=1), splits, RunFolder(tmp_path / "first"), Silent())
+    progress = StoppedAt(-1)
+    finetune(config(epochs=0, init="first", seed=5), splits, RunFolder(tmp_path / "second"), progress)
+    assert progress.notes[0].startswith("start from first: ")
+    first, second = weights_of(RunFolder(tmp_path / "first")), weights_of(RunFolder(tmp_path / "second"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(Stop):
+        finetune(config(), splits, run, StoppedAt(5))
+    run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be used"):
+        finetune(config(), splits, run, Silent())
+
+
+def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_path, splits):
+    with pytest.raises(DataError, match="16 training images do not fill one batch of 32"):
+        finetune(config(batch_size=32), splits, RunFolder(tmp_path / "run"), Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_not_there_gets_a_hint(tmp_path):
+    with pytest.raises(CheckpointError, match="holds none"):
+        find_run(tmp_path, "run")
+    (tmp_path / "market-tiny-ptl-s0").mkdir()
+    (tmp_path / "market-tiny-ptl-s0" / "config.toml").touch()
+    with pytest.raises(CheckpointError, match="Did you mean 'market-tiny-ptl-s0'"):
+        find_run(tmp_path, "market-tiny-s0")
+    assert find_run(Path("nowhere"), str(tmp_path / "market-tiny-ptl-s0")).path.name == "market-tiny-ptl-s0"

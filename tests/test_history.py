@@ -1,0 +1,26 @@
+"""The history of a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from ptlreid.engine import history
+from ptlreid.engine.history import History
+from ptlreid.errors import DataError
+
+
+def test_what_came_after_the_last_checkpoint_is_forgotten(tmp_path):
+    path = tmp_path / "history.jsonl"
+    with History(path) as first:
+        first.add("step", step=0, loss=1.5)
+        kept = first.flush()
+        first.add("step", step=1, loss=0.5)
+    with History(path, keep=kept) as second:
+        second.add("step", step=1, loss=0.25)
+    assert history.read(path) == [{"kind": "step", "step": 0, "loss": 1.5}, {"kind": "step", "step": 1, "loss": 0.25}]
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    (tmp_path / "history.jsonl").write_text('{"kind": "step"}\n{"kind"\n')
+    with pytest.raises(DataError, match=r"history\.jsonl, line 2: not JSON"):
+        history.read(tmp_path / "history.jsonl")

@@ -1,0 +1,231 @@
+"""Ranks and scores: worked by hand, then against a slow and obvious loop on random cases full of ties."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from ptlreid.errors import DataError, OptionError
+from ptlreid.retrieval.distance import matrix_blocks
+from ptlreid.retrieval.metrics import average_precisions, evaluate, evaluate_blocks, match_ranks
+from ptlreid.retrieval.protocols import PROTOCOLS, Pairs, Protocol
+from ptlreid.retrieval.values import Features, Scores
+
+MARKET, ANY_CAMERA = PROTOCOLS["market"], PROTOCOLS["any-camera"]
+
+
+def features(matrix: list[list[float]] | np.ndarray, pids: list[int], camids: list[int]) -> Features:
+    rows = np.asarray(matrix, dtype=np.float32)
+    paths = np.array([f"{row}.jpg" for row in range(len(rows))], dtype=object)
+    return Features(rows, np.asarray(pids, dtype=np.int64), np.asarray(camids, dtype=np.int64), paths)
+
+
+def line(positions: list[float], pids: list[int], camids: list[int]) -> Features:
+    """Images on a line, so that distances can be read off."""
+    return features([[position] for position in positions], pids, camids)
+
+
+def test_hits_at_ranks_1_and_3():
+    scores = evaluate(line([0], [7], [1]), line([1, 2, 3, 4], [7, 8, 7, 9], [2, 2, 2, 2]), MARKET)
+    assert scores.mean_ap == pytest.approx((1 / 1 + 2 / 3) / 2)
+    assert scores.mean_inp == pytest.approx(2 / 3)  # two matches, the last at rank 3
+    assert scores.match_ranks.tolist() == [1, 3]
+    assert scores.match_columns.tolist() == [0, 2]
+    assert scores.cmc[0] == 1
+
+
+def test_trapezoid_takes_the_mean_with_the_precision_one_rank_earlier():
+    scores = evaluate(line([0], [7], [1]), line([1, 2, 3], [7, 8, 7], [2, 2, 2]), MARKET, ap="trapezoid")
+    assert scores.mean_ap == pytest.approx(((1 + 1) / 2 + (1 / 2 + 2 / 3) / 2) / 2)
+
+
+def test_trapezoid_of_a_match_that_is_not_first_starts_from_nothing():
+    assert average_precisions(np.array([2]), np.array([0, 1]), "trapezoid") == pytest.approx((0 / 1 + 1 / 2) / 2)
+
+
+def test_the_same_person_in_the_same_camera_is_neither_right_nor_wrong():
+    query, gallery = line([0], [7], [1]), line([1, 2, 3], [7, 8, 7], [1, 2, 2])
+    assert evaluate(query, gallery, MARKET).match_ranks.tolist() == [2]  # only 8 is nearer
+    assert evaluate(query, gallery, ANY_CAMERA).match_ranks.tolist() == [1, 3]
+
+
+def test_junk_leaves_and_distractors_stay():
+    scores = evaluate(line([0], [7], [1]), line([1, 2, 3], [-1, 0, 7], [2, 2, 2]), MARKET)
+    assert scores.match_ranks.tolist() == [2]
+    assert (scores.num_gallery, scores.num_junk) == (3, 1)
+    without = evaluate(
+        line([0], [7], [1]), line([1, 2, 3], [-1, 0, 7], [2, 2, 2]), replace(MARKET, keep_distractors=False)
+    )
+    assert without.match_ranks.tolist() == [1]
+
+
+@pytest.mark.parametrize("order", [[7, 8, 8, 7], [8, 7, 7, 8], [8, 8, 7, 7]])
+def test_equal_distances_keep_the_order_of_the_gallery(order: list[int]):
+    scores = evaluate(line([0], [7], [1]), line([1, -1, 1, -1], order, [2, 2, 2, 2]), MARKET)
+    assert scores.match_ranks.tolist() == [place + 1 for place, pid in enumerate(order) if pid == 7]
+
+
+def test_queries_without_a_match_are_left_out_and_counted():
+    query = line([0, 0, 0, 0], [7, 9, 0, -1], [1, 1, 1, 1])  # 9 is not there; 0 and -1 are nobody
+    scores = evaluate(query, line([1, 2, 3], [7, 0, -1], [2, 2, 2]), MARKET)
+    assert scores.rows.tolist() == [0]
+    assert scores.summary()["queries"] == {"total": 4, "valid": 1}
+    assert scores.mean_ap == 1
+
+
+def test_other_cameras_only_hides_the_whole_camera():
+    protocol = Protocol("other", other_cameras_only=True)
+    scores = evaluate(line([0], [7], [1]), line([1, 2, 3, 4], [8, 7, 9, 7], [1, 1, 2, 2]), protocol)
+    assert scores.match_ranks.tolist() == [2]
+
+
+def test_the_curve_is_flat_beyond_a_small_gallery():
+    scores = evaluate(line([0, 9], [7, 8], [1, 1]), line([1, 2], [7, 8], [2, 2]), MARKET)
+    assert len(scores.cmc) == 50
+    assert scores.summary()["cmc"] == {"1": 1.0, "5": 1.0, "10": 1.0, "20": 1.0}
+    assert evaluate(line([5], [7], [1]), line([5, 0], [8, 7], [2, 2]), MARKET, max_rank=3).cmc.tolist() == [0, 1, 1]
+
+
+def test_cosine_looks_at_directions_alone():
+    gallery = features([[9, 9], [1, 0]], [8, 7], [2, 2])
+    assert evaluate(features([[1, 0]], [7], [1]), gallery, MARKET, metric="cosine").match_ranks.tolist() == [1]
+    assert evaluate(features([[8, 7]], [7], [1]), gallery, MARKET, metric="cosine").match_ranks.tolist() == [2]
+
+
+def test_a_zero_vector_is_at_a_right_angle_to_everything():
+    gallery = features([[0, 0], [1, 0], [-1, 0]], [7, 8, 9], [2, 2, 2])
+    assert evaluate(features([[1, 0]], [7], [1]), gallery, MARKET, metric="cosine").match_ranks.tolist() == [2]
+
+
+def slow(query: Features, gallery: Features, protocol: Protocol) -> dict[int, list[int]]:
+    """By query row, the ranks of its true matches: one image after another, in float64."""
+    ranks: dict[int, list[int]] = {}
+    for row in range(len(query)):
+        seen = []
+        for column in range(len(gallery)):
+            same_camera = gallery.camids[column] == query.camids[row]
+            same_person = gallery.pids[column] == query.pids[row]
+            if gallery.pids[column] == -1 or (gallery.pids[column] == 0 and not protocol.keep_distractors):
+                continue
+            if same_camera and (protocol.other_cameras_only or (same_person and protocol.ignore_own_camera_matches)):
+                continue
+            gap = query.matrix[row].astype(float) - gallery.matrix[column].astype(float)
+            seen.append((float(gap @ gap), column, bool(same_person and query.pids[row] > 0)))
+        found = [rank for rank, image in enumerate(sorted(seen), start=1) if image[2]]
+        if found:
+            ranks[row] = found
+    return ranks
+
+
+def check_against_slow(scores: Scores, ranks: dict[int, list[int]], max_rank: int, ap: str) -> None:
+    assert scores.rows.tolist() == list(ranks)
+    for index, found in enumerate(ranks.values()):
+        first, last = scores.match_starts[index : index + 2]
+        assert scores.match_ranks[first:last].tolist() == found
+        area = 0.0
+        for number, rank in enumerate(found, start=1):
+            here = number / rank
+            before = 1.0 if rank == 1 else (number - 1) / (rank - 1)
+            area += (here if ap == "step" else (here + before) / 2) / len(found)
+        assert scores.average_precision[index] == pytest.approx(area)
+        assert scores.inp[index] == pytest.approx(len(found) / found[-1])
+    for rank in range(1, max_rank + 1):
+        share = sum(found[0] <= rank for found in ranks.values()) / len(ranks)
+        assert scores.cmc[rank - 1] == pytest.approx(share)
+
+
+def random_case(seed: int, *, ties: bool = True) -> tuple[Features, Features]:
+    """Few people, cameras and places, so that ties, junk, missing matches and one-image galleries all occur."""
+    rng = np.random.default_rng(seed)
+    width = int(rng.integers(1, 5))
+
+    def side(size: int) -> Features:
+        spread = rng.integers(-2, 3, (size, width)) if ties else rng.standard_normal((size, width))
+        return features(spread, rng.integers(-1, 5, size).tolist(), rng.integers(1, 4, size).tolist())
+
+    return side(int(rng.integers(1, 9))), side(int(rng.integers(1, 60 if seed % 2 else 12)))
+
+
+PROTOCOL_CHOICES = (
+    MARKET,
+    ANY_CAMERA,
+    Protocol("other", other_cameras_only=True),
+    replace(MARKET, keep_distractors=False),
+)
+
+
+def test_equal_to_a_slow_loop_on_random_cases_with_ties():
+    with_scores = 0
+    for seed in range(600):
+        query, gallery = random_case(seed, ties=seed % 5 > 0)
+        protocol, ap = PROTOCOL_CHOICES[seed % 4], ("step", "trapezoid")[seed // 4 % 2]
+        expected = slow(query, gallery, protocol)
+        if not expected:
+            with pytest.raises(DataError, match="true match"):
+                evaluate(query, gallery, protocol)
+            continue
+        check_against_slow(evaluate(query, gallery, protocol, ap=ap, max_rank=25), expected, 25, ap)
+        with_scores += 1
+    assert with_scores > 300
+
+
+def test_equal_to_scikit_learn_where_nothing_ties():
+    for seed in range(40):
+        query, gallery = random_case(seed, ties=False)
+        gallery = replace(gallery, pids=np.abs(gallery.pids))
+        if not slow(query, gallery, ANY_CAMERA):
+            continue
+        scores = evaluate(query, gallery, ANY_CAMERA)
+        for row, precision in zip(scores.rows, scores.average_precision, strict=True):
+            gaps = np.linalg.norm(gallery.matrix.astype(float) - query.matrix[row], axis=1)
+            assert precision == pytest.approx(average_precision_score(gallery.pids == query.pids[row], -gaps))
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_no_memory_budget_changes_a_number(metric: str):
+    rng = np.random.default_rng(3)
+    query, gallery = (
+        features(rng.standard_normal((size, 33)), rng.integers(0, 9, size).tolist(), rng.integers(1, 4, size).tolist())
+        for size in (77, 1031)
+    )
+    whole = evaluate(query, gallery, MARKET, metric=metric)
+    for budget in (1_000_000, 700_000, 600_000, 500_000):
+        scores = evaluate(query, gallery, MARKET, metric=metric, memory_budget=budget)
+        np.testing.assert_array_equal(scores.match_ranks, whole.match_ranks)
+        np.testing.assert_array_equal(scores.match_columns, whole.match_columns)
+        assert scores.mean_ap == whole.mean_ap
+
+
+def test_a_given_matrix_of_distances_is_scored_alike_and_left_alone():
+    query, gallery = random_case(11)
+    gaps = query.matrix[:, None].astype(float) - gallery.matrix[None]
+    distances = np.square(gaps).sum(axis=-1)
+    before = distances.copy()
+    scores = evaluate_blocks(matrix_blocks(distances), query, gallery, MARKET)
+    check_against_slow(scores, slow(query, gallery, MARKET), 50, "step")
+    np.testing.assert_array_equal(distances, before)
+
+
+def test_ranks_of_rows_without_a_match_are_none():
+    assert len(match_ranks(np.zeros((2, 3)), Pairs(np.array([], dtype=np.int64), np.array([], dtype=np.int64)))) == 0
+
+
+def test_no_valid_query_is_an_error_that_names_the_way_out():
+    with pytest.raises(DataError, match=r"None of 1 queries .* 'market'.*any-camera"):
+        evaluate(line([0], [7], [1]), line([1], [7], [1]), MARKET)
+
+
+@pytest.mark.parametrize("choice", [{"ap": "area"}, {"metric": "manhattan"}, {"max_rank": 0}, {"memory_budget": 100}])
+def test_a_choice_that_is_none_is_an_error(choice: dict[str, object]):
+    with pytest.raises(OptionError):
+        evaluate(line([0], [7], [1]), line([1], [7], [2]), MARKET, **choice)
+
+
+def test_blocks_that_do_not_fit_the_features_are_an_error():
+    query, gallery = line([0, 1], [7, 7], [1, 1]), line([1, 2], [7, 8], [2, 2])
+    for distances in (np.zeros((1, 2)), np.zeros((3, 2)), np.zeros((2, 3))):
+        with pytest.raises(DataError, match="distances"):
+            evaluate_blocks(matrix_blocks(distances), query, gallery, MARKET)

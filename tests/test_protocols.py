@@ -1,0 +1,63 @@
+"""The rules of each protocol, on galleries small enough to read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ptlreid.errors import OptionError
+from ptlreid.retrieval.protocols import PROTOCOLS, Judge, Protocol, find
+
+#                 0   1  2  3  4  5
+PIDS = np.array([-1, 0, 7, 7, 8, 8])
+CAMIDS = np.array([1, 1, 1, 2, 1, 2])
+
+
+def seen(protocol: Protocol, pid: int, camid: int) -> tuple[list[int], list[int]]:
+    """The columns that one query sees, and its true matches."""
+    judge = Judge(protocol, PIDS, CAMIDS)
+    keys = np.zeros((1, len(PIDS)), dtype=np.float32)
+    judge.remove(keys, np.array([pid]), np.array([camid]))
+    matches = judge.matches(np.array([pid]), np.array([camid]))
+    assert not matches.rows.any()
+    return np.flatnonzero(keys[0] < np.inf).tolist(), matches.columns.tolist()
+
+
+def test_market_hides_junk_and_the_persons_own_camera():
+    assert seen(find("market"), 7, 1) == ([1, 3, 4, 5], [3])
+    assert seen(find("market"), 8, 3) == ([1, 2, 3, 4, 5], [4, 5])
+
+
+def test_classic_cuhk03_hides_the_whole_camera():
+    assert seen(find("cuhk03-classic"), 7, 1) == ([3, 5], [3])
+    assert find("cuhk03-classic").single_shot
+
+
+def test_any_camera_hides_junk_alone():
+    assert seen(find("any-camera"), 7, 1) == ([1, 2, 3, 4, 5], [2, 3])
+
+
+def test_distractors_can_be_left_out():
+    assert seen(Protocol("own", keep_distractors=False), 7, 1) == ([2, 3, 4, 5], [2, 3])
+
+
+@pytest.mark.parametrize("pid", [-1, 0, 9])
+def test_junk_distractors_and_strangers_match_nobody(pid: int):
+    assert all(seen(protocol, pid, 2)[1] == [] for protocol in PROTOCOLS.values())
+
+
+def test_matches_of_several_queries_come_in_order_of_row_and_column():
+    judge = Judge(find("any-camera"), np.array([8, 7, 8, 7]), np.ones(4, dtype=np.int64))
+    matches = judge.matches(np.array([7, 9, 8]), np.ones(3, dtype=np.int64))
+    assert matches.rows.tolist() == [0, 0, 2, 2]
+    assert matches.columns.tolist() == [1, 3, 0, 2]
+
+
+def test_a_near_miss_is_answered_with_a_hint():
+    with pytest.raises(OptionError, match="Did you mean 'market'"):
+        find("markt")
+
+
+def test_every_protocol_is_found_by_its_name():
+    assert [find(name) for name in PROTOCOLS] == list(PROTOCOLS.values())
+    assert set(PROTOCOLS) == {"market", "cuhk03-classic", "any-camera"}

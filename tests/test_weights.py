@@ -1,0 +1,174 @@
+"""Files of weights: our own, torchvision's, other programs', and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from ptlreid import models
+from ptlreid.errors import CheckpointError
+from ptlreid.models import weights
+from ptlreid.outputs import NetworkSpec
+
+
+def spec(backbone: str = "resnet18", ptl: bool = True, classes: int = 3) -> NetworkSpec:
+    return NetworkSpec(backbone, ptl, "slot", classes, 64, 32)
+
+
+@pytest.fixture(scope="module")
+def torchvision_state():
+    torch.manual_seed(1)
+    return torchvision.models.resnet18(weights=None).state_dict()
+
+
+def assert_is_torchvisions(network, state):
+    """The whole backbone computes what torchvision's does."""
+    theirs = torchvision.models.resnet18(weights=None)
+    theirs.load_state_dict(state)
+    theirs.fc = torch.nn.Identity()
+    images = torch.randn(2, 3, 64, 32)
+    with torch.inference_mode():
+        top = network.eval().backbone(images)[-1].mean(dim=(2, 3))
+        torch.testing.assert_close(top, theirs.eval()(images))
+
+
+def test_saved_weights_build_the_same_network_again(tmp_path):
+    network = models.build(spec(), seed=4).eval()
+    weights.save(network, spec(), tmp_path / "w.safetensors")
+    again = weights.saved(tmp_path / "w.safetensors")
+    assert again.spec == spec()
+    images = torch.randn(2, 3, 64, 32)
+    with torch.inference_mode():
+        assert torch.equal(again.build()(images).embedding, network(images).embedding)
+
+
+def test_the_digest_follows_the_weights(tmp_path):
+    digests = []
+    for number, seed in enumerate((1, 1, 2)):
+        weights.save(models.build(spec(), seed), spec(), tmp_path / f"{number}.safetensors")
+        digests.append(weights.saved(tmp_path / f"{number}.safetensors").digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 3},  # torchreid
+        lambda state: {"model": {f"backbone.{key}": value for key, value in state.items()}},  # fast-reid
+        lambda state: (
+            {f"base.{key}": value for key, value in state.items()} | {"classifier.weight": torch.zeros(5, 512)}
+        ),
+    ],
+)
+@pytest.mark.parametrize("ptl", [True, False])
+def test_torchvisions_names_are_found_below_any_wrapper(tmp_path, torchvision_state, wrap, ptl):
+    torch.save(wrap(torchvision_state), tmp_path / "w.pth")
+    network = models.build(spec(ptl=ptl))
+    loaded = weights.load_file(network, tmp_path / "w.pth", "resnet18")
+    assert len(loaded.taken) == len(torchvision_state) - 2  # all but fc
+    assert {name.split(".")[0] for name in loaded.missing} == ({"cells", "fusions", "head"} if ptl else {"head"})
+    assert_is_torchvisions(network, torchvision_state)
+
+
+def test_safetensors_are_read_too(tmp_path, torchvision_state):
+    save_file(torchvision_state, tmp_path / "w.safetensors")
+    network = models.build(spec())
+    weights.load_file(network, tmp_path / "w.safetensors", "resnet18")
+    assert_is_torchvisions(network, torchvision_state)
+
+
+def test_every_name_of_a_densenet_is_known():
+    state = {key: torch.full_like(value, 2) for key, value in torchvision.models.densenet161().state_dict().items()}
+    network = models.build(spec("densenet161"))
+    loaded = weights.load_state(network, state, models.find("densenet161"), "test")
+    assert loaded.unused == ["classifier.bias", "classifier.weight"]
+    assert all((value == 2).all() for key, value in network.state_dict().items() if key.startswith("backbone."))
+
+
+def test_another_number_of_classes_replaces_the_last_layer_and_says_so(tmp_path):
+    start = models.build(spec(classes=7), seed=1)
+    weights.save(start, spec(classes=7), tmp_path / "w.safetensors")
+    network = models.build(spec(classes=3), seed=2)
+    last = network.head.classifier[-1].weight.clone()
+    loaded = weights.load_file(network, tmp_path / "w.safetensors", "resnet18")
+    assert loaded.replaced == ["head.classifier.6.bias", "head.classifier.6.weight"]
+    assert loaded.missing == []
+    assert "2 newly made (head.classifier.6.bias, head.classifier.6.weight)" in str(loaded)
+    assert torch.equal(network.head.classifier[-1].weight, last)
+    assert torch.equal(network.head.classifier[0].weight, start.head.classifier[0].weight)
+    assert torch.equal(network.cells[2].gates.weight, start.cells[2].gates.weight)
+
+
+def test_another_backbone_is_refused(tmp_path, torchvision_state):
+    torch.save(torchvision_state, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth: .* of the backbone's are missing or of another shape"):
+        weights.load_file(models.build(spec("resnet50")), tmp_path / "w.pth", "resnet50")
+
+
+class Hostile:
+    ran = False
+
+    def __reduce__(self):
+        return (setattr, (Hostile, "ran", True))
+
+
+def test_a_pickle_that_could_run_code_is_refused_and_not_run(tmp_path):
+    torch.save({"state_dict": Hostile()}, tmp_path / "w.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Hostile()))
+    for name in ("w.pth", "plain.pth"):
+        with pytest.raises(CheckpointError, match=rf"{name}: refused"):
+            weights.load_file(models.build(spec()), tmp_path / name, "resnet18")
+    assert not Hostile.ran
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_file_cut_short_or_of_another_kind_is_named(tmp_path, torchvision_state, name):
+    whole = tmp_path / f"whole-{name}"
+    (save_file if name.endswith("safetensors") else torch.save)(torchvision_state, whole)
+    (tmp_path / name).write_bytes(whole.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=f"{name}: "):
+        weights.load_file(models.build(spec()), tmp_path / name, "resnet18")
+    with pytest.raises(CheckpointError, match="no such file"):
+        weights.load_file(models.build(spec()), tmp_path / "gone.pth", "resnet18")
+    torch.save({"state_dict": {"epoch": 3}}, tmp_path / "empty.pth")
+    with pytest.raises(CheckpointError, match="holds no named tensors"):
+        weights.load_file(models.build(spec()), tmp_path / "empty.pth", "resnet18")
+
+
+def test_weights_that_a_run_does_not_have_or_others_wrote_are_refused(tmp_path, torchvision_state):
+    with pytest.raises(CheckpointError, match="no such weights"):
+        weights.saved(tmp_path / "weights.safetensors")
+    save_file(torchvision_state, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"weights of another program\. Fine-tune from them with --init"):
+        weights.saved(tmp_path / "w.safetensors")
+
+
+def test_without_a_network_imagenet_names_the_other_ways(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(
+        CheckpointError, match=r"ImageNet weights of resnet18 could not be had .*--init FILE.*--init none"
+    ):
+        weights.load_imagenet(models.build(spec()), "resnet18")
+
+
+def test_imagenet_weights_are_taken_from_torchvisions_cache_and_verified(tmp_path, monkeypatch, torchvision_state):
+    """A file under the name that torchvision looks for is used; its name holds the first digits of its SHA-256."""
+    import hashlib
+
+    torch.save(torchvision_state, tmp_path / "some.pth")
+    digits = hashlib.sha256((tmp_path / "some.pth").read_bytes()).hexdigest()[:8]
+    choice = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(type(choice), "url", f"https://127.0.0.1:9/resnet18-{digits}.pth")
+    cached = tmp_path / "checkpoints" / f"resnet18-{digits}.pth"
+    cached.parent.mkdir()
+    (tmp_path / "some.pth").rename(cached)
+    network = models.build(spec())
+    weights.load_imagenet(network, "resnet18")
+    assert_is_torchvisions(network, torchvision_state)
