@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -17,6 +18,7 @@ import numpy as np
 from ptlreid.errors import DataError
 from ptlreid.files import digest_all, replacing
 from ptlreid.models.weights import Saved
+from ptlreid.outputs import Readout
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Records
 from ptlreid.retrieval.values import Features
@@ -29,6 +31,7 @@ _PARTS = {
     "schema": "the file's schema",
     "weights": "the weights",
     "network": "the network",
+    "readout": "how features are read",
     "view": "the view",
     "dtype": "the number format",
     "images": "the images",
@@ -36,10 +39,18 @@ _PARTS = {
 }
 
 
+@dataclass(frozen=True)
+class Source:
+    """What features are made with: weights of a network, the way they are read, and the view of an image."""
+
+    saved: Saved
+    readout: Readout
+    view: EvalView
+
+
 def cached(
     file: Path,
-    saved: Saved,
-    view: EvalView,
+    source: Source,
     records: Records,
     extract: Callable[[], Features],
     *,
@@ -51,7 +62,7 @@ def cached(
     New features are written aside and renamed: two writers at once both leave a whole file.
     """
     progress = progress or Silent()
-    expected = fingerprint(saved, view, records)
+    expected = fingerprint(source, records)
     if file.is_file():
         reason = mismatch(file, expected)
         if reason is None:
@@ -63,14 +74,15 @@ def cached(
     return features
 
 
-def fingerprint(saved: Saved, view: EvalView, records: Records) -> dict[str, str]:
+def fingerprint(source: Source, records: Records) -> dict[str, str]:
     """What the features of `records` depend on, by part; every image file is read, none is decoded."""
     labels = hashlib.blake2b(records.pids.tobytes() + records.camids.tobytes(), digest_size=16)
     return {
         "schema": SCHEMA,
-        "weights": saved.digest,
-        "network": json.dumps(saved.spec.describe(), sort_keys=True),
-        "view": json.dumps(view.describe(), sort_keys=True),
+        "weights": source.saved.digest,
+        "network": json.dumps(source.saved.spec.describe(), sort_keys=True),
+        "readout": json.dumps(source.readout.describe(), sort_keys=True),
+        "view": json.dumps(source.view.describe(), sort_keys=True),
         "dtype": "float32",
         "images": digest_all(records.paths),
         "labels": labels.hexdigest(),

@@ -68,8 +68,8 @@ class FinetuneConfig(DataSettings):
     init: str = Field("imagenet", description="Where the weights start: imagenet, none, a run, or a file of weights.")
     epochs: int = Field(50, ge=0, description="Passes over the training images; 0 evaluates the start.")
     batch_size: int = Field(32, ge=2, description="Images per training step.")
-    height: int = Field(256, ge=32, description="Image height in pixels.")
-    width: int = Field(128, ge=32, description="Image width in pixels.")
+    height: int | None = Field(None, ge=32, description="Image height in pixels; 256, and 384 for mgn.")
+    width: int | None = Field(None, ge=32, description="Image width in pixels; 128.")
     lr: float = Field(0.01, gt=0, description="Learning rate at the start.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay (L2).")
@@ -100,6 +100,9 @@ class EvaluateConfig(DataSettings):
     weights: Literal["last", "best"] = Field("last", description="Which weights of the run.")
     metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance between features.")
     ap: Literal["step", "trapezoid"] = Field("step", description="How precision is averaged over recall.")
+    flip: bool | None = Field(None, description="Sum the features of image and mirror; by default as the network's.")
+    normalize: bool | None = Field(None, description="Scale features to length 1; by default as the network's.")
+    amp: Literal["off", "bf16", "fp16"] = Field("off", description="Number format of the network's convolutions.")
     batch_size: int = Field(64, ge=1, description="Images per step of feature extraction.")
 
 

@@ -20,6 +20,16 @@ def choose_device(name: str) -> torch.device:
         raise OptionError(f"--device {name} is not to be had here ({reason}). Use auto or cpu.") from None
 
 
+def check_amp(amp: str, device: torch.device) -> None:
+    """Raise `OptionError` where `amp` (off, bf16 or fp16) cannot be trusted on `device`.
+
+    On CPUs with AMX, torch computes some bf16 convolutions wrongly, and finite (pytorch issue 169688; seen with 2.14.1
+    for 512 channels at stride 2 on a map of 6×2). Neither format is faster enough there to be worth a doubt.
+    """
+    if amp != "off" and device.type == "cpu":
+        raise OptionError(f"--amp {amp} is for GPUs: on a CPU its results cannot be trusted. Use --amp off.")
+
+
 def choose_workers(workers: int | None, device: torch.device) -> int:
     """The number of loader processes: as asked, else none on a CPU, which they would take from the network."""
     if workers is not None:

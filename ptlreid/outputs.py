@@ -17,12 +17,13 @@ Memory = Literal["slot", "mean", "none"]
 class Output:
     """One pass of B images through a network.
 
-    `embedding`: (B, D), the vector that retrieval compares. `logits`: by head, (B, classes) each; in eval mode
-    there are none, as nothing there needs a classifier.
+    `embedding`: (B, D), the vector that retrieval compares. `logits`: by head, (B, classes) each. `metric`: by
+    name, (B, width) each, what a triplet loss compares. In eval mode there are neither, as nothing there needs them.
     """
 
     embedding: Tensor
     logits: dict[str, Tensor] = field(default_factory=dict)
+    metric: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,25 @@ class NetworkSpec:
     num_classes: int
     height: int
     width: int
+
+    def describe(self) -> dict[str, Any]:
+        """The fields by name, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How features are read from a network, beside its weights.
+
+    `flip`: the features of the image and of its mirror are summed. `normalize`: they are scaled to length 1. `amp`:
+    the number format of the convolutions; features themselves are float32. `channels_last`: the memory layout of
+    maps, which changes nothing but rounding.
+    """
+
+    flip: bool = False
+    normalize: bool = False
+    amp: Literal["off", "bf16", "fp16"] = "off"
+    channels_last: bool = False
 
     def describe(self) -> dict[str, Any]:
         """The fields by name, for JSON."""

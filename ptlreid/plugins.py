@@ -22,11 +22,11 @@ def names(package: ModuleType) -> list[str]:
 
 
 def find(package: ModuleType, name: str, kind: str) -> ModuleType:
-    """The module in `package` whose public name is `name`.
+    """The module in `package` whose public name is `name`, with `_` and `-` taken for the same.
 
     Raises `OptionError` with the nearest names when there is none; `kind` says in words what was looked for.
     """
-    if name not in names(package):
+    if name.replace("_", "-") not in names(package):
         raise unknown(kind, name, names(package))
     return import_module(f"{package.__name__}.{name.replace('-', '_')}")
 

@@ -8,24 +8,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from ptlreid import models
 from ptlreid.models import backbones
-from ptlreid.models.ptl import PTL, Plain
+from ptlreid.models.network import Network
 from ptlreid.outputs import Memory
 
 # From here on `tiny` is a backbone like any other, in every command.
 backbones.__path__.append(str(Path(__file__).parent / "parts"))
 
 
-def tiny_network(memory: Memory | None = "slot", classes: int = 5) -> nn.Module:
+def tiny_network(memory: Memory | None = "slot", classes: int = 5) -> Network:
     """The tiny backbone with cells of this memory, or without cells; the same weights at every call."""
     torch.manual_seed(0)
     backbone = models.find("tiny")
-    if memory is None:
-        return Plain(backbone.stages(), classes)
-    return PTL(backbone.stages(), classes, fusions=backbone.fusions, cells=backbone.cells, memory=memory)
+    return backbone.plain(classes) if memory is None else backbone.ptl(classes, memory)
 
 
 def write_image(path: Path, seed: int, *, height: int = 64, width: int = 32) -> None:

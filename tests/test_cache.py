@@ -14,7 +14,7 @@ from conftest import write_image
 from ptlreid import cache, datasets
 from ptlreid.errors import DataError
 from ptlreid.models.weights import Saved
-from ptlreid.outputs import NetworkSpec
+from ptlreid.outputs import NetworkSpec, Readout
 from ptlreid.progress import Silent
 from ptlreid.records import Records
 from ptlreid.retrieval.values import Features
@@ -51,22 +51,23 @@ def gallery(market_folder, tmp_path) -> Records:
 
 
 @pytest.fixture
-def saved(tmp_path) -> Saved:
-    return Saved(tmp_path / "w.safetensors", NetworkSpec("resnet18", True, "slot", 3, 64, 32), digest="abc")
+def source(tmp_path) -> cache.Source:
+    spec = NetworkSpec("resnet18", True, "slot", 3, 64, 32)
+    return cache.Source(Saved(tmp_path / "w.safetensors", spec, Readout(), digest="abc"), Readout(), VIEW)
 
 
-def test_the_second_time_nothing_is_extracted(tmp_path, gallery, saved):
+def test_the_second_time_nothing_is_extracted(tmp_path, gallery, source):
     extract, notes = Extractor(gallery), Notes()
-    first = cache.cached(tmp_path / "f.h5", saved, VIEW, gallery, extract, progress=notes)
-    second = cache.cached(tmp_path / "f.h5", saved, VIEW, gallery, extract, progress=notes)
+    first = cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    second = cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
     assert extract.calls == 1
     assert notes.notes == ["f.h5: 8 features reused, no image decoded"]
     for field in dataclasses.fields(Features):
         assert np.array_equal(getattr(first, field.name), getattr(second, field.name)), field.name
 
 
-def test_the_layout_is_the_documented_one(tmp_path, gallery, saved):
-    features = cache.cached(tmp_path / "f.h5", saved, VIEW, gallery, Extractor(gallery))
+def test_the_layout_is_the_documented_one(tmp_path, gallery, source):
+    features = cache.cached(tmp_path / "f.h5", source, gallery, Extractor(gallery))
     with h5py.File(tmp_path / "f.h5") as content:
         assert content["features"].dtype == np.float32
         assert np.array_equal(content["features"], features.matrix)
@@ -75,12 +76,12 @@ def test_the_layout_is_the_documented_one(tmp_path, gallery, saved):
         assert content["paths"].asstr()[:].tolist() == [str(path) for path in gallery.paths]
 
 
-def test_another_place_for_the_same_images_is_no_change(tmp_path, gallery, saved):
+def test_another_place_for_the_same_images_is_no_change(tmp_path, gallery, source):
     extract = Extractor(gallery)
-    cache.cached(tmp_path / "f.h5", saved, VIEW, gallery, extract)
+    cache.cached(tmp_path / "f.h5", source, gallery, extract)
     (tmp_path / "market").rename(tmp_path / "elsewhere")
     moved = datasets.load(str(tmp_path / "elsewhere"), tmp_path).gallery
-    cache.cached(tmp_path / "f.h5", saved, VIEW, moved, extract)
+    cache.cached(tmp_path / "f.h5", source, moved, extract)
     assert extract.calls == 1
 
 
@@ -89,56 +90,60 @@ def test_another_place_for_the_same_images_is_no_change(tmp_path, gallery, saved
     [
         ("weights", "the weights"),
         ("network", "the network"),
+        ("readout", "how features are read"),
         ("view", "the view"),
         ("images", "the images"),
         ("labels", "the identities or cameras"),
         ("schema", "the file's schema"),
     ],
 )
-def test_a_change_is_named_and_extracted_anew(tmp_path, gallery, saved, monkeypatch, what, words):
-    extract, notes, view = Extractor(gallery), Notes(), VIEW
-    cache.cached(tmp_path / "f.h5", saved, view, gallery, extract)
+def test_a_change_is_named_and_extracted_anew(tmp_path, gallery, source, monkeypatch, what, words):
+    extract, notes = Extractor(gallery), Notes()
+    cache.cached(tmp_path / "f.h5", source, gallery, extract)
     if what == "weights":
-        saved = dataclasses.replace(saved, digest="abd")
+        source = dataclasses.replace(source, saved=dataclasses.replace(source.saved, digest="abd"))
     elif what == "network":
-        saved = dataclasses.replace(saved, spec=dataclasses.replace(saved.spec, memory="mean"))
+        spec = dataclasses.replace(source.saved.spec, memory="mean")
+        source = dataclasses.replace(source, saved=dataclasses.replace(source.saved, spec=spec))
+    elif what == "readout":
+        source = dataclasses.replace(source, readout=Readout(flip=True))
     elif what == "view":
-        view = EvalView(64, 64)
+        source = dataclasses.replace(source, view=EvalView(64, 64))
     elif what == "images":
         write_image(gallery.paths[3], seed=12345)
     elif what == "labels":
         gallery = dataclasses.replace(gallery, camids=gallery.camids + 1)
     else:
         monkeypatch.setattr(cache, "SCHEMA", "0")
-    features = cache.cached(tmp_path / "f.h5", saved, view, gallery, extract, progress=notes)
+    features = cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
     assert notes.notes == [f"f.h5: not used, {words} changed; extracting anew"]
     assert extract.calls == 2
     assert np.array_equal(cache.read(tmp_path / "f.h5").matrix, features.matrix)
 
 
-def test_a_file_cut_short_is_never_used(tmp_path, gallery, saved):
+def test_a_file_cut_short_is_never_used(tmp_path, gallery, source):
     extract = Extractor(gallery)
-    cache.cached(tmp_path / "f.h5", saved, VIEW, gallery, extract)
+    cache.cached(tmp_path / "f.h5", source, gallery, extract)
     whole = (tmp_path / "f.h5").read_bytes()
     for length in (0, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "f.h5").write_bytes(whole[:length])
         notes = Notes()
         calls = extract.calls
-        cache.cached(tmp_path / "f.h5", saved, VIEW, gallery, extract, progress=notes)
+        cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
         assert extract.calls == calls + 1, length
         assert notes.notes == ["f.h5: not used, it is damaged; extracting anew"]
 
 
-def test_a_writer_that_fails_leaves_nothing(tmp_path, gallery, saved):
+def test_a_writer_that_fails_leaves_nothing(tmp_path, gallery, source):
     def fail() -> Features:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.cached(tmp_path / "features" / "f.h5", saved, VIEW, gallery, fail)
+        cache.cached(tmp_path / "features" / "f.h5", source, gallery, fail)
     assert not (tmp_path / "features" / "f.h5").exists()
 
 
-def test_writers_at_the_same_time_leave_one_whole_file(tmp_path, gallery, saved):
+def test_writers_at_the_same_time_leave_one_whole_file(tmp_path, gallery, source):
     features = [Extractor(gallery)() for _ in range(4)]
     threads = [threading.Thread(target=cache.write, args=(tmp_path / "f.h5", one, {"schema": "1"})) for one in features]
     for thread in threads:

@@ -108,7 +108,7 @@ def test_names_of_data_sets_are_listed(ptlreid):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("finetune", "--backbone", "densenet16"), "Did you mean 'densenet161'"),
+        (("finetune", "--backbone", "resnet5"), "Did you mean 'resnet50'"),
         (("finetune", "--data", "markt"), "Did you mean 'market'"),
         (("finetune", "--data", "market"), "Market-1501 was not found: looked for data/market"),
         (("finetune", "--data", "./nowhere"), "no folder bounding_box_train"),
@@ -143,3 +143,17 @@ def test_the_version_is_the_packages(ptlreid):
 
     code, out, _ = ptlreid("--version")
     assert (code, out) == (0, f"ptlreid {version('ptlreid')}\n")
+
+
+def test_models_lists_every_network_with_and_without_cells(ptlreid):
+    code, out, _ = ptlreid("models", "--classes", 1041, "--json")
+    assert code == 0
+    found = {(one["name"], one["ptl"]): one for one in json.loads(out)}
+    assert {"resnet50", "densenet161", "mgn", "mobilenet-v2", "convnext-tiny"} <= {name for name, _ in found}
+    one = found["densenet161", True]
+    assert set(one) >= {"name", "ptl", "params", "macs", "feature_width", "input_size"}
+    assert (one["feature_width"], one["input_size"], one["paper_params_m"]) == (1024, [256, 128], 42)
+    assert found["mgn", False]["input_size"] == [384, 128]
+    code, out, _ = ptlreid("models")
+    assert code == 0
+    assert max(len(line) for line in out.splitlines()) <= 80

@@ -6,12 +6,16 @@ import pytest
 
 from ptlreid.config import FinetuneConfig
 from ptlreid.errors import OptionError
+from ptlreid.workflows.finetune import sized
 
 
 def test_defaults_are_the_papers():
-    # Section 5.2: 256x128, rate 0.01 divided by ten every ten epochs, 50 epochs; batch 32 under Table 2.
+    # Section 5.2: 256x128 (MGN 384x128), rate 0.01 divided by ten every ten epochs, 50 epochs; batch 32 under Table 2.
     config = FinetuneConfig.resolve(None)
-    assert (config.height, config.width, config.epochs, config.batch_size) == (256, 128, 50, 32)
+    assert (config.epochs, config.batch_size) == (50, 32)
+    assert (sized(config).height, sized(config).width) == (256, 128)
+    mgn = sized(FinetuneConfig.resolve(None, backbone="mgn"))
+    assert (mgn.height, mgn.width) == (384, 128)
     assert (config.lr, config.decay_every, config.decay_factor) == (0.01, 10, 0.1)
 
 

@@ -9,7 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ptlreid.errors import DataError, OptionError
+from ptlreid.errors import DataError
 from ptlreid.retrieval import budget
 from ptlreid.retrieval.budget import plan
 from ptlreid.retrieval.distance import blocks, key_blocks, matrix_blocks
@@ -53,26 +53,22 @@ def test_every_budget_gives_the_same_bits(metric: str, num_queries: int, num_ima
     lengths = np.linalg.norm(images.astype(float), axis=1)
     expected = lengths**2 / 2 - exact if metric == "euclidean" else -exact / lengths
     np.testing.assert_allclose(whole, expected, atol=1e-5 * max(1, np.abs(expected).max()))
-    sizes = set()
     least = plan(num_queries, num_images, width, 1 << 30).bytes
-    for memory_budget in np.linspace(least, least / 1000, 30).astype(int):
-        try:
-            keys = all_keys(queries, images, metric=metric, memory_budget=int(memory_budget))
-        except OptionError:
-            break
-        sizes.add(plan(num_queries, num_images, width, int(memory_budget)).rows)
-        np.testing.assert_array_equal(keys, whole)
-    assert len(sizes) > 2 or num_queries < 10
+    for memory_budget in (least - 1, least // 2, 1):
+        np.testing.assert_array_equal(all_keys(queries, images, metric=metric, memory_budget=memory_budget), whole)
 
 
-def test_tiles_of_the_gallery_change_no_bit_with_the_budget(monkeypatch: pytest.MonkeyPatch):
+def test_parts_of_a_strip_have_the_bits_of_the_whole(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(budget, "_TILE_COLUMNS", 100)
     monkeypatch.setattr(budget, "_STRIP_ROWS", (16, 64))
     queries, images = normal(150, 48), normal(333, 48, seed=1)
     assert plan(150, 333, 48).columns == 84  # four equal tiles
     whole = all_keys(queries, images)
-    for memory_budget in (150_000, 120_000, 100_000, 90_000, 80_000):
+    rows = set()
+    for memory_budget in range(1, 300_000, 10_000):
+        rows.add(plan(150, 333, 48, memory_budget).rows)
         np.testing.assert_array_equal(all_keys(queries, images, memory_budget=memory_budget), whole)
+    assert rows >= {1, 6, 25, 50}  # of three equal strips
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -102,22 +98,17 @@ def test_the_order_in_memory_does_not_matter():
     )
 
 
-def test_a_plan_stays_within_its_budget_and_says_what_is_least():
-    for num_gallery in (10, 15_913, 82_161, 515_913, 3_000_000):
-        for memory_budget in (1 << 30, 1 << 28):
-            try:
-                assert plan(3368, num_gallery, 512, memory_budget).bytes <= memory_budget
-            except OptionError:
-                assert num_gallery == 3_000_000
-    with pytest.raises(OptionError, match="at least ([0-9]+) bytes") as caught:
-        plan(100, 5000, 64, 1000)
-    least = int(str(caught.value).split("at least ")[1].split()[0])
-    assert plan(100, 5000, 64, least).rows == 1
+@pytest.mark.parametrize("num_gallery", [10, 15_913, 82_161, 515_913])
+def test_a_plan_stays_within_its_budget(num_gallery: int):
+    for memory_budget in (1_000_000_000, 500_000_000, 250_000_000, 125_000_000):
+        assert plan(3368, num_gallery, 512, memory_budget).bytes <= memory_budget
+    assert plan(3368, num_gallery, 512, 1).bytes <= 70_000_000 + 110 * num_gallery
 
 
-def test_without_a_stated_budget_scarce_memory_makes_it_slow_not_fail(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(budget, "free_memory", lambda: 1000)
-    assert plan(100, 5000, 64).rows == 1
+def test_scarce_memory_makes_blocks_small(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(budget, "free_memory", lambda: 400_000_000)
+    assert plan(3368, 82_161, 512).bytes <= 100_000_000
+    assert plan(3368, 82_161, 512).rows < plan(3368, 82_161, 512).strip == 842
 
 
 def test_memory_taken_is_what_the_plan_says():
@@ -144,7 +135,7 @@ def test_an_empty_side_is_an_error(empty: str):
 
 
 def test_different_widths_are_an_error():
-    with pytest.raises(DataError, match="width 3.* width 4"):
+    with pytest.raises(DataError, match=r"width 3.* width 4"):
         blocks(features(normal(2, 3)), features(normal(2, 4)))
 
 

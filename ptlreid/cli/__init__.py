@@ -12,6 +12,7 @@ from ptlreid.cli import console
 from ptlreid.cli.demo import demo
 from ptlreid.cli.evaluate import evaluate
 from ptlreid.cli.finetune import finetune
+from ptlreid.cli.models import models
 from ptlreid.cli.prepare import prepare
 from ptlreid.errors import PtlreidError
 
@@ -39,7 +40,7 @@ def _program(
     pass
 
 
-for command in (demo, prepare, finetune, evaluate):
+for command in (demo, prepare, finetune, evaluate, models):
     app.command()(command)
 
 

@@ -45,6 +45,7 @@ def finetune(
     splits = datasets.load(settings.data, Path(settings.root))
     run = RunFolder(runs / (name or settings.default_name))
     if dry_run:
+        settings = workflow.sized(settings)
         run.check(settings, splits)
         plan = {
             "run": str(run.path),

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ptlreid.errors import CheckpointError
 from ptlreid.files import replacing
 from ptlreid.models.bconv import load_memory_state, memory_state
+from ptlreid.models.network import Network
 
 SCHEMA = 1
 
@@ -26,7 +26,7 @@ class Training:
     much of the history file belongs to what was done.
     """
 
-    network: nn.Module
+    network: Network
     optimizer: Optimizer
     schedule: LRScheduler
     epoch: int = 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ptlreid.images import Batch
+from ptlreid.models.network import Network
 from ptlreid.outputs import Output
 from ptlreid.views import standardize
 
@@ -26,7 +27,7 @@ class Step:
 
 
 def train_epoch(
-    network: nn.Module, batches: Iterable[Batch], labels: Tensor, loss: Loss, optimizer: Optimizer
+    network: Network, batches: Iterable[Batch], labels: Tensor, loss: Loss, optimizer: Optimizer
 ) -> Iterator[Step]:
     """Train on each batch and yield its `Step`. Leaves the network in training mode.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING
 
 from ptlreid import plugins
@@ -11,9 +10,7 @@ from ptlreid.models import backbones
 from ptlreid.outputs import NetworkSpec
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from ptlreid.models.staged import Backbone
+    from ptlreid.models.network import Backbone, Network
 
 
 def names() -> list[str]:
@@ -27,29 +24,20 @@ def find(name: str) -> Backbone:
     return backbone
 
 
-def build(spec: NetworkSpec, seed: int = 0) -> nn.Module:
+def build(spec: NetworkSpec, seed: int = 0) -> Network:
     """The network that `spec` describes, its weights drawn from `seed`; the global generator is left as it was.
 
     Raises `OptionError` for an unknown backbone, and for an image size that its strides do not divide.
     """
     import torch
 
-    from ptlreid.models.ptl import PTL, Plain
-
     backbone = find(spec.backbone)
+    for name, value, multiple in zip(("height", "width"), (spec.height, spec.width), backbone.multiples, strict=True):
+        if value % multiple:
+            raise OptionError(
+                f"--{name} {value} does not suit {spec.backbone}, whose maps are halved and cut: it must be a "
+                f"multiple of {multiple}, such as {multiple * max(1, round(value / multiple))}."
+            )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        stages = backbone.stages()
-        _check_size(spec, stages.strides)
-        if not spec.ptl:
-            return Plain(stages, spec.num_classes)
-        return PTL(stages, spec.num_classes, fusions=backbone.fusions, cells=backbone.cells, memory=spec.memory)
-
-
-def _check_size(spec: NetworkSpec, strides: tuple[int, ...]) -> None:
-    total = prod(strides)
-    if spec.height % total or spec.width % total:
-        raise OptionError(
-            f"{spec.backbone} halves images of {spec.height}×{spec.width} (height × width) until they are {total} "
-            f"times smaller: both must be multiples of {total}. Change --height or --width."
-        )
+        return backbone.ptl(spec.num_classes, spec.memory) if spec.ptl else backbone.plain(spec.num_classes)

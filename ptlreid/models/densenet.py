@@ -6,12 +6,15 @@ channels after DenseNet-161's third).
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from typing import Any
 
 import torchvision
 from torch import nn
 
-from ptlreid.models.staged import Backbone, Staged, imagenet
+from ptlreid.models import staged
+from ptlreid.models.network import Backbone
+from ptlreid.models.ptl import beside
+from ptlreid.models.staged import Staged
 
 _BLOCKS = {
     "stem": ("conv0", "norm0", "relu0", "pool0"),
@@ -22,21 +25,15 @@ _BLOCKS = {
 }
 
 
-def densenet(name: str, fusions: tuple[int, ...], cells: tuple[int, ...]) -> Backbone:
-    """The `Backbone` of torchvision's network `name`."""
-    return Backbone(
-        stages=lambda: _stages(name),
-        fusions=fusions,
-        cells=cells,
-        imagenet=lambda: imagenet(name),
-        rename=_rename,
-    )
+def densenet(name: str, **widths: Any) -> Backbone:
+    """The `Backbone` of torchvision's network `name`; `widths` as in `beside`."""
+    return beside(lambda: _stages(name), rename=_rename, imagenet=staged.imagenet(name), **widths)
 
 
 def _stages(name: str) -> Staged:
     features = torchvision.models.get_model(name, weights=None).features
     blocks = {
-        block: nn.Sequential(OrderedDict((part, features.get_submodule(part)) for part in parts))
+        block: staged.block(**{part: features.get_submodule(part) for part in parts})
         for block, parts in _BLOCKS.items()
     }
     blocks["dense4"].append(nn.ReLU(inplace=True))  # torchvision applies it after `features`
@@ -49,8 +46,8 @@ def _rename(key: str) -> str | None:
     if not key.startswith("features."):
         return None
     part, _, rest = key.removeprefix("features.").partition(".")
-    block = next(block for block, parts in _BLOCKS.items() if part in parts)
-    # torchvision's own loading renames `norm.1` of its oldest files, in the same way.
+    block = next((block for block, parts in _BLOCKS.items() if part in parts), None)
+    # The files that torchvision gives out have `norm.1` where its modules have `norm1`.
     for layer in ("norm", "relu", "conv"):
         rest = rest.replace(f"{layer}.1.", f"{layer}1.").replace(f"{layer}.2.", f"{layer}2.")
-    return f"blocks.{block}.{part}.{rest}"
+    return None if block is None else f"blocks.{block}.{part}.{rest}"

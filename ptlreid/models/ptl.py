@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ptlreid.models.bconv import BConvCell
+from ptlreid.models.network import Backbone, Network
 from ptlreid.models.staged import Staged
 from ptlreid.outputs import Memory, Output
 
 FEATURE_WIDTH = 1024
-FIRST_CELL = 32  # channels of cell 0, which sees the image itself
+
+# Channels of the 1×1 convolutions and of cells 0 to 4 where the paper gives no parameter count to meet. Doubling from
+# stage to stage costs each the same, and more weights sit where maps are small. MobileNets take half.
+FUSIONS, CELLS = (32, 64, 128, 256), (32, 32, 64, 128, 256)
+SMALL_FUSIONS, SMALL_CELLS = (16, 32, 64, 128), (16, 16, 32, 64, 128)
 
 
 class Head(nn.Module):
@@ -37,11 +43,15 @@ class Head(nn.Module):
         # A 1×1 convolution and the average over positions change places freely: pooled first, it costs one position.
         pooled = nn.functional.adaptive_avg_pool2d(top, 1)
         embedding = self.reduce(pooled).flatten(1)  # (B, width)
-        return Output(embedding, {"pid": self.classifier(embedding)} if self.training else {})
+        if not self.training:
+            return Output(embedding)
+        return Output(embedding, {"pid": self.classifier(embedding)}, {"global": embedding})
 
 
-class Plain(nn.Module):
+class Plain(Network):
     """The backbone alone: the baseline, and the student of a distillation."""
+
+    feature_width = FEATURE_WIDTH
 
     def __init__(self, backbone: Staged, num_classes: int) -> None:
         super().__init__()
@@ -49,16 +59,17 @@ class Plain(nn.Module):
         self.head = Head(backbone.channels[-1], num_classes)
 
     def forward(self, images: Tensor) -> Output:
-        """(B, 3, H, W) standardised images to their `Output`."""
         return self.head(self.backbone(images)[-1])
 
 
-class PTL(nn.Module):
+class PTL(Network):
     """The backbone with BConv-Cells 0 to 4 beside it (Eq. 3).
 
-    Cell i strides as Conv-block i + 1 does, so that its y meets that block's map; cell 0 takes the image to the
-    size of the first block's map.
+    `fusions`: channels of the four 1×1 convolutions; `cells`: of cells 0 to 4. Cell i strides as Conv-block i + 1 does,
+    so that its y meets that block's map; cell 0 takes the image to the size of the first block's map.
     """
+
+    feature_width = FEATURE_WIDTH
 
     def __init__(
         self,
@@ -71,31 +82,51 @@ class PTL(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        first = BConvCell(3, FIRST_CELL, kernel_size=7, stride=backbone.strides[0], memory=memory)
-        self.cells = nn.ModuleList([first])
-        self.fusions = nn.ModuleList()
-        before = FIRST_CELL
-        for channels, fused, cell, stride in zip(
-            backbone.channels[:-1], fusions, cells, backbone.strides[1:], strict=True
-        ):
-            self.fusions.append(_fusion(channels + before, fused))
-            self.cells.append(BConvCell(fused, cell, stride=stride, memory=memory))
-            before = cell
-        self.head = Head(backbone.channels[-1] + before, num_classes)
+        self.fusions = nn.ModuleList(
+            fusion(x + y, fused) for x, y, fused in zip(backbone.channels[:-1], cells[:-1], fusions, strict=True)
+        )
+        first = BConvCell(3, cells[0], kernel_size=7, stride=backbone.strides[0], memory=memory)
+        others = zip(fusions, cells[1:], backbone.strides[1:], strict=True)
+        self.cells = nn.ModuleList(
+            [first, *(BConvCell(fused, cell, stride=stride, memory=memory) for fused, cell, stride in others)]
+        )
+        self.head = Head(backbone.channels[-1] + cells[-1], num_classes)
 
     def forward(self, images: Tensor) -> Output:
-        """(B, 3, H, W) standardised images to their `Output`."""
         *maps, top = self.backbone(images)  # x1 .. x4, x5
         first, *cells = self.cells
         y = first(images)  # y0
-        for x, fusion, cell in zip(maps, self.fusions, cells, strict=True):
-            y = cell(fusion(torch.cat((x, y), dim=1)))
+        for x, fuse, cell in zip(maps, self.fusions, cells, strict=True):
+            y = cell(fuse(torch.cat((x, y), dim=1)))
         return self.head(torch.cat((top, y), dim=1))
 
 
-def _fusion(in_channels: int, channels: int) -> nn.Sequential:
+def fusion(in_channels: int, channels: int) -> nn.Sequential:
+    """The 1×1 convolution of Figure 1, with batch norm and ReLU."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, channels, kernel_size=1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
+        nn.Conv2d(in_channels, channels, kernel_size=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+    )
+
+
+def beside(
+    stages: Callable[[], Staged],
+    *,
+    rename: Callable[[str], str | None],
+    imagenet: Callable[[], dict[str, Any]],
+    fusions: tuple[int, ...] = FUSIONS,
+    cells: tuple[int, ...] = CELLS,
+    paper: tuple[int | None, int | None] = (None, None),
+) -> Backbone:
+    """The `Backbone` of staged Conv-blocks. `rename(key)`: torchvision's name in `Staged`, None where it has no use."""
+
+    def places(key: str) -> tuple[str, ...]:
+        name = rename(key)
+        return () if name is None else (f"backbone.{name}",)
+
+    return Backbone(
+        plain=lambda classes: Plain(stages(), classes),
+        ptl=lambda classes, memory: PTL(stages(), classes, fusions=fusions, cells=cells, memory=memory),
+        imagenet=imagenet,
+        rename=places,
+        paper=paper,
     )

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from typing import Any
 
 import torchvision
 from torch import nn
 
-from ptlreid.models.staged import Backbone, Staged, imagenet
+from ptlreid.models import staged
+from ptlreid.models.network import Backbone
+from ptlreid.models.ptl import beside
+from ptlreid.models.staged import Staged
 
 
-def resnet(name: str, fusions: tuple[int, ...], cells: tuple[int, ...]) -> Backbone:
-    """The `Backbone` of torchvision's network `name`."""
-    return Backbone(
-        stages=lambda: _stages(name),
-        fusions=fusions,
-        cells=cells,
-        imagenet=lambda: imagenet(name),
-        rename=_rename,
-    )
+def resnet(name: str, **widths: Any) -> Backbone:
+    """The `Backbone` of torchvision's network `name`; `widths` as in `beside`."""
+    return beside(lambda: _stages(name), rename=rename, imagenet=staged.imagenet(name), **widths)
+
+
+def stem(net: torchvision.models.ResNet) -> nn.Sequential:
+    """Everything before layer 1: stride 4."""
+    return staged.block(conv1=net.conv1, bn1=net.bn1, relu=net.relu, pool=net.maxpool)
+
+
+def rename(key: str) -> str | None:
+    """Where torchvision's `key` lies in the Conv-blocks."""
+    if key.startswith("fc."):
+        return None
+    return f"blocks.stem.{key}" if key.startswith(("conv1.", "bn1.")) else f"blocks.{key}"
 
 
 def _stages(name: str) -> Staged:
     net = torchvision.models.get_model(name, weights=None)
-    blocks = {
-        "stem": nn.Sequential(OrderedDict(conv1=net.conv1, bn1=net.bn1, relu=net.relu, pool=net.maxpool)),
-        "layer1": net.layer1,
-        "layer2": net.layer2,
-        "layer3": net.layer3,
-        "layer4": net.layer4,
-    }
+    blocks = {"stem": stem(net), **{f"layer{i}": net.get_submodule(f"layer{i}") for i in (1, 2, 3, 4)}}
     top = net.fc.in_features
     return Staged(blocks, channels=(64, top // 8, top // 4, top // 2, top), strides=(4, 1, 2, 2, 2))
-
-
-def _rename(key: str) -> str | None:
-    if key.startswith("fc."):
-        return None
-    return f"blocks.stem.{key}" if key.startswith(("conv1.", "bn1.")) else f"blocks.{key}"

@@ -1,9 +1,9 @@
-"""A backbone as the paper sees it: five Conv-blocks, each with its channels and its stride."""
+"""A backbone as the paper sees it: Conv-blocks in a row, each with its channels and its stride."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torchvision
@@ -26,27 +26,20 @@ class Staged(nn.Module):
         return maps
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """What one file in `models/backbones` says of itself.
-
-    `stages()`: the Conv-blocks, freshly made. `fusions` and `cells`: channels of the 1×1 convolutions and of
-    BConv-Cells 1 to 4. `imagenet()`: torchvision's weights as a state dict in torchvision's names, downloaded or
-    from its cache. `rename(key)`: where a torchvision name is found in `Staged`, None for what has no use here.
-    """
-
-    stages: Callable[[], Staged]
-    fusions: tuple[int, ...]
-    cells: tuple[int, ...]
-    imagenet: Callable[[], dict[str, Any]]
-    rename: Callable[[str], str | None]
+def block(**parts: nn.Module) -> nn.Sequential:
+    """The parts one after another, under their names."""
+    return nn.Sequential(OrderedDict(parts))
 
 
-def imagenet(name: str) -> dict[str, Any]:
-    """torchvision's first ImageNet weights of its network `name`, verified by their checksum.
+def imagenet(name: str) -> Callable[[], dict[str, Any]]:
+    """What fetches torchvision's first ImageNet weights of its network `name`, verified by their checksum.
 
     The first (V1) are what the paper started from; later recipes fine-tune differently.
     """
-    choice = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-    weights: dict[str, Any] = choice.get_state_dict(progress=False, check_hash=True)
-    return weights
+
+    def fetch() -> dict[str, Any]:
+        choice = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+        weights: dict[str, Any] = choice.get_state_dict(progress=False, check_hash=True)
+        return weights
+
+    return fetch

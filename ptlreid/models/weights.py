@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ptlreid import models
 from ptlreid.errors import CheckpointError
 from ptlreid.files import digest, replacing
-from ptlreid.outputs import NetworkSpec
+from ptlreid.outputs import NetworkSpec, Readout
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ptlreid.models.staged import Backbone
+    from ptlreid.models.network import Backbone, Network
 
 _ABOUT = "ptlreid"  # the key of our description in a safetensors header
 
@@ -28,9 +28,10 @@ class Saved:
 
     path: Path
     spec: NetworkSpec
+    readout: Readout
     digest: str
 
-    def build(self) -> nn.Module:
+    def build(self) -> Network:
         """The network with these weights, on the CPU, in eval mode."""
         from safetensors.torch import load_file
 
@@ -39,13 +40,14 @@ class Saved:
         return network.eval()
 
 
-def save(network: nn.Module, spec: NetworkSpec, path: Path) -> None:
+def save(network: Network, spec: NetworkSpec, path: Path) -> None:
     """Write the network's weights and its description to a safetensors file, aside and renamed."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    about = {"network": spec.describe(), "readout": network.readout.describe()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_ABOUT: json.dumps(spec.describe(), sort_keys=True)})
+        save_file(tensors, temporary, metadata={_ABOUT: json.dumps(about, sort_keys=True)})
 
 
 def saved(path: Path) -> Saved:
@@ -61,7 +63,8 @@ def saved(path: Path) -> Saved:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error}). Train the run again.") from None
     if about is None:
         raise CheckpointError(f"{path}: weights of another program. Fine-tune from them with --init {path}.")
-    return Saved(path, NetworkSpec(**json.loads(about)), digest(path))
+    content = json.loads(about)
+    return Saved(path, NetworkSpec(**content["network"]), Readout(**content["readout"]), digest(path))
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,8 @@ def _translate(state: Mapping[str, Tensor], prefix: str, backbone: Backbone) -> 
     """Our name of each tensor that has one, with the file's, reading the file's names as torchvision's."""
     names = {}
     for key in state:
-        ours = backbone.rename(key.removeprefix(prefix)) if key.startswith(prefix) else None
-        if ours is not None:
-            names[f"backbone.{ours}"] = key
+        if key.startswith(prefix):
+            names.update(dict.fromkeys(backbone.rename(key.removeprefix(prefix)), key))
     return names
 
 

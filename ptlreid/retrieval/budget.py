@@ -7,12 +7,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptlreid.errors import OptionError
+from ptlreid.retrieval.parallel import MAX_THREADS
 
 _STRIP_BYTES = 640 << 20  # keys of one strip at most, so that a million gallery images stay within a gigabyte
-_STRIP_ROWS = (64, 512)  # fewer are slow to multiply, more are no faster
+_STRIP_ROWS = (64, 1024)  # fewer are slow to multiply, more are no faster
 _TILE_COLUMNS = 16_384  # smaller calls spend their time on starting and joining the BLAS's threads
 _BYTES_PER_GALLERY_IMAGE = 96  # weights, order by pid, and what ranking one row takes
+SQUARED_ROWS = 128  # whose squares are held at once: a megabyte or so stays in the cache
 _DEFAULT_LIMIT = 1 << 30
 
 
@@ -31,27 +32,22 @@ class Plan:
 def plan(num_queries: int, num_gallery: int, width: int, memory_budget: int | None = None) -> Plan:
     """The largest blocks within `memory_budget` bytes; None means a quarter of the free memory, at most 1 GiB.
 
-    Fewer `rows` than a strip make it slower, each halving about twice, never different. Raises `OptionError` for a
-    stated budget that is too small even for one row; without one, the least is taken.
+    Fewer `rows` than a strip make it slower, each halving about twice, and change no number. A budget below the least
+    that is possible (about 67 MB, and 96 bytes for each gallery image) gets the least: see `bytes`.
     """
     fewest, most = _STRIP_ROWS
-    strip = min(num_queries, max(fewest, min(most, _STRIP_BYTES // (4 * num_gallery) // fewest * fewest)))
-    columns = math.ceil(num_gallery / math.ceil(num_gallery / _TILE_COLUMNS))  # tiles of equal size
+    strip = max(fewest, min(most, _STRIP_BYTES // (4 * num_gallery)))
+    strip = math.ceil(num_queries / math.ceil(num_queries / strip))  # equal parts leave no small remainder
+    columns = math.ceil(num_gallery / math.ceil(num_gallery / _TILE_COLUMNS))
 
     def needed(rows: int) -> int:
         scratch = strip * columns if rows < strip else 0
-        lengths = min(num_gallery, 128) * width
-        return 4 * (rows * num_gallery + scratch + lengths) + _BYTES_PER_GALLERY_IMAGE * num_gallery
+        squares = MAX_THREADS * min(num_gallery, SQUARED_ROWS) * width
+        return 4 * (rows * num_gallery + scratch + squares) + _BYTES_PER_GALLERY_IMAGE * num_gallery
 
     budget = min(_DEFAULT_LIMIT, free_memory() // 4) if memory_budget is None else memory_budget
-    rows = strip
-    while rows > 1 and needed(rows) > budget:
-        rows //= 2
-    if memory_budget is not None and needed(rows) > memory_budget:
-        raise OptionError(
-            f"A memory budget of {memory_budget} bytes is too small for {num_queries} queries and {num_gallery} "
-            f"gallery images. Give at least {needed(1)} bytes, or none to use a share of the free memory."
-        )
+    choices = [max(1, strip >> halvings) for halvings in range(strip.bit_length())]
+    rows = next((rows for rows in choices if needed(rows) <= budget), min(choices, key=needed))
     return Plan(strip, columns, rows, needed(rows))
 
 

@@ -59,7 +59,7 @@ def check_pair(query: Features, gallery: Features) -> None:
             raise DataError(f"The {name} is empty, expected one image or more. Look at the data set's folders.")
     if query.width != gallery.width:
         raise DataError(
-            f"Query features have width {query.width}, gallery features {gallery.width}. "
+            f"Query features have width {query.width}, gallery features have width {gallery.width}. "
             "Extract both with the same weights."
         )
 

@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
+from ptlreid.retrieval.budget import SQUARED_ROWS
 from ptlreid.retrieval.parallel import over_rows
 
 Metric = Literal["euclidean", "cosine"]
-_ROWS_AT_ONCE = 128  # a megabyte or so: it stays in the cache
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def squares(matrix: np.ndarray) -> np.ndarray:
     lengths = np.empty(len(matrix), dtype=np.float32)
 
     def square(part: slice) -> None:
-        for start in range(part.start, part.stop, _ROWS_AT_ONCE):
-            rows = slice(start, min(start + _ROWS_AT_ONCE, part.stop))
+        for start in range(part.start, part.stop, SQUARED_ROWS):
+            rows = slice(start, min(start + SQUARED_ROWS, part.stop))
             lengths[rows] = np.square(matrix[rows]).sum(axis=1)
 
     over_rows(square, len(matrix))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ptlreid import cache
 from ptlreid.config import EvaluateConfig
 from ptlreid.models.weights import Saved, saved
+from ptlreid.outputs import Readout
 from ptlreid.progress import Progress
 from ptlreid.records import Records, Splits
 from ptlreid.retrieval import protocols
@@ -23,36 +25,42 @@ def evaluate_run(run: RunFolder, splits: Splits, config: EvaluateConfig, progres
     """
     splits.require_test()
     weights = saved(run.weights(config.weights))
-    view = EvalView(weights.spec.height, weights.spec.width)
-    extract = _extractor(weights, view, config, progress)
+    source = cache.Source(weights, _readout(weights, config), EvalView(weights.spec.height, weights.spec.width))
+    extract = _extractor(source, config, progress)
 
     def features(records: Records, part: str) -> Features:
         name = f"{splits.name}.{part}.{config.weights}"
         file = run.features / f"{name}.h5"
-        return cache.cached(file, weights, view, records, lambda: extract(records, name), progress=progress)
+        return cache.cached(file, source, records, lambda: extract(records, name), progress=progress)
 
     query, gallery = features(splits.query, "query"), features(splits.gallery, "gallery")
     return evaluate(query, gallery, protocols.find(splits.protocol), metric=config.metric, ap=config.ap)
 
 
-def _extractor(
-    weights: Saved, view: EvalView, config: EvaluateConfig, progress: Progress
-) -> Callable[[Records, str], Features]:
-    """Extracts features with the network of `weights`, which is built when it is first needed."""
+def _readout(weights: Saved, config: EvaluateConfig) -> Readout:
+    """The network's own way of reading features, changed by what was asked for."""
+    asked = {name: getattr(config, name) for name in ("flip", "normalize", "amp")}
+    return replace(weights.readout, **{name: value for name, value in asked.items() if value is not None})
+
+
+def _extractor(source: cache.Source, config: EvaluateConfig, progress: Progress) -> Callable[[Records, str], Features]:
+    """Extracts features with the network of `source`, which is built when it is first needed."""
     network = None
 
     def extract(records: Records, title: str) -> Features:
         nonlocal network
         from ptlreid import features
-        from ptlreid.devices import choose_device, choose_workers
+        from ptlreid.devices import check_amp, choose_device, choose_workers
 
         device = choose_device(config.device)
+        check_amp(source.readout.amp, device)
         if network is None:
-            network = weights.build().to(device)
+            network = source.saved.build().to(device)
         return features.extract(
             network,
             records,
-            view,
+            source.view,
+            readout=source.readout,
             device=device,
             batch_size=config.batch_size,
             workers=choose_workers(config.workers, device),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ptlreid import files
+from ptlreid import files, models
 from ptlreid.config import FinetuneConfig
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
@@ -19,6 +19,7 @@ def finetune(config: FinetuneConfig, splits: Splits, run: RunFolder, progress: P
     goes on after its last whole epoch. Raises `OptionError` when the folder holds a run with other settings or
     images, and `DataError` when the training images do not fill one batch.
     """
+    config = sized(config)
     sampler = Shuffled(len(splits.train), config.batch_size, config.seed)
     run.check(config, splits)
     if run.finished:
@@ -29,3 +30,11 @@ def finetune(config: FinetuneConfig, splits: Splits, run: RunFolder, progress: P
     from ptlreid.workflows.training import Job, train
 
     return train(Job(config, splits, sampler, run, progress))
+
+
+def sized(config: FinetuneConfig) -> FinetuneConfig:
+    """The settings with the image's height and width filled in: the backbone's own where none were given."""
+    if config.height is not None and config.width is not None:
+        return config
+    height, width = models.find(config.backbone).input_size
+    return config.model_copy(update={"height": config.height or height, "width": config.width or width})

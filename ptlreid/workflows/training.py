@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ptlreid import features, files, models
 from ptlreid.config import EvaluateConfig, FinetuneConfig
@@ -20,6 +19,7 @@ from ptlreid.images import load_batches
 from ptlreid.losses import ce
 from ptlreid.models import weights
 from ptlreid.models.bconv import reset_memory
+from ptlreid.models.network import Network
 from ptlreid.outputs import NetworkSpec
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
@@ -46,6 +46,7 @@ class Job:
         """The network, with a class for each identity of the training set."""
         config = self.config
         classes = int(self.splits.train.labels().max()) + 1
+        assert config.height is not None and config.width is not None, "resolved before the run begins"
         return NetworkSpec(config.backbone, config.ptl, config.memory, classes, config.height, config.width)
 
 
@@ -74,7 +75,7 @@ def _begin(job: Job, device: torch.device) -> Training:
     return training
 
 
-def _initialise(network: nn.Module, job: Job) -> None:
+def _initialise(network: Network, job: Job) -> None:
     init, backbone = job.config.init, job.config.backbone
     if init == "none":
         return
@@ -91,7 +92,7 @@ def _epochs(job: Job, training: Training, device: torch.device) -> None:
     """Train what is left of the epochs, each ending in a checkpoint."""
     config, sampler = job.config, job.sampler
     workers = choose_workers(config.workers, device)
-    view = TrainView(config.height, config.width, config.flip)
+    view = TrainView(job.spec.height, job.spec.width, config.flip)
     labels = torch.from_numpy(job.splits.train.labels()).to(device)
     title, steps = f"train {job.run.path.name}", config.epochs * len(sampler)
     with History(job.run.history, keep=training.history_bytes) as history, job.progress.task(title, steps) as advance:
@@ -116,7 +117,7 @@ def _evaluate_epoch(job: Job, training: Training, history: History, device: torc
     due = config.evaluate_every and training.epoch % config.evaluate_every == 0
     if not due or training.epoch == config.epochs or not splits.has_test:
         return
-    view, workers = EvalView(config.height, config.width), choose_workers(config.workers, device)
+    view, workers = EvalView(job.spec.height, job.spec.width), choose_workers(config.workers, device)
     query, gallery = (
         features.extract(network, part, view, device=device, workers=workers) for part in (splits.query, splits.gallery)
     )

@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from ptlreid.models.staged import Backbone, Staged
+from ptlreid.models.ptl import beside
+from ptlreid.models.staged import Staged
 
 CHANNELS, STRIDES = (4, 6, 8, 10, 12), (4, 1, 2, 2, 2)
 
@@ -18,4 +19,10 @@ def stages() -> Staged:
     return Staged(blocks, CHANNELS, STRIDES)
 
 
-BACKBONE = Backbone(stages, fusions=(4, 4, 6, 6), cells=(4, 6, 6, 8), imagenet=dict, rename=lambda key: f"blocks.{key}")
+BACKBONE = beside(
+    stages,
+    rename=lambda key: f"blocks.{key}",
+    imagenet=dict,
+    fusions=(4, 4, 6, 6),
+    cells=(4, 4, 6, 6, 8),
+)

@@ -2,4 +2,4 @@
 
 from ptlreid.models.densenet import densenet
 
-BACKBONE = densenet("densenet161", fusions=(64, 128, 256, 512), cells=(64, 256, 512, 128))
+BACKBONE = densenet("densenet161", fusions=(64, 128, 256, 512), cells=(32, 64, 256, 512, 128), paper=(32, 42))

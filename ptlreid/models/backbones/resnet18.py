@@ -2,4 +2,4 @@
 
 from ptlreid.models.resnet import resnet
 
-BACKBONE = resnet("resnet18", fusions=(32, 32, 64, 128), cells=(32, 32, 64, 128))
+BACKBONE = resnet("resnet18")

@@ -2,4 +2,4 @@
 
 from ptlreid.models.resnet import resnet
 
-BACKBONE = resnet("resnet50", fusions=(64, 128, 256, 256), cells=(64, 128, 256, 256))
+BACKBONE = resnet("resnet50", fusions=(64, 128, 256, 256), cells=(32, 64, 128, 256, 256), paper=(28, 35))

@@ -1,0 +1,38 @@
+"""`ptlreid models`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from ptlreid.cli import console, options
+
+
+def models(
+    classes: Annotated[int, typer.Option(min=1, help="Identities to tell apart: MSMT17 has 1041 for training.")] = 1041,
+    json: options.Json = False,
+) -> None:
+    """List every network, with and without PTL: Conv-blocks, input, parameters and multiply-adds."""
+    from ptlreid import models as networks
+    from ptlreid.models.summary import summarize
+
+    found = [summarize(name, ptl, classes) for name in networks.names() for ptl in (False, True)]
+    if json:
+        console.show_json([asdict(one) for one in found])
+        return
+    rows = [
+        [
+            plain.name,
+            " ".join(str(channels) for channels, _ in plain.stages),
+            f"{plain.input_size[0]}×{plain.input_size[1]}",
+            f"{plain.params / 1e6:.1f} → {ptl.params / 1e6:.1f}",
+            " → ".join(str(one.paper_params_m) for one in (plain, ptl) if one.paper_params_m),
+            f"{plain.macs / 1e9:.2f} → {ptl.macs / 1e9:.2f}",
+        ]
+        for plain, ptl in zip(found[::2], found[1::2], strict=True)
+    ]
+    columns = ("network", "Conv-blocks", "input", "#Param M", "paper", "MACs G")
+    console.show_rows(f"Networks at {classes} classes, plain → with BConv-Cells", columns, rows)
+    console.say("MACs: one image going forward in training. Paper: Table 1 and section 5.2.")

@@ -1,0 +1,5 @@
+"""DenseNet-121 (Huang et al. 2017)."""
+
+from ptlreid.models.densenet import densenet
+
+BACKBONE = densenet("densenet121")

@@ -1,0 +1,14 @@
+"""MGN (Wang et al. 2018), three branches over ResNet-50, at 384×128."""
+
+from ptlreid.models import mgn, staged
+from ptlreid.models.network import Backbone
+
+BACKBONE = Backbone(
+    plain=mgn.MGN,
+    ptl=mgn.MGNPTL,
+    imagenet=staged.imagenet("resnet50"),
+    rename=mgn.rename,
+    multiples=(96, 32),  # the map at stride 16 divides into halves and thirds
+    input_size=(384, 128),
+    paper=(66, None),
+)

@@ -1,0 +1,142 @@
+"""MGN (Wang et al. 2018) over ResNet-50, and MGN with BConv-Cells: three branches that see whole, halves and thirds.
+
+The branches share everything up to the first block of layer 3. Widths and places of the cells are those of the code
+that the paper's authors released.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from ptlreid.models import resnet
+from ptlreid.models.bconv import BConvCell
+from ptlreid.models.network import Network
+from ptlreid.models.ptl import fusion
+from ptlreid.models.staged import Staged
+from ptlreid.outputs import Memory, Output, Readout
+
+PARTS = {"global": 1, "halves": 2, "thirds": 3}  # by branch, into how many stripes its map is cut
+PART_WIDTH = 256
+TOP = 2048  # channels of layer 4
+
+
+class MGNBackbone(nn.Module):
+    """ResNet-50 with one trunk and three tops; part-level tops keep the map's size in layer 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = torchvision.models.resnet50(weights=None)
+        blocks = {"stem": resnet.stem(net), "layer1": net.layer1, "layer2": net.layer2, "layer3": net.layer3[0]}
+        self.trunk = Staged(blocks, channels=(64, 256, 512, 1024), strides=(4, 1, 2, 2))
+        self.tops = nn.ModuleDict()
+        for branch in PARTS:
+            layer4 = deepcopy(net.layer4)
+            if branch != "global":
+                layer4[0].conv2.stride = layer4[0].downsample[0].stride = (1, 1)
+            self.tops[branch] = nn.Sequential(deepcopy(net.layer3[1:]), layer4)
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The trunk's four maps, and each branch's top map by its name."""
+        maps = self.trunk(images)
+        return maps, {branch: top(maps[-1]) for branch, top in self.tops.items()}
+
+
+class MGNHead(nn.Module):
+    """The branches' top maps to eight parts of 256, which a reduction makes that all share, and eight classifiers."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.reduce = fusion(in_channels, PART_WIDTH)
+        names = [name for branch in PARTS for name in _part_names(branch)]
+        self.classifiers = nn.ModuleDict({name: nn.Linear(PART_WIDTH, num_classes) for name in names})
+
+    def forward(self, tops: dict[str, Tensor]) -> Output:
+        pooled = {}
+        for branch, top in tops.items():
+            whole, *stripes = _part_names(branch)
+            pooled[whole] = top.amax(dim=(2, 3), keepdim=True)
+            for name, stripe in zip(stripes, top.chunk(max(1, len(stripes)), dim=2), strict=False):
+                pooled[name] = stripe.amax(dim=(2, 3), keepdim=True)
+        parts = {name: self.reduce(part).flatten(1) for name, part in pooled.items()}  # 8 x (B, 256)
+        embedding = torch.cat(list(parts.values()), dim=1)  # (B, 2048)
+        if not self.training:
+            return Output(embedding)
+        logits = {name: self.classifiers[name](part) for name, part in parts.items()}
+        return Output(embedding, logits, {branch: parts[branch] for branch in PARTS})
+
+
+class MGN(Network):
+    """The plain network."""
+
+    feature_width = 8 * PART_WIDTH
+    readout = Readout(flip=True, normalize=True)
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = MGNBackbone()
+        self.head = MGNHead(TOP, num_classes)
+
+    def forward(self, images: Tensor) -> Output:
+        _, tops = self.backbone(images)
+        return self.head(tops)
+
+
+class MGNPTL(Network):
+    """MGN with five cells beside the trunk and one beside each top: its 128 channels join every part of that branch."""
+
+    feature_width = 8 * PART_WIDTH
+    readout = Readout(flip=True, normalize=True)
+
+    def __init__(self, num_classes: int, memory: Memory = "slot") -> None:
+        super().__init__()
+        self.backbone = MGNBackbone()
+        self.image_cells = nn.Sequential(
+            BConvCell(3, 16, stride=2, memory=memory), BConvCell(16, 32, stride=2, memory=memory)
+        )
+        self.fusions = nn.ModuleList(
+            fusion(x + y, fused) for x, y, fused in ((64, 32, 64), (256, 64, 128), (512, 256, 256), (1024, 512, 512))
+        )
+        self.cells = nn.ModuleList(
+            [
+                BConvCell(64, 64, memory=memory),
+                BConvCell(128, 256, stride=2, memory=memory),
+                BConvCell(256, 512, stride=2, memory=memory),
+            ]
+        )
+        self.top_cells = nn.ModuleDict(
+            {branch: BConvCell(512, 128, stride=2 if branch == "global" else 1, memory=memory) for branch in PARTS}
+        )
+        self.head = MGNHead(TOP + 128, num_classes)
+
+    def forward(self, images: Tensor) -> Output:
+        maps, tops = self.backbone(images)
+        y = self.image_cells(images)
+        *fusions, last = self.fusions
+        for x, fuse, cell in zip(maps[:-1], fusions, self.cells, strict=True):
+            y = cell(fuse(torch.cat((x, y), dim=1)))
+        y = last(torch.cat((maps[-1], y), dim=1))
+        return self.head({branch: torch.cat((top, self.top_cells[branch](y)), dim=1) for branch, top in tops.items()})
+
+
+def rename(key: str) -> tuple[str, ...]:
+    """Where torchvision's `key` of a ResNet-50 lies in the network: below layer 3's first block, in three places."""
+    name = resnet.rename(key)
+    if name is None:
+        return ()
+    _, layer, block, *rest = name.split(".", 3)
+    if layer in ("stem", "layer1", "layer2"):
+        return (f"backbone.trunk.{name}",)
+    if layer == "layer3" and block == "0":
+        return (f"backbone.trunk.blocks.layer3.{rest[0]}",)
+    place = f"{0 if layer == 'layer3' else 1}.{block}"
+    return tuple(f"backbone.tops.{branch}.{place}.{rest[0]}" for branch in PARTS)
+
+
+def _part_names(branch: str) -> list[str]:
+    """The branch's whole map, and its stripes from top to bottom where there are several."""
+    count = PARTS[branch]
+    return [branch] + [f"{branch}-{stripe}" for stripe in range(1, count + 1) if count > 1]

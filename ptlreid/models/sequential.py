@@ -1,0 +1,38 @@
+"""Networks of torchvision whose `features` is one long row of layers, cut into five Conv-blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torchvision
+
+from ptlreid.models import staged
+from ptlreid.models.network import Backbone
+from ptlreid.models.ptl import beside
+from ptlreid.models.staged import Staged
+
+
+def sequential(
+    name: str, *, cuts: Sequence[int], channels: Sequence[int], strides: Sequence[int], **widths: Any
+) -> Backbone:
+    """The `Backbone` of torchvision's network `name`: block i holds layers `cuts[i]` up to `cuts[i + 1]`."""
+
+    def stages() -> Staged:
+        features = torchvision.models.get_model(name, weights=None).features
+        assert cuts[-1] == len(features), f"{name} has {len(features)} layers"
+        blocks = {
+            f"block{number}": staged.block(**{str(i): features[i] for i in range(first, last)})
+            for number, (first, last) in enumerate(pairwise(cuts), start=1)
+        }
+        return Staged(blocks, channels, strides)
+
+    def rename(key: str) -> str | None:
+        if not key.startswith("features."):
+            return None
+        layer = int(key.split(".")[1])
+        number = sum(cut <= layer for cut in cuts)
+        return f"blocks.block{number}.{key.removeprefix('features.')}"
+
+    return beside(stages, rename=rename, imagenet=staged.imagenet(name), **widths)

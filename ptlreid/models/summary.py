@@ -1,0 +1,52 @@
+"""What a network is made of and costs: stages, parameters and multiply-adds, without allocating its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ptlreid import models
+from ptlreid.models.staged import Staged
+from ptlreid.outputs import NetworkSpec
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One network in figures.
+
+    `params`: all weights with the classifier. `macs`: multiply-adds of one image of `input_size` (height, width)
+    going forward in training, all gates and the classifier included. `stages`: channels and stride, against the block
+    before, of each Conv-block. `paper_params_m`: #Param in the paper, in millions.
+    """
+
+    name: str
+    ptl: bool
+    params: int
+    macs: int
+    feature_width: int
+    input_size: tuple[int, int]
+    stages: list[tuple[int, int]]
+    paper_params_m: int | None
+
+
+def summarize(name: str, ptl: bool, num_classes: int) -> Summary:
+    """The figures of one network; `OptionError` for an unknown name."""
+    backbone = models.find(name)
+    height, width = backbone.input_size
+    with torch.device("meta"):
+        network = models.build(NetworkSpec(name, ptl, "slot", num_classes, height, width)).train()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.zeros(2, 3, height, width))  # batch norm wants more than one image
+    staged = next(module for module in network.modules() if isinstance(module, Staged))
+    return Summary(
+        name=name,
+        ptl=ptl,
+        params=sum(parameter.numel() for parameter in network.parameters()),
+        macs=counter.get_total_flops() // (2 * 2),  # a multiply-add is two operations, and there were two images
+        feature_width=network.feature_width,
+        input_size=backbone.input_size,
+        stages=list(zip(staged.channels, staged.strides, strict=True)),
+        paper_params_m=backbone.paper[ptl],
+    )

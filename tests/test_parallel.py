@@ -1,0 +1,28 @@
+"""Every row is worked on once, and errors come through."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ptlreid.retrieval.parallel import over_rows
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 31, 64, 65, 1000])
+def test_every_row_once(num_rows: int):
+    times = np.zeros(num_rows, dtype=int)
+
+    def touch(rows: slice) -> None:
+        times[rows] += 1
+
+    over_rows(touch, num_rows)
+    assert (times == 1).all()
+
+
+@pytest.mark.parametrize("num_rows", [1, 1000])
+def test_an_error_in_a_part_is_raised(num_rows: int):
+    def fail(rows: slice) -> None:
+        raise ValueError(rows)
+
+    with pytest.raises(ValueError, match="slice"):
+        over_rows(fail, num_rows)
