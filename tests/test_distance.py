@@ -29,7 +29,8 @@ def all_keys(queries: np.ndarray, images: np.ndarray, **options: object) -> np.n
     rows = []
     for block in key_blocks(queries, images, **options):
         assert block.start == sum(len(keys) for keys in rows)
-        rows.append(block.keys.copy())
+        rows.append(np.stack([block.keys_of(row) for row in range(block.shape[0])]))
+        assert rows[-1].shape == block.shape
     return np.concatenate(rows)
 
 
@@ -150,8 +151,10 @@ def test_numbers_too_large_for_float32_squares_are_an_error():
 def test_a_matrix_of_distances_holds_finite_numbers(bad: float):
     distances = np.zeros((200, 3))
     distances[170, 1] = bad
-    with pytest.raises(DataError, match="row 170"):
-        list(matrix_blocks(distances))
+    (block,) = matrix_blocks(distances)
+    assert block.keys_of(3).tolist() == [0, 0, 0]
+    with pytest.raises(DataError, match="Row 170"):
+        block.keys_of(170)
     with pytest.raises(DataError, match="int64"):
         list(matrix_blocks(np.zeros((2, 2), dtype=np.int64)))
 

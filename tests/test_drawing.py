@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from ptlreid.drawing import SITES, Site, crews, draw_site
+from ptlreid.drawing.cameras import colour_matrix
+from ptlreid.drawing.plans import Shot, file_name, frame_number, plan, visit
 from ptlreid.errors import DataError, OptionError
 
 NAME = re.compile(r"(-1|\d{4,})_c(\d+)s(\d+)_(\d{6})_(\d{2})\.jpg")
@@ -55,6 +57,12 @@ def test_the_counts_are_those_of_the_options(drawn):
         "query": 2 * 3,
         "bounding_box_test": 12 + 1 + 1,
     }
+
+
+def test_a_twentieth_of_the_gallery_is_junk_and_a_tenth_distractors():
+    # 34 test people x 6 cameras x 1 image = 204 = 85% of 240; 12 and 24 are 5% and 10% of it.
+    gallery = Counter(min(shot.pid, 1) for shot in plan(68, 6, 2) if shot.split == "bounding_box_test")
+    assert gallery == {1: 204, -1: 12, 0: 24}
 
 
 def test_train_and_test_people_are_disjoint_and_count_from_one(drawn):
@@ -104,9 +112,12 @@ def test_another_seed_or_site_gives_other_images(drawn, tmp_path, changes):
     assert not set(first.values()) & set(other.values())
 
 
-def test_no_two_images_are_alike(drawn):
-    images = contents(drawn)
-    assert len(set(images.values())) == len(images)
+def test_two_images_of_a_person_at_a_camera_differ_in_more_than_light(drawn):
+    for pid in (1, 2, 3):
+        for camera in (1, 2, 3):
+            images = [pixels(path).ravel() for *who, _, path in shots(drawn, FOLDERS[0]) if who == [pid, camera]]
+            alike = np.corrcoef(np.stack(images))
+            assert alike[np.triu_indices(3, k=1)].max() < 0.97
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 64), (96, 32), (32, 16), (48, 96)])
@@ -163,6 +174,22 @@ def test_frames_of_a_person_at_a_camera_ascend_and_file_names_never_clash(tmp_pa
     first = {(pid, camera): frame for pid, camera, frame, _ in shots(tmp_path, "query")}
     for pid, camera, frame, _ in shots(tmp_path, "bounding_box_test"):
         assert pid <= 0 or frame > first[pid, camera]
+
+
+def test_file_names_of_many_strangers_at_one_camera_never_clash():
+    for pid in (-1, 0):
+        strangers = [Shot("bounding_box_test", pid, 1, index) for index in range(3000)]
+        numbers = [frame_number(visit(SITES["a"], 0, shot, 0.0), shot) for shot in strangers]
+        names = {file_name(shot, number) for shot, number in zip(strangers, numbers, strict=True)}
+        assert len(names) == 3000
+
+
+def test_one_stop_of_warmth_doubles_red_and_halves_blue():
+    np.testing.assert_allclose(colour_matrix(1.0, 0.0, 1.0), np.diag([2.0, 1.0, 0.5]))
+
+
+def test_without_saturation_every_channel_is_the_luma():
+    np.testing.assert_allclose(colour_matrix(0.0, 0.0, 0.0), [[0.30, 0.59, 0.11]] * 3)
 
 
 def test_sequences_follow_the_time_of_day(drawn):

@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score
 from ptlreid.errors import DataError, OptionError
 from ptlreid.retrieval import budget
 from ptlreid.retrieval.distance import matrix_blocks
-from ptlreid.retrieval.metrics import average_precisions, evaluate, evaluate_blocks, match_ranks
-from ptlreid.retrieval.protocols import PROTOCOLS, Pairs, Protocol
+from ptlreid.retrieval.metrics import average_precisions, evaluate, evaluate_blocks
+from ptlreid.retrieval.protocols import PROTOCOLS, Protocol
 from ptlreid.retrieval.values import Features, Scores
 
 MARKET, ANY_CAMERA = PROTOCOLS["market"], PROTOCOLS["any-camera"]
@@ -211,10 +211,6 @@ def test_a_given_matrix_of_distances_is_scored_alike_and_left_alone():
     scores = evaluate_blocks(matrix_blocks(distances), query, gallery, MARKET)
     check_against_slow(scores, slow(query, gallery, MARKET), 50, "step")
     np.testing.assert_array_equal(distances, before)
-
-
-def test_ranks_of_rows_without_a_match_are_none():
-    assert len(match_ranks(np.zeros((2, 3)), Pairs(np.array([], dtype=np.int64), np.array([], dtype=np.int64)))) == 0
 
 
 def test_no_valid_query_is_an_error_that_names_the_way_out():

@@ -54,9 +54,10 @@ def draw_site(
     """Write a small data set of drawn pedestrians in the layout of Market-1501 into `folder`.
 
     The folders `bounding_box_train`, `query` and `bounding_box_test` hold JPEG files. Half of the identities, rounded
-    up, are for training. Every camera sees every person `images_per_camera` times, 2 at least, for each test person
-    has one query image per camera and the rest in the gallery. There are junk images (pid -1, 5% of the gallery) and
-    distractors (pid 0, 10%). The bytes depend on the options and the seed alone, not on `workers`; 0 is one per core.
+    up, are for training. Every camera sees every person `images_per_camera` times, 2 at least: of a test person one
+    image per camera is the query and the rest are in the gallery, with junk images (pid -1, 5% of the gallery) and
+    distractors (pid 0, 10%). `width` lies between a quarter of `height` and twice it. The bytes depend on the other
+    options alone, not on `workers`; 0 is one per core. Raises `OptionError` before anything is written.
     """
     _check("identities", identities, 4, None)
     _check("cameras", cameras, 2, site.cameras)
@@ -71,7 +72,7 @@ def draw_site(
     total = len(plan(*counts))
     job = _Job(site, folder.resolve(), counts, (height, width), seed)
     report = progress or (lambda done, total: None)
-    parts = workers or min(os.cpu_count() or 1, max(1, total // _WORTHWHILE))
+    parts = min(workers, total) or min(os.cpu_count() or 1, max(1, total // _WORTHWHILE))
     if parts == 1:
         _draw(job, lambda done: report(done, total))
     else:

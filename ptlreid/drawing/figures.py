@@ -63,11 +63,9 @@ def _leg(easel: Easel, person: Person, joints: Skeleton, view: View, side: int) 
     lower = person.lower
     hip, knee, ankle, toe = (part[side] for part in (joints.hips, joints.knees, joints.ankles, joints.toes))
     wide = person.build * (1.0 if person.skirt else lower.fullness)
-    bare = person.skirt
-    until = 1.0 if bare else lower.hem
-    draw_tube(
-        easel, _limb(view, ankle, toe), tuple(view.pixels(0, r) for r in (0.021, 0.026, 0.02)), plain(person.shoes)
-    )
+    until = 1.0 if person.skirt else lower.hem  # a skirt is drawn with the trunk, over bare legs
+    shoe = tuple(view.pixels(0, r) for r in (0.021, 0.026, 0.02))
+    draw_tube(easel, _limb(view, ankle, toe), shoe, plain(person.shoes))
     # A bare calf is slimmer than a trouser leg.
     calf = 0.9 * person.build if lower.hem > 0.2 else wide
     shin = tuple(view.pixels(0.2, r * calf) for r in (0.038, 0.039, 0.027))

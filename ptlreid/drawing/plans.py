@@ -34,7 +34,7 @@ class Visit:
 
 
 def plan(identities: int, cameras: int, images_per_camera: int) -> list[Shot]:
-    """All images, in order of split and pid.
+    """All images: people in order of pid, then junk, then distractors.
 
     Half of the identities, rounded up, are for training. Every camera sees every person `images_per_camera` times;
     of a test person the first image at each camera is the query. Of the gallery 5% are junk and 10% distractors,
@@ -61,18 +61,17 @@ def chance(site: Site, seed: int, *key: int) -> np.random.Generator:
 
 def visit(site: Site, seed: int, shot: Shot, path: float) -> Visit:
     """How the person of a shot passes the camera; all images of a person at a camera share one visit."""
-    if shot.pid <= DISTRACTOR:  # seen once each, at frames that never meet: 61,803 and the prime 99,991 see to that
-        frame, key = 61_803 * (shot.index + 1) % 99_991, shot.index
-    else:
-        frame, key = -1, 0
-    generator = chance(site, seed, 2, shot.pid + 1, shot.camera, key)
+    stranger = shot.pid <= DISTRACTOR
+    generator = chance(site, seed, 2, shot.pid + 1, shot.camera, shot.index if stranger else 0)
     start = int(generator.integers(DAY))
+    if stranger:  # seen once each; multiples modulo a prime never meet, so no two files have one name
+        start = 61_803 * (shot.index + 1) % 99_991
     away = np.pi * float(generator.random() < 0.5)  # along the path or back
     yaw = path + away + float(generator.normal(0.0, 0.45))
-    return Visit(frame if frame >= 0 else start, int(generator.integers(5, 40)), yaw)
+    return Visit(start, int(generator.integers(5, 40)), yaw)
 
 
-def frame(passing: Visit, shot: Shot) -> int:
+def frame_number(passing: Visit, shot: Shot) -> int:
     """The frame number of a shot within its visit."""
     return passing.frame + (passing.gap * shot.index if shot.pid > DISTRACTOR else 0)
 

@@ -11,7 +11,7 @@ from ptlreid.drawing.cameras import Camera, photograph
 from ptlreid.drawing.figures import draw_figure
 from ptlreid.drawing.occluders import draw_occluder
 from ptlreid.drawing.people import Person, sample_person
-from ptlreid.drawing.plans import DAY, JUNK, Shot, chance, file_name, frame, visit
+from ptlreid.drawing.plans import DAY, JUNK, Shot, chance, file_name, frame_number, visit
 from ptlreid.drawing.poses import Pose, View
 from ptlreid.drawing.scenes import ROWS, cut_scene, grain
 from ptlreid.drawing.sites import Site, camera
@@ -22,7 +22,7 @@ def write_shot(site: Site, folder: Path, shot: Shot, size: tuple[int, int], seed
     """Draw one shot and write it as JPEG; `size` = (height, width). Nothing but the arguments decides its bytes."""
     seeing = camera(site, shot.camera)
     passing = visit(site, seed, shot, seeing.path)
-    number = frame(passing, shot)
+    number = frame_number(passing, shot)
     generator = chance(site, seed, 3, shot.pid + 1, shot.camera, shot.index)
     columns = round(ROWS * size[1] / size[0])
     easel = Easel(cut_scene(seeing.scene, columns, generator), _folds(columns, generator), seeing.light, seeing.ambient)

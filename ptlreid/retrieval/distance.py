@@ -13,8 +13,9 @@ import torch takes longer than the whole product of Market-1501.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -25,15 +26,19 @@ from ptlreid.retrieval.values import Features
 
 _Product = Callable[[np.ndarray, np.ndarray, np.ndarray], object]  # writes a @ b.T into the third
 _LARGEST_SQUARE = 1e37  # beyond it, a float32 key could overflow
-_ROWS_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
 class Block:
-    """`keys`: (B, G) float32 of queries `start` to `start + B`. Valid until the next block is asked for."""
+    """Keys of some queries, of shape (B, G), the first of them query `start`. Valid until the next block is asked for.
+
+    `keys_of(row)`, with `row` from 0 to B - 1, makes a new (G,) float array when it is asked for: one row after
+    another is then worked on while it lies in the cache. Several threads may ask.
+    """
 
     start: int
-    keys: np.ndarray
+    shape: tuple[int, int]
+    keys_of: Callable[[int], np.ndarray]
 
 
 def blocks(
@@ -86,15 +91,34 @@ def key_blocks(
 
 
 def matrix_blocks(distances: np.ndarray) -> Iterator[Block]:
-    """The rows of a (Q, G) matrix of distances of any making, copied. Raises `DataError` for NaN or infinity."""
+    """One block of a (Q, G) matrix of distances of any making. Raises `DataError` for NaN or infinity."""
     if distances.ndim != 2 or distances.dtype not in (np.float32, np.float64):
         raise DataError(f"The distances are {distances.dtype} of shape {distances.shape}, expected (Q, G) floats.")
-    for start in range(0, len(distances), _ROWS_AT_ONCE):
-        keys = distances[start : start + _ROWS_AT_ONCE].copy()
-        if not np.isfinite(keys).all():
-            row = start + int(np.argmin(np.isfinite(keys).all(axis=1)))
-            raise DataError(f"row {row} of the distances holds NaN or infinity, expected finite numbers.")
-        yield Block(start, keys)
+
+    def keys_of(row: int) -> np.ndarray:
+        if not np.isfinite(distances[row]).all():
+            raise DataError(f"Row {row} of the distances holds NaN or infinity, expected finite numbers.")
+        return distances[row].copy()
+
+    yield Block(0, distances.shape, keys_of)
+
+
+def covering(source: Iterable[Block], num_queries: int, num_gallery: int) -> Iterator[Block]:
+    """The blocks of `source`; a `DataError` if they do not hold every query once, in order, against every image."""
+    row = 0
+    for block in source:
+        height, width = block.shape
+        if block.start != row or row + height > num_queries or width != num_gallery:
+            raise DataError(
+                f"Rows {block.start} to {block.start + height} of the distances have width {width}, expected rows from "
+                f"{row} to at most {num_queries} of width {num_gallery}. Compute them from the same features."
+            )
+        row += height
+        yield block
+    if row != num_queries:
+        raise DataError(
+            f"The distances have {row} rows for {num_queries} queries. Compute them from the same features."
+        )
 
 
 def _stream(queries: np.ndarray, images: np.ndarray, metric: Metric, steps: Plan, product: _Product) -> Iterator[Block]:
@@ -104,18 +128,21 @@ def _stream(queries: np.ndarray, images: np.ndarray, metric: Metric, steps: Plan
     for first in range(0, len(queries), steps.strip):
         strip = queries[first : first + steps.strip]
         for offset in range(0, len(strip), steps.rows):
-            keys = buffer[: len(strip) - offset]
+            products = buffer[: len(strip) - offset]
             for left in range(0, len(images), steps.columns):
                 tile = images[left : left + steps.columns]
-                part = keys[:, left : left + len(tile)]
+                part = products[:, left : left + len(tile)]
                 if len(part) == len(strip):
                     product(strip, tile, part)
                 else:
                     whole = scratch[: len(strip), : len(tile)]
                     product(strip, tile, whole)
                     part[...] = whole[offset : offset + len(part)]
-            finish.apply(keys)
-            yield Block(first + offset, keys)
+            yield Block(first + offset, products.shape, partial(_keys_of, finish, products))
+
+
+def _keys_of(finish: Finish, products: np.ndarray, row: int) -> np.ndarray:
+    return finish.keys(products[row])
 
 
 def _check_size(matrix: np.ndarray) -> None:

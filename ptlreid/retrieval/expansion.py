@@ -36,8 +36,9 @@ def expand(
     source = blocks(replace(query, matrix=matrix), gallery, metric="cosine", memory_budget=memory_budget, device=device)
     expanded = matrix.copy()
     for block in source:
-        for row, keys in enumerate(block.keys, start=block.start):
+        for row in range(block.shape[0]):
+            keys = block.keys_of(row)
             columns = nearest(keys, size)
             weights = np.maximum(-keys[columns], 0) ** np.float32(alpha)
-            expanded[row] += weights @ unit_rows(gallery.matrix[columns])
+            expanded[block.start + row] += weights @ unit_rows(gallery.matrix[columns])
     return replace(query, matrix=unit_rows(expanded))

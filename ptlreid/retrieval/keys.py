@@ -22,30 +22,29 @@ Metric = Literal["euclidean", "cosine"]
 class Finish:
     """Turns products into keys: `weigh(weights, products)`, and one key for equal images.
 
-    `weights`: (G,) float32. `twins`: for each image that is equal to an earlier one, the first such image.
+    `weights`: (G,) float32. Image `copies[i]` is equal to the earlier image `originals[i]`.
     """
 
     weigh: np.ufunc
     weights: np.ndarray
-    twins: dict[int, int]
+    copies: np.ndarray
+    originals: np.ndarray
 
     @classmethod
     def make(cls, images: np.ndarray, metric: Metric) -> Finish:
         lengths = squares(images)
         twins = _twins(images, lengths)
+        copies, originals = (np.array(list(side), dtype=np.int64) for side in (twins.keys(), twins.values()))
         if metric == "euclidean":
-            return cls(np.subtract, lengths / 2, twins)
-        return cls(np.multiply, -1 / np.sqrt(np.where(lengths > 0, lengths, np.float32(1))), twins)
+            return cls(np.subtract, lengths / 2, copies, originals)
+        lengths[lengths == 0] = 1
+        return cls(np.multiply, -1 / np.sqrt(lengths), copies, originals)
 
-    def apply(self, keys: np.ndarray) -> None:
-        """Overwrites `keys`, (B, G), which hold products."""
-
-        def weigh(rows: slice) -> None:
-            self.weigh(self.weights, keys[rows], out=keys[rows])
-
-        over_rows(weigh, len(keys))
-        for copy, original in self.twins.items():
-            keys[:, copy] = keys[:, original]
+    def keys(self, products: np.ndarray) -> np.ndarray:
+        """A new array of the keys, (G,), of one query's products."""
+        keys = np.asarray(self.weigh(self.weights, products))
+        keys[self.copies] = keys[self.originals]
+        return keys
 
 
 def squares(matrix: np.ndarray) -> np.ndarray:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from ptlreid.errors import DataError, OptionError
 from ptlreid.records import JUNK
-from ptlreid.retrieval.distance import Block, blocks
+from ptlreid.retrieval.distance import Block, blocks, covering
 from ptlreid.retrieval.keys import Metric
 from ptlreid.retrieval.parallel import over_rows
-from ptlreid.retrieval.protocols import Judge, Pairs, Protocol
+from ptlreid.retrieval.protocols import Judge, Protocol
 from ptlreid.retrieval.single_shot import Draw
 from ptlreid.retrieval.values import Features, Scores
 
@@ -54,70 +55,49 @@ def evaluate_blocks(
     draws: int | None = None,
     seed: int = 0,
 ) -> Scores:
-    """As `evaluate`, from distances of any making, such as re-ranked ones. The keys are overwritten."""
+    """As `evaluate`, from distances of any making, such as re-ranked ones."""
     if ap not in ("step", "trapezoid"):
         raise OptionError(f"No average precision is called {ap!r}. Known: step, trapezoid.")
     if max_rank < 1:
         raise OptionError(f"The CMC was asked for up to rank {max_rank}, expected 1 or more.")
     judge = Judge(protocol, gallery.pids, gallery.camids)
     draw = Draw(gallery.pids, max_rank, repeats=draws, seed=seed) if protocol.single_shot else None
-    hits: list[_Hits] = []
-    for block in _covering(source, len(query), len(gallery)):
-        rows = np.arange(block.start, block.start + len(block.keys))
-        judge.remove(block.keys, query.pids[rows], query.camids[rows])
-        matches = judge.matches(query.pids[rows], query.camids[rows])
-        curves = [] if draw is None else draw.curves(block, matches)
-        hits.append(_Hits(rows[matches.rows], match_ranks(block.keys, matches), matches.columns, curves))
-    if not sum(len(hit.rows) for hit in hits):
+    hits: dict[int, _Hits] = {}
+
+    def rank(block: Block, rows: slice) -> None:
+        for row in range(block.start + rows.start, block.start + rows.stop):
+            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
+            if len(verdict.matches):
+                keys = block.keys_of(row - block.start)
+                judge.hide(keys, verdict)
+                ranks = match_ranks(keys, verdict.matches)
+                order = np.argsort(ranks)
+                curve = draw.curve(keys, verdict.matches, row) if draw else _curve(ranks[order[0]], max_rank)
+                hits[row] = _Hits(ranks[order], verdict.matches[order], curve)
+
+    for block in covering(source, len(query), len(gallery)):
+        over_rows(partial(rank, block), block.shape[0])
+    if not hits:
         raise DataError(
             f"None of {len(query)} queries has a true match in the gallery under the protocol {protocol.name!r}, "
             "expected one at least. For people seen by one camera only, choose any-camera."
         )
-    return _scores(hits, query, gallery, protocol, ap=ap, max_rank=max_rank)
+    return _scores(hits, query, gallery, protocol, ap)
 
 
-def _covering(source: Iterable[Block], num_queries: int, num_gallery: int) -> Iterator[Block]:
-    """The blocks of `source`; a `DataError` if they do not hold every query once, in order, against every image."""
-    row = 0
-    for block in source:
-        height, width = block.keys.shape
-        if block.start != row or row + height > num_queries or width != num_gallery:
-            raise DataError(
-                f"Rows {block.start} to {block.start + height} of the distances have width {width}, expected rows from "
-                f"{row} to at most {num_queries} of width {num_gallery}. Compute them from the same features."
-            )
-        row += height
-        yield block
-    if row != num_queries:
-        raise DataError(
-            f"The distances have {row} rows for {num_queries} queries. Compute them from the same features."
-        )
+def match_ranks(keys: np.ndarray, matches: np.ndarray) -> np.ndarray:
+    """(M,) int64, the 1-based ranks of the gallery columns `matches`; equal keys keep the order of the gallery.
 
-
-def match_ranks(keys: np.ndarray, matches: Pairs) -> np.ndarray:
-    """(P,) int64, the 1-based ranks of P matches, each in its row; equal keys keep the order of the gallery.
-
-    `keys`: (B, G), infinite where an image is absent. A rank is one more than the number of images before the match, so
-    only the images as near as a row's farthest match are looked at; the gallery is never sorted.
+    `keys`: (G,), infinite where an image is absent. M >= 1. A rank is one more than the number of images before the
+    match, so only the images as near as the farthest match are looked at; the gallery is never sorted.
     """
-    own = keys[matches.rows, matches.columns]
-    before = np.empty(len(own), dtype=np.int64)  # images that are nearer
-    up_to = np.empty(len(own), dtype=np.int64)  # images that are nearer or as near, the match itself among them
-    rows, firsts = np.unique(matches.rows, return_index=True)
-    lasts = np.append(firsts[1:], len(own))
-
-    def count(part: slice) -> None:
-        for row, first, last in zip(rows[part], firsts[part], lasts[part], strict=True):
-            line, mine = keys[row], own[first:last]
-            near = line[np.flatnonzero(line <= mine.max())]
-            near.sort()
-            before[first:last] = near.searchsorted(mine)
-            up_to[first:last] = near.searchsorted(mine, side="right")
-
-    over_rows(count, len(rows))
+    own = keys[matches]
+    near = keys[np.flatnonzero(keys <= own.max())]
+    near.sort()
+    before = near.searchsorted(own)  # images that are nearer
+    up_to = near.searchsorted(own, side="right")  # and those as near, the match itself among them
     for tied in np.flatnonzero(up_to - before > 1):
-        earlier = keys[matches.rows[tied], : matches.columns[tied]]
-        before[tied] += np.count_nonzero(earlier == own[tied])
+        before[tied] += np.count_nonzero(keys[: matches[tied]] == own[tied])
     return before + 1
 
 
@@ -140,44 +120,33 @@ def average_precisions(ranks: np.ndarray, starts: np.ndarray, ap: AveragePrecisi
 
 @dataclass(frozen=True)
 class _Hits:
-    """The true matches of one block: query rows, ranks and gallery columns; and the CMC of each query with a match,
-    where that is an expectation.
-    """
+    """One query's true matches, nearest first, and its CMC."""
 
-    rows: np.ndarray
     ranks: np.ndarray
     columns: np.ndarray
-    curves: list[np.ndarray]
+    curve: np.ndarray
+
+
+def _curve(first_rank: int, max_rank: int) -> np.ndarray:
+    return (first_rank <= np.arange(1, max_rank + 1)).astype(np.float64)
 
 
 def _scores(
-    hits: list[_Hits],
-    query: Features,
-    gallery: Features,
-    protocol: Protocol,
-    *,
-    ap: AveragePrecision,
-    max_rank: int,
+    hits: dict[int, _Hits], query: Features, gallery: Features, protocol: Protocol, ap: AveragePrecision
 ) -> Scores:
-    rows, ranks = np.concatenate([hit.rows for hit in hits]), np.concatenate([hit.ranks for hit in hits])
-    order = np.lexsort((ranks, rows))
-    ranks = ranks[order]
-    valid, firsts = np.unique(rows, return_index=True)
-    starts = np.append(firsts, len(rows))
-    if protocol.single_shot:
-        curves = np.stack([curve for hit in hits for curve in hit.curves])
-    else:
-        curves = (ranks[firsts, None] <= np.arange(1, max_rank + 1)).astype(np.float64)
+    rows = sorted(hits)  # threads finish in any order
+    ranks = np.concatenate([hits[row].ranks for row in rows])
+    starts = np.cumsum([0, *(len(hits[row].ranks) for row in rows)])
     return Scores(
         protocol=protocol.name,
         num_queries=len(query),
         num_gallery=len(gallery),
         num_junk=int(np.count_nonzero(gallery.pids == JUNK)),
-        rows=valid,
+        rows=np.array(rows),
         average_precision=average_precisions(ranks, starts, ap),
         inp=np.diff(starts) / ranks[starts[1:] - 1],
-        cmc_by_query=curves,
+        cmc_by_query=np.stack([hits[row].curve for row in rows]),
         match_ranks=ranks,
-        match_columns=np.concatenate([hit.columns for hit in hits])[order],
+        match_columns=np.concatenate([hits[row].columns for row in rows]),
         match_starts=starts,
     )

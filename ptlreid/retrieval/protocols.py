@@ -51,48 +51,43 @@ def find(name: str) -> Protocol:
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """P pairs of a row and a column of a block, (P,) each, in ascending order of row, then column."""
+class Verdict:
+    """One query's true matches in the gallery, and the images that leave it for this query: ascending columns."""
 
-    rows: np.ndarray
-    columns: np.ndarray
-
-    def select(self, mask: np.ndarray) -> Pairs:
-        return Pairs(self.rows[mask], self.columns[mask])
+    matches: np.ndarray
+    absent: np.ndarray
 
 
 class Judge:
-    """Applies a protocol to blocks of queries; the gallery is put in order of pid once, so that a look-up is short."""
+    """Applies a protocol to one query after another; the gallery is put in order once, so that a look-up is short."""
 
     def __init__(self, protocol: Protocol, pids: np.ndarray, camids: np.ndarray) -> None:
         """`pids`, `camids`: (G,) int64 of the gallery."""
         self._protocol = protocol
         self._camids = camids
-        self._absent = np.flatnonzero((pids == JUNK) | ((pids == DISTRACTOR) & (not protocol.keep_distractors)))
-        self._by_pid = np.argsort(pids, kind="stable")
-        self._sorted_pids = pids[self._by_pid]
+        self._people = _columns(pids)
+        self._cameras = _columns(camids) if protocol.other_cameras_only else {}
+        self._nobody = np.empty(0, dtype=np.int64)
+        self._always_absent = np.flatnonzero((pids == JUNK) | ((pids == DISTRACTOR) & (not protocol.keep_distractors)))
 
-    def remove(self, keys: np.ndarray, pids: np.ndarray, camids: np.ndarray) -> None:
-        """Writes infinity into `keys`, (B, G), where an image is absent for one of B queries."""
-        keys[:, self._absent] = np.inf
-        if self._protocol.ignore_own_camera_matches:
-            people = self._same_person(pids)
-            own = people.select(self._camids[people.columns] == camids[people.rows])
-            keys[own.rows, own.columns] = np.inf
+    def verdict(self, pid: int, camid: int) -> Verdict:
+        """What the protocol says for a query; a query may have no match, and one with a pid below 1 has none."""
+        people = self._people.get(pid, self._nobody) if pid > DISTRACTOR else self._nobody
+        own_camera = self._camids[people] == camid
         if self._protocol.other_cameras_only:
-            for camid in np.unique(camids):
-                keys[np.ix_(camids == camid, self._camids == camid)] = np.inf
+            return Verdict(people[~own_camera], self._cameras.get(camid, self._nobody))
+        if self._protocol.ignore_own_camera_matches:
+            return Verdict(people[~own_camera], people[own_camera])
+        return Verdict(people, self._nobody)
 
-    def matches(self, pids: np.ndarray, camids: np.ndarray) -> Pairs:
-        """The true matches of B queries; a query may have none, and one with a pid below 1 has none."""
-        people = self._same_person(pids)
-        if self._protocol.ignore_own_camera_matches or self._protocol.other_cameras_only:
-            return people.select(self._camids[people.columns] != camids[people.rows])
-        return people
+    def hide(self, keys: np.ndarray, verdict: Verdict) -> None:
+        """Writes infinity into a query's `keys`, (G,), where an image is absent."""
+        keys[self._always_absent] = np.inf
+        keys[verdict.absent] = np.inf
 
-    def _same_person(self, pids: np.ndarray) -> Pairs:
-        firsts = np.searchsorted(self._sorted_pids, pids)
-        counts = np.searchsorted(self._sorted_pids, pids, side="right") - firsts
-        counts[pids <= DISTRACTOR] = 0
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        return Pairs(np.repeat(np.arange(len(pids)), counts), self._by_pid[np.repeat(firsts, counts) + within])
+
+def _columns(labels: np.ndarray) -> dict[int, np.ndarray]:
+    """The ascending columns of each label."""
+    order = np.argsort(labels, kind="stable")
+    present, firsts = np.unique(labels[order], return_index=True)
+    return dict(zip(present.tolist(), np.split(order, firsts[1:]), strict=True))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from ptlreid.errors import OptionError
-from ptlreid.retrieval.distance import Block, blocks
+from ptlreid.retrieval.distance import Block, blocks, covering
 from ptlreid.retrieval.keys import Metric
 from ptlreid.retrieval.nearest import nearest
+from ptlreid.retrieval.parallel import over_rows
 from ptlreid.retrieval.protocols import Judge, Protocol
 from ptlreid.retrieval.values import Features
 
@@ -61,14 +63,18 @@ def ranklist_blocks(
     judge = Judge(protocol, gallery.pids, gallery.camids)
     shape = (len(query), min(size, len(gallery)))
     columns, distances = np.full(shape, -1, dtype=np.int64), np.full(shape, np.inf)
-    for block in source:
-        rows = slice(block.start, block.start + len(block.keys))
-        judge.remove(block.keys, query.pids[rows], query.camids[rows])
-        for row, keys in enumerate(block.keys, start=block.start):
+
+    def fill(block: Block, rows: slice) -> None:
+        for row in range(block.start + rows.start, block.start + rows.stop):
+            keys = block.keys_of(row - block.start)
+            judge.hide(keys, judge.verdict(int(query.pids[row]), int(query.camids[row])))
             found = nearest(keys, size)
             found = found[keys[found] < np.inf]
             columns[row, : len(found)] = found
             distances[row, : len(found)] = keys[found]
+
+    for block in covering(source, len(query), len(gallery)):
+        over_rows(partial(fill, block), block.shape[0])
     # An image that is seen and shows the query's person is a true match: the others of this person were removed.
     matches = (gallery.pids[columns] == query.pids[:, None]) & (query.pids[:, None] > 0) & (columns >= 0)
     return RankList(columns, distances, matches)

@@ -42,25 +42,24 @@ def rerank(
     """
     if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
         raise OptionError(f"k1 {k1}, k2 {k2}, weight {weight}: expected k1, k2 of 1 or more, and a weight from 0 to 1.")
-    check_pair(query, gallery)
     present = np.flatnonzero(gallery.pids != JUNK)
-    if len(present) < len(gallery):
-        for block in rerank(
-            query, gallery.select(present), k1=k1, k2=k2, weight=weight, memory_budget=memory_budget, device=device
-        ):
-            keys = np.full((len(block.keys), len(gallery)), np.inf, dtype=np.float32)
-            keys[:, present] = block.keys
-            yield Block(block.start, keys)
-        return
-    images = np.concatenate([unit_rows(query.matrix), unit_rows(gallery.matrix)])  # (N, D)
+    kept = gallery if len(present) == len(gallery) else gallery.select(present)
+    check_pair(query, kept)
+    images = np.concatenate([unit_rows(query.matrix), unit_rows(kept.matrix)])  # (N, D)
     near = _neighbourhood(images, k1 + 1, memory_budget, device)
     codes = _smooth(_encode(images, near, k1), near.columns[:, :k2])
     queries, columns = codes[: len(query)], codes[len(query) :].tocsc()
-    for block in key_blocks(
-        images[: len(query)], images[len(query) :], metric="cosine", memory_budget=memory_budget, device=device
-    ):
-        _blend(block, queries, columns, near.farthest, weight)
-        yield block
+
+    def keys_of(block: Block, row: int) -> np.ndarray:
+        number = block.start + row
+        original = (2 + 2 * block.keys_of(row)) / near.farthest[number]
+        keys = np.full(len(gallery), np.inf, dtype=np.float32)
+        keys[present] = (1 - weight) * _jaccard(queries, columns, number) + weight * original
+        return keys
+
+    left, right = images[: len(query)], images[len(query) :]
+    source = key_blocks(left, right, metric="cosine", memory_budget=memory_budget, device=device)
+    return (Block(block.start, (block.shape[0], len(gallery)), partial(keys_of, block)) for block in source)
 
 
 @dataclass(frozen=True)
@@ -76,12 +75,13 @@ def _neighbourhood(images: np.ndarray, size: int, memory_budget: int | None, dev
     farthest = np.empty(len(images), dtype=np.float32)
 
     def collect(block: Block, rows: slice) -> None:
-        for row, keys in enumerate(block.keys[rows], start=block.start + rows.start):
-            columns[row] = nearest(keys, columns.shape[1])
-            farthest[row] = 2 + 2 * keys.max()
+        for row in range(rows.start, rows.stop):
+            keys = block.keys_of(row)  # -cos
+            columns[block.start + row] = nearest(keys, columns.shape[1])
+            farthest[block.start + row] = 2 + 2 * keys.max()
 
     for block in key_blocks(images, images, metric="cosine", memory_budget=memory_budget, device=device):
-        over_rows(partial(collect, block), len(block.keys))
+        over_rows(partial(collect, block), block.shape[0])
     return _Neighbourhood(columns, np.where(farthest > 0, farthest, np.float32(1)))
 
 
@@ -129,22 +129,14 @@ def _rows(columns: np.ndarray, value: float) -> sparse.csr_array:
     return sparse.csr_array((data, columns.ravel(), np.arange(num + 1, dtype=np.int32) * size), shape=(num, num))
 
 
-def _blend(
-    block: Block, queries: sparse.csr_array, columns: sparse.csc_array, farthest: np.ndarray, weight: float
-) -> None:
-    """Overwrites the keys, -cos, of some queries with their final distances (section 3.5).
+def _jaccard(queries: sparse.csr_array, images: sparse.csc_array, row: int) -> np.ndarray:
+    """(G,) Jaccard distances of one query's encoding to those of the images (section 3.3), `images`: (G, N).
 
-    `queries`: (Q, N), `columns`: (G, N), the encodings. Rows add up to 1, so the Jaccard distance of two is
-    1 - s / (2 - s) for the sum s of their entries' minima; only columns that the query has an entry in matter.
+    Encodings add up to 1, so for two of them it is 1 - s / (2 - s), with s the sum of their entries' minima; only
+    columns that the query has an entry in matter.
     """
-
-    def blend(rows: slice) -> None:
-        for row, keys in enumerate(block.keys[rows], start=block.start + rows.start):
-            entries = slice(queries.indptr[row], queries.indptr[row + 1])
-            codes = columns[:, queries.indices[entries]]
-            minima = np.minimum(codes.data, np.repeat(queries.data[entries], np.diff(codes.indptr)))
-            shared = np.bincount(codes.indices, weights=minima, minlength=len(keys))
-            jaccard = 1 - shared / (2 - shared)
-            keys[:] = (1 - weight) * jaccard + weight * (2 + 2 * keys) / farthest[row]
-
-    over_rows(blend, len(block.keys))
+    entries = slice(queries.indptr[row], queries.indptr[row + 1])
+    others = images[:, queries.indices[entries]]
+    minima = np.minimum(others.data, np.repeat(queries.data[entries], np.diff(others.indptr)))
+    shared = np.bincount(others.indices, weights=minima, minlength=images.shape[0])
+    return np.asarray(1 - shared / (2 - shared))

@@ -6,8 +6,6 @@ import numpy as np
 
 from ptlreid.errors import OptionError
 from ptlreid.records import DISTRACTOR
-from ptlreid.retrieval.distance import Block
-from ptlreid.retrieval.protocols import Pairs
 
 
 class Draw:
@@ -30,19 +28,12 @@ class Draw:
         self._repeats = repeats
         self._seed = seed
 
-    def curves(self, block: Block, matches: Pairs) -> list[np.ndarray]:
-        """For each row of `block` with a match, (R,): the probabilities to meet one within the first 1 .. R.
+    def curve(self, keys: np.ndarray, matches: np.ndarray, query_row: int) -> np.ndarray:
+        """(R,) probabilities that a query meets its match within the first 1 .. R.
 
-        `block.keys` are infinite where an image is absent; `matches`: all present images of the queries' people.
+        `keys`: (G,), infinite where an image is absent. `matches`: all present columns of the query's identity.
         """
-        rows, firsts = np.unique(matches.rows, return_index=True)
-        own = self._people[matches.columns[firsts]]
-        return [
-            self._curve(block.keys[row], int(person), block.start + int(row))
-            for row, person in zip(rows, own, strict=True)
-        ]
-
-    def _curve(self, keys: np.ndarray, own: int, query_row: int) -> np.ndarray:
+        own = int(self._people[matches[0]])
         ranked = np.argsort(keys, kind="stable")[: np.count_nonzero(keys < np.inf)]
         people = self._people[ranked]  # from the nearest image to the farthest
         if self._repeats is None:

@@ -133,7 +133,7 @@ def run(name: str, options: argparse.Namespace) -> None:
     compare("product", base, base, options.repeats, held)
     if options.torch:
         compare("torch", lambda: torch_product(query.matrix, gallery.matrix), base, options.repeats, held)
-    compare("keys", lambda: [None for _ in blocks(query, gallery)], base, options.repeats, held)
+    compare("blocks", lambda: [None for _ in blocks(query, gallery)], base, options.repeats, held)
     compare("evaluate", lambda: evaluate(query, gallery, MARKET), base, options.repeats, held)
     print(f"  mAP {evaluate(query, gallery, MARKET).mean_ap:.3f}")
     if options.rerank:

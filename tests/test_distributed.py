@@ -1,0 +1,67 @@
+"""Latent states across two processes, for real: gloo on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed as dist
+from torch import multiprocessing as mp
+
+from ptlreid.distributed import mean
+from ptlreid.models.bconv import BConvCell
+
+RANKS, BATCH = 2, 3
+
+
+def cell(memory: str) -> BConvCell:
+    torch.manual_seed(0)
+    return BConvCell(2, 4, memory=memory)
+
+
+def batches() -> torch.Tensor:
+    """Two batches for all ranks together: (2, RANKS * BATCH, 2, 5, 4)."""
+    return torch.randn(2, RANKS * BATCH, 2, 5, 4, generator=torch.Generator().manual_seed(1))
+
+
+def work(rank: int, memory: str, folder: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
+    mine = cell(memory)
+    for batch in batches():
+        y = mine(batch[rank * BATCH : (rank + 1) * BATCH])
+    torch.save({"state": mine.state, "y": y.detach()}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def run(memory: str, folder: Path) -> list[dict[str, torch.Tensor]]:
+    mp.spawn(work, args=(memory, str(folder)), nprocs=RANKS)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+
+
+def alone(memory: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """State and output of one process that sees every image."""
+    whole = cell(memory)
+    for batch in batches():
+        y = whole(batch)
+    return whole.state, y.detach()
+
+
+@pytest.mark.parametrize("memory", ["mean", "slot"])
+def test_two_processes_compute_what_one_does(tmp_path, memory):
+    state, y = alone(memory)
+    ranks = run(memory, tmp_path)
+    for rank, found in enumerate(ranks):
+        mine = slice(rank * BATCH, (rank + 1) * BATCH)
+        torch.testing.assert_close(found["y"], y[mine])
+        # One state that all agree on; or each rank's own, that of the images it saw.
+        torch.testing.assert_close(found["state"], state if memory == "mean" else state[mine])
+    same = torch.equal(ranks[0]["state"], ranks[1]["state"])
+    assert same is (memory == "mean")
+
+
+def test_on_one_process_the_mean_is_the_value_itself():
+    value = torch.ones(2)
+    assert mean(value) is value
