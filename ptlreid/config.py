@@ -70,6 +70,7 @@ class FinetuneConfig(DataSettings):
     batch_size: int = Field(32, ge=2, description="Images per training step.")
     height: int | None = Field(None, ge=32, description="Image height in pixels; 256, and 384 for mgn.")
     width: int | None = Field(None, ge=32, description="Image width in pixels; 128.")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="SGD with momentum, Adam or AdamW.")
     lr: float = Field(0.01, gt=0, description="Learning rate at the start.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay (L2).")
@@ -111,7 +112,7 @@ class SyntheticConfig(Settings):
 
     identities: int = Field(128, ge=4, description="People, half for training and half for testing.")
     cameras: int = Field(6, ge=2, description="Cameras of the site.")
-    images_per_camera: int = Field(4, ge=2, description="Images of each person by each camera.")
+    images_per_camera: int = Field(3, ge=2, description="Images of each person by each camera.")
     height: int = Field(128, ge=32, description="Image height in pixels.")
     width: int = Field(64, ge=16, description="Image width in pixels.")
     seed: int = Field(0, ge=0, description="Seed of every random choice.")
@@ -124,11 +125,23 @@ class DemoConfig(Settings):
 
     root: str = Field("data", description="Folder that holds the data sets.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
-    epochs: int = Field(10, ge=1, description="Passes over the training images.")
+    epochs: int = Field(5, ge=1, description="Passes over the training images.")
     identities: int | None = Field(
         None, ge=4, description="People to draw; the default is that of `prepare synthetic`."
     )
     seed: int = Field(0, ge=0, description="Seed of every random choice.")
+
+
+class OwnDataConfig(Settings):
+    """The user's own images, made a data set with a name."""
+
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name that own images get; by default the source's."
+    )
+    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    test_share: float = Field(
+        0.5, gt=0, lt=1, description="Share of the people in own images that are for testing, where no split is given."
+    )
 
 
 def read_toml(file: Path) -> dict[str, Any]:

@@ -81,6 +81,11 @@ class Splits:
             )
         return self
 
-    def renamed(self, name: str) -> Splits:
-        """The same splits under another name."""
-        return replace(self, name=name)
+    def renamed(self, name: str, source: str | None = None) -> Splits:
+        """The same splits under another name, their images from `source`; by default from a data set of that name."""
+        parts = (replace(part, sources=np.full(len(part), source or name, dtype=object)) for part in self.parts)
+        return Splits(name, *parts, protocol=self.protocol)
+
+    @property
+    def parts(self) -> tuple[Records, Records, Records]:
+        return self.train, self.query, self.gallery

@@ -27,8 +27,8 @@ def test_the_second_time_everything_is_reused(place):
 
 
 def test_a_site_that_was_drawn_otherwise_is_used_as_it_is(tmp_path):
-    drawn = SyntheticConfig.resolve(None, identities=4, cameras=2, images_per_camera=4, height=64, width=32)
+    drawn = SyntheticConfig.resolve(None, identities=4, cameras=2, images_per_camera=2, height=64, width=32)
     synthetic.prepare(tmp_path / "data" / "synthetic-a", "a", drawn)
     config = DemoConfig.resolve(None, root=str(tmp_path / "data"), epochs=1, device="cpu")
-    with pytest.raises(Exception, match="16 training images do not fill one batch of 32"):
+    with pytest.raises(Exception, match="8 training images do not fill one batch of 16"):
         run_demo(config, tmp_path / "runs", StoppedAt(-1))

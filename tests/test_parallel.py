@@ -8,14 +8,15 @@ import pytest
 from ptlreid.retrieval.parallel import over_rows
 
 
+@pytest.mark.parametrize("row_length", [1, 10**6])
 @pytest.mark.parametrize("num_rows", [0, 1, 31, 64, 65, 1000])
-def test_every_row_once(num_rows: int):
+def test_every_row_once(num_rows: int, row_length: int):
     times = np.zeros(num_rows, dtype=int)
 
     def touch(rows: slice) -> None:
         times[rows] += 1
 
-    over_rows(touch, num_rows)
+    over_rows(touch, num_rows, row_length)
     assert (times == 1).all()
 
 
@@ -25,4 +26,4 @@ def test_an_error_in_a_part_is_raised(num_rows: int):
         raise ValueError(rows)
 
     with pytest.raises(ValueError, match="slice"):
-        over_rows(fail, num_rows)
+        over_rows(fail, num_rows, 10**6)

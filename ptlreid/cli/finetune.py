@@ -19,6 +19,7 @@ def finetune(
     batch_size: options.BatchSize = None,
     height: options.Height = None,
     width: options.Width = None,
+    optimizer: Annotated[str | None, options.option(FinetuneConfig, "optimizer")] = None,
     lr: Annotated[float | None, options.option(FinetuneConfig, "lr")] = None,
     seed: options.Seed = None,
     name: options.Name = None,

@@ -3,32 +3,69 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from ptlreid import plugins
 from ptlreid.datasets._about import About
-from ptlreid.errors import DataError
+from ptlreid.datasets._faults import Fault, Faulty, Reject, refuse
+from ptlreid.datasets._union import combine
+from ptlreid.errors import DataError, OptionError
 from ptlreid.records import Splits
+
+__all__ = ["Fault", "Faulty", "Found", "find", "load", "names"]
 
 
 @dataclass(frozen=True)
 class Found:
-    """The part that knows a data set, and the variant that was asked for."""
+    """The part that knows a data set, and the variant that was asked for. `path`: where it was named by its folder."""
 
     name: str
     module: ModuleType
     variant: str
+    path: Path | None = None
 
     @property
     def about(self) -> About:
         about: About = self.module.ABOUT
         return about
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """The published counts of this variant; none for a folder, which may be anything in that layout."""
+        return {} if self.path else self.about.counts.get(self.variant, {})
+
     def folders(self, root: Path) -> list[Path]:
         """Where the data set may lie below `root`; the first is where `prepare` puts it."""
-        return [root / folder.format(variant=self.variant) for folder in self.about.folders]
+        if self.path:
+            return [self.path]
+        return [root / folder.format(name=self.name, variant=self.variant) for folder in self.about.folders]
+
+    def folder(self, root: Path) -> Path:
+        """Where the data set lies; `DataError` when it is not below `root`."""
+        folders = self.folders(root)
+        for folder in folders:
+            if folder.is_dir() or self.path:
+                return folder
+        cut_off = part_of(folders[0]).is_dir()
+        state = "was not prepared to the end" if cut_off else "was not found"
+        remedy = (
+            f"run `ptlreid prepare {self.name}` again to go on"
+            if cut_off
+            else f"or make it with `ptlreid prepare {self.name}`"
+        )
+        raise DataError(
+            f"{self.about.title} {state}: looked for {', '.join(map(str, folders))}. Name the folder above it with "
+            f"--root or PTLREID_DATA, {remedy}."
+        )
+
+    def read(self, folder: Path, *, whole: bool = False, reject: Reject = refuse) -> Splits:
+        """The splits in `folder`; what cannot be used goes to `reject`. `whole`: with images the variant leaves out."""
+        variant = self.about.whole.get(self.variant, self.variant) if whole else self.variant
+        splits: Splits = self.module.read(folder, variant, reject)
+        return splits.renamed(self.name, source=str(self.path.resolve())) if self.path else splits
 
 
 def names() -> list[str]:
@@ -36,41 +73,56 @@ def names() -> list[str]:
     return sorted(name for module in _modules() for name in module.ABOUT.names)
 
 
-def find(name: str) -> Found:
-    """The data set called `name`, which may end in `:variant`; `OptionError` with a near-miss hint otherwise."""
+def find(name: str, root: Path | None = None) -> Found:
+    """The data set called `name`, which may end in `:variant`, or be the path of a folder.
+
+    Below `root`, own images that were prepared answer to their name as well. Raises `OptionError` with a near-miss
+    hint when there is none.
+    """
+    if is_folder(name):
+        path = Path(name)
+        return Found(path.resolve().name, _module("folder" if _is_own(path) else "market"), "", path)
     base, _, variant = name.partition(":")
     for module in _modules():
         if base in module.ABOUT.names:
             variant = variant or module.ABOUT.names[base]
-            if variant not in module.ABOUT.variants:
+            if variant not in module.ABOUT.variants and variant not in module.ABOUT.also:
                 raise plugins.unknown(f"variant of {base}", variant, module.ABOUT.variants)
             return Found(base, module, variant)
-    raise plugins.unknown("data set", base, names())
+    own = sorted(path.name for path in root.iterdir() if _is_own(path)) if root and root.is_dir() else []
+    if name in own:
+        return Found(name, _module("folder"), "")
+    raise plugins.unknown("data set", base, [*names(), *own])
 
 
 def load(name: str, root: Path) -> Splits:
-    """The splits of the data set called `name` below `root`, or of the folder that `name` is a path to.
+    """The splits of the data set called `name` below `root`, of a folder's path, or of several joined with `+`.
 
-    A folder is read in the layout of Market-1501. Raises `OptionError` for an unknown name and `DataError` for a
-    data set that is not there or not in its layout.
+    A folder is read in the layout of Market-1501. Several have the training images of all and no test set. Raises
+    `OptionError` for an unknown name and `DataError` for a data set that is not there or not in its layout.
     """
-    if is_folder(name):
-        return _module("market").read(Path(name)).renamed(Path(name).resolve().name)
-    found = find(name)
-    for folder in found.folders(root):
-        if folder.is_dir():
-            splits: Splits = found.module.read(folder, found.variant)
-            return splits
-    tried = ", ".join(str(folder) for folder in found.folders(root))
-    raise DataError(
-        f"{found.about.title} was not found: looked for {tried}. Name the folder above it with --root or "
-        f"PTLREID_DATA, or make it with `ptlreid prepare {name}`."
-    )
+    if "+" not in name or (is_folder(name) and Path(name).is_dir()):
+        found = find(name, root)
+        return found.read(found.folder(root))
+    parts = [find(part, root) for part in name.split("+")]
+    union = combine(name, [part.read(part.folder(root)) for part in parts])
+    if len(set(union.train.paths)) < len(union.train):
+        raise OptionError(f"{name} names the same images twice. Give each data set once.")
+    return union
 
 
 def is_folder(name: str) -> bool:
     """Whether a data set is named by a path: it holds a separator, or starts with a dot."""
     return "/" in name or "\\" in name or name.startswith(".")
+
+
+def part_of(folder: Path) -> Path:
+    """Where a data set is made before it gets its name: no reader ever looks there."""
+    return folder.with_name(f".{folder.name}.part")
+
+
+def _is_own(path: Path) -> bool:
+    return (path / "split.csv").is_file() and not path.name.endswith(".part")
 
 
 def _modules() -> list[ModuleType]:

@@ -11,8 +11,11 @@ class About:
     """The facts of one data set.
 
     `names`: each public name (aliases included) with the variant it stands for, "" where there are none.
-    `variants`: what may follow a colon. `folders`: names tried below the root, in this order.
-    `counts`: published numbers of images and identities, by split.
+    `variants`: what may follow a colon; `also`: what else may, too many to list. `whole`: for a variant that leaves
+    images of its folder aside, the variant that reads them all.
+    `folders`: names tried below the root, in this order; the first is where `prepare` puts the data set.
+    `counts`: published numbers by variant, such as `train_images`, `query_identities`, or `cameras` of all parts.
+    `note`: what everyone who uses the data set should be told.
     """
 
     title: str
@@ -22,5 +25,9 @@ class About:
     licence: str
     source: str
     protocol: str
+    terms: str = ""
+    note: str = ""
     variants: tuple[str, ...] = ("",)
-    counts: Mapping[str, int] = field(default_factory=dict)
+    also: frozenset[str] = frozenset()
+    whole: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

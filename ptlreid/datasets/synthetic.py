@@ -7,6 +7,7 @@ from pathlib import Path
 from ptlreid.config import SyntheticConfig
 from ptlreid.datasets import market
 from ptlreid.datasets._about import About
+from ptlreid.datasets._faults import Reject, refuse
 from ptlreid.errors import OptionError
 from ptlreid.files import replacing_folder
 from ptlreid.progress import Progress, Silent
@@ -26,9 +27,9 @@ ABOUT = About(
 SETTINGS = "synthetic.toml"
 
 
-def read(folder: Path, variant: str) -> Splits:
-    """The splits of the prepared site in `folder`."""
-    return market.read(folder).renamed(f"synthetic-{variant}")
+def read(folder: Path, variant: str, reject: Reject = refuse) -> Splits:
+    """The splits of the prepared site in `folder`; faults as in `market.read`."""
+    return market.read(folder, "", reject).renamed(f"synthetic-{variant}")
 
 
 def prepare(folder: Path, variant: str, config: SyntheticConfig, progress: Progress | None = None) -> bool:

@@ -7,11 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptlreid.retrieval.parallel import MAX_THREADS
-
 _STRIP_BYTES = 640 << 20  # keys of one strip at most, so that a million gallery images stay within a gigabyte
 _STRIP_ROWS = (64, 1024)  # fewer are slow to multiply, more are no faster
-_TILE_COLUMNS = 16_384  # smaller calls spend their time on starting and joining the BLAS's threads
+_TILE_COLUMNS = 32_768  # smaller calls spend their time on starting and joining the BLAS's threads
 _BYTES_PER_GALLERY_IMAGE = 96  # weights, order by pid, and what ranking one row takes
 SQUARED_ROWS = 128  # whose squares are held at once: a megabyte or so stays in the cache
 _DEFAULT_LIMIT = 1 << 30
@@ -33,7 +31,7 @@ def plan(num_queries: int, num_gallery: int, width: int, memory_budget: int | No
     """The largest blocks within `memory_budget` bytes; None means a quarter of the free memory, at most 1 GiB.
 
     Fewer `rows` than a strip make it slower, each halving about twice, and change no number. A budget below the least
-    that is possible (about 67 MB, and 96 bytes for each gallery image) gets the least: see `bytes`.
+    that is possible (about 134 MB, and 96 bytes for each gallery image) gets the least: see `bytes`.
     """
     fewest, most = _STRIP_ROWS
     strip = max(fewest, min(most, _STRIP_BYTES // (4 * num_gallery)))
@@ -42,7 +40,7 @@ def plan(num_queries: int, num_gallery: int, width: int, memory_budget: int | No
 
     def needed(rows: int) -> int:
         scratch = strip * columns if rows < strip else 0
-        squares = MAX_THREADS * min(num_gallery, SQUARED_ROWS) * width
+        squares = min(num_gallery, SQUARED_ROWS) * width
         return 4 * (rows * num_gallery + scratch + squares) + _BYTES_PER_GALLERY_IMAGE * num_gallery
 
     budget = min(_DEFAULT_LIMIT, free_memory() // 4) if memory_budget is None else memory_budget

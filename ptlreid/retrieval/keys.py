@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 
 from ptlreid.retrieval.budget import SQUARED_ROWS
-from ptlreid.retrieval.parallel import over_rows
 
 Metric = Literal["euclidean", "cosine"]
 
@@ -43,7 +42,8 @@ class Finish:
     def keys(self, products: np.ndarray) -> np.ndarray:
         """A new array of the keys, (G,), of one query's products."""
         keys = np.asarray(self.weigh(self.weights, products))
-        keys[self.copies] = keys[self.originals]
+        if len(self.copies):
+            keys[self.copies] = keys[self.originals]
         return keys
 
 
@@ -53,13 +53,9 @@ def squares(matrix: np.ndarray) -> np.ndarray:
     Summed row by row and not by a BLAS, so that a row's place makes no difference.
     """
     lengths = np.empty(len(matrix), dtype=np.float32)
-
-    def square(part: slice) -> None:
-        for start in range(part.start, part.stop, SQUARED_ROWS):
-            rows = slice(start, min(start + SQUARED_ROWS, part.stop))
-            lengths[rows] = np.square(matrix[rows]).sum(axis=1)
-
-    over_rows(square, len(matrix))
+    for start in range(0, len(matrix), SQUARED_ROWS):
+        rows = slice(start, start + SQUARED_ROWS)
+        lengths[rows] = np.square(matrix[rows]).sum(axis=1)
     return lengths
 
 

@@ -71,18 +71,18 @@ def evaluate_blocks(
                 keys = block.keys_of(row - block.start)
                 judge.hide(keys, verdict)
                 ranks = match_ranks(keys, verdict.matches)
-                order = np.argsort(ranks)
-                curve = draw.curve(keys, verdict.matches, row) if draw else _curve(ranks[order[0]], max_rank)
+                order = ranks.argsort()
+                curve = draw.curve(keys, verdict.matches, row) if draw else None
                 hits[row] = _Hits(ranks[order], verdict.matches[order], curve)
 
     for block in covering(source, len(query), len(gallery)):
-        over_rows(partial(rank, block), block.shape[0])
+        over_rows(partial(rank, block), *block.shape)
     if not hits:
         raise DataError(
             f"None of {len(query)} queries has a true match in the gallery under the protocol {protocol.name!r}, "
             "expected one at least. For people seen by one camera only, choose any-camera."
         )
-    return _scores(hits, query, gallery, protocol, ap)
+    return _scores(hits, query, gallery, protocol, ap=ap, max_rank=max_rank)
 
 
 def match_ranks(keys: np.ndarray, matches: np.ndarray) -> np.ndarray:
@@ -92,11 +92,11 @@ def match_ranks(keys: np.ndarray, matches: np.ndarray) -> np.ndarray:
     match, so only the images as near as the farthest match are looked at; the gallery is never sorted.
     """
     own = keys[matches]
-    near = keys[np.flatnonzero(keys <= own.max())]
+    near = keys[(keys <= own.max()).nonzero()[0]]
     near.sort()
     before = near.searchsorted(own)  # images that are nearer
     up_to = near.searchsorted(own, side="right")  # and those as near, the match itself among them
-    for tied in np.flatnonzero(up_to - before > 1):
+    for tied in (up_to - before > 1).nonzero()[0]:
         before[tied] += np.count_nonzero(keys[: matches[tied]] == own[tied])
     return before + 1
 
@@ -120,23 +120,27 @@ def average_precisions(ranks: np.ndarray, starts: np.ndarray, ap: AveragePrecisi
 
 @dataclass(frozen=True)
 class _Hits:
-    """One query's true matches, nearest first, and its CMC."""
+    """One query's true matches, nearest first, and its CMC where that is an expectation."""
 
     ranks: np.ndarray
     columns: np.ndarray
-    curve: np.ndarray
-
-
-def _curve(first_rank: int, max_rank: int) -> np.ndarray:
-    return (first_rank <= np.arange(1, max_rank + 1)).astype(np.float64)
+    curve: np.ndarray | None
 
 
 def _scores(
-    hits: dict[int, _Hits], query: Features, gallery: Features, protocol: Protocol, ap: AveragePrecision
+    hits: dict[int, _Hits],
+    query: Features,
+    gallery: Features,
+    protocol: Protocol,
+    *,
+    ap: AveragePrecision,
+    max_rank: int,
 ) -> Scores:
     rows = sorted(hits)  # threads finish in any order
     ranks = np.concatenate([hits[row].ranks for row in rows])
     starts = np.cumsum([0, *(len(hits[row].ranks) for row in rows)])
+    curves = [hit.curve for hit in (hits[row] for row in rows) if hit.curve is not None]
+    within = ranks[starts[:-1], None] <= np.arange(1, max_rank + 1)
     return Scores(
         protocol=protocol.name,
         num_queries=len(query),
@@ -145,7 +149,7 @@ def _scores(
         rows=np.array(rows),
         average_precision=average_precisions(ranks, starts, ap),
         inp=np.diff(starts) / ranks[starts[1:] - 1],
-        cmc_by_query=np.stack([hits[row].curve for row in rows]),
+        cmc_by_query=np.stack(curves) if curves else within.astype(np.float64),
         match_ranks=ranks,
         match_columns=np.concatenate([hits[row].columns for row in rows]),
         match_starts=starts,

@@ -82,8 +82,9 @@ class Judge:
 
     def hide(self, keys: np.ndarray, verdict: Verdict) -> None:
         """Writes infinity into a query's `keys`, (G,), where an image is absent."""
-        keys[self._always_absent] = np.inf
-        keys[verdict.absent] = np.inf
+        for absent in (self._always_absent, verdict.absent):
+            if len(absent):
+                keys[absent] = np.inf
 
 
 def _columns(labels: np.ndarray) -> dict[int, np.ndarray]:

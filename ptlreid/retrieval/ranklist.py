@@ -74,7 +74,7 @@ def ranklist_blocks(
             distances[row, : len(found)] = keys[found]
 
     for block in covering(source, len(query), len(gallery)):
-        over_rows(partial(fill, block), block.shape[0])
+        over_rows(partial(fill, block), *block.shape)
     # An image that is seen and shows the query's person is a true match: the others of this person were removed.
     matches = (gallery.pids[columns] == query.pids[:, None]) & (query.pids[:, None] > 0) & (columns >= 0)
     return RankList(columns, distances, matches)

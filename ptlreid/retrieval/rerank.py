@@ -81,7 +81,7 @@ def _neighbourhood(images: np.ndarray, size: int, memory_budget: int | None, dev
             farthest[block.start + row] = 2 + 2 * keys.max()
 
     for block in key_blocks(images, images, metric="cosine", memory_budget=memory_budget, device=device):
-        over_rows(partial(collect, block), block.shape[0])
+        over_rows(partial(collect, block), *block.shape)
     return _Neighbourhood(columns, np.where(farthest > 0, farthest, np.float32(1)))
 
 
@@ -105,7 +105,7 @@ def _encode(images: np.ndarray, near: _Neighbourhood, k1: int) -> sparse.csr_arr
             weights = np.exp((2 * cosines - 2) / near.farthest[row])
             codes.data[entries] = weights / weights.sum()
 
-    over_rows(fill, len(images))
+    over_rows(fill, *images.shape)
     return codes
 
 

@@ -67,7 +67,9 @@ def _begin(job: Job, device: torch.device) -> Training:
     if not job.run.checkpoint.is_file():
         _initialise(network, job)
     network.to(device)
-    optimizer = optim.sgd(network, config.lr, config.momentum, config.weight_decay)
+    optimizer = optim.make(
+        config.optimizer, network, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
     training = Training(network, optimizer, optim.step_decay(optimizer, config.decay_every, config.decay_factor))
     if job.run.checkpoint.is_file():
         checkpoint.load(training, job.run.checkpoint)

@@ -1,0 +1,133 @@
+"""CUHK03 from its `cuhk-03.mat`: the split into 767 and 700 people, or the 20 test sets of the release.
+
+File names: `1_001_2_06.png` is camera pair 1, person 1 of that pair, view 2, image 6. The view is the camera.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from ptlreid.datasets._about import About
+from ptlreid.datasets._cuhk03_mat import MAT, TEST_SETS, unpack_mat
+from ptlreid.datasets._faults import Fault, Faulty, Reject, refuse
+from ptlreid.datasets._place import locate
+from ptlreid.progress import Progress
+from ptlreid.records import Records, Splits
+
+LABELLINGS = ("labeled", "detected")
+_SETS = range(1, 21)
+_CLASSIC = {"train_identities": 1367, "query_identities": 100, "gallery_identities": 100, "cameras": 2}
+_NEW = {
+    "train_identities": 767,
+    "query_images": 1400,
+    "query_identities": 700,
+    "gallery_identities": 700,
+    "cameras": 2,
+}
+
+ABOUT = About(
+    title="CUHK03",
+    names={"cuhk03": "labeled"},
+    variants=("labeled", "detected", "classic", "labeled-classic", "detected-classic"),
+    also=frozenset(f"{labelling}-classic-{number}" for labelling in LABELLINGS for number in _SETS),
+    folders=("cuhk03",),
+    citation=(
+        "Li et al., DeepReID: Deep Filter Pairing Neural Network for Person Re-identification, CVPR 2014; 767/700: "
+        "Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017"
+    ),
+    licence="None stated; made available for research.",
+    terms="Academic research only, not to be passed on.",
+    source="https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html",
+    protocol="market; cuhk03-classic for the test sets of the release",
+    counts={
+        "labeled": {**_NEW, "train_images": 7368, "gallery_images": 5328},
+        "detected": {**_NEW, "train_images": 7365, "gallery_images": 5332},
+        "classic": _CLASSIC,
+        **{f"{labelling}-classic": _CLASSIC for labelling in LABELLINGS},
+        **{f"{labelling}-classic-{number}": _CLASSIC for labelling in LABELLINGS for number in _SETS},
+    },
+)
+
+
+def read(folder: Path, variant: str = "labeled", reject: Reject = refuse) -> Splits:
+    """The splits of the prepared `folder`.
+
+    `labeled`, `detected`: 767 and 700 people. `labeled-classic-7`: the seventh test set of the release, the first
+    without a number; every test image is a query and is in the gallery, where the protocol takes one of each person
+    from the other camera. An image that a split names and the folder lacks goes to `reject`.
+    """
+    labelling, _, classic = ("labeled-classic" if variant == "classic" else variant).partition("-")
+    images = folder / labelling
+    if not images.is_dir():
+        _refuse_layout(folder, labelling)
+    if classic:
+        return _classic(folder, labelling, int(classic.removeprefix("classic").removeprefix("-") or 1), variant)
+    there = {path.stem for path in images.glob("*.png")}
+    rows = [row for row in new_split() if row["labelling"] == labelling]
+    parts = {}
+    for part in ("train", "query", "gallery"):
+        named = [row for row in rows if row["split"] == part]
+        for row in (row for row in named if row["file"] not in there):
+            remedy = f"Remove {folder} and prepare it again from {MAT}."
+            reject(Fault("missing", images / f"{row['file']}.png", "is in the split, but not there", remedy))
+        parts[part] = _records(images, [row for row in named if row["file"] in there])
+    return Splits(f"cuhk03:{variant}", parts["train"], parts["query"], parts["gallery"], "market")
+
+
+def gather(source: Path, target: Path, variant: str, progress: Progress) -> None:
+    """Write both labellings of the `cuhk-03.mat` in `source` into `target`, as PNG, and its test sets as CSV."""
+    mat = source if source.is_file() else locate(source, (MAT,)) / MAT
+    unpack_mat(mat, target, LABELLINGS, progress)
+
+
+@cache
+def new_split() -> list[dict[str, str]]:
+    """The rows of the 767/700 split that comes with this package: labelling, split, pid, camid, file."""
+    packed = resources.files("ptlreid.datasets").joinpath("data/cuhk03_767_700.csv.gz").read_bytes()
+    return list(csv.DictReader(gzip.decompress(packed).decode("utf-8").splitlines()))
+
+
+def _classic(folder: Path, labelling: str, number: int, variant: str) -> Splits:
+    if not (folder / TEST_SETS).is_file():
+        _refuse_layout(folder, TEST_SETS)
+    with (folder / TEST_SETS).open(encoding="utf-8", newline="") as stream:
+        test = {(int(row["pair"]), int(row["person"])) for row in csv.DictReader(stream) if int(row["set"]) == number}
+    if not test:
+        remedy = f"Remove {folder} and prepare it again from {MAT}."
+        raise Faulty(Fault("layout", folder / TEST_SETS, f"holds no test set {number}", remedy))
+    rows = list(_named(folder / labelling))
+    # Any distinct numbers would do: people are numbered 1, 2, ... by camera pair, then by place in it.
+    pids = {person: pid for pid, person in enumerate(sorted({person for person, _, _ in rows}), start=1)}
+
+    def records(of_test: bool) -> Records:
+        chosen = [row for row in rows if (row[0] in test) == of_test]
+        paths = [path for _, _, path in chosen]
+        return Records.make(paths, [pids[person] for person, _, _ in chosen], [view for _, view, _ in chosen], "cuhk03")
+
+    return Splits(f"cuhk03:{variant}", records(False), records(True), records(True), "cuhk03-classic")
+
+
+def _named(images: Path) -> Iterator[tuple[tuple[int, int], int, Path]]:
+    """((pair, person), view, file) of every image, sorted by file."""
+    for path in sorted(images.glob("[0-9]_*_[0-9]_*.png")):
+        pair, person, view, _ = map(int, path.stem.split("_"))
+        yield (pair, person), view, path
+
+
+def _records(images: Path, rows: list[dict[str, str]]) -> Records:
+    paths = [images / f"{row['file']}.png" for row in rows]
+    return Records.make(paths, [int(row["pid"]) for row in rows], [int(row["camid"]) for row in rows], "cuhk03")
+
+
+def _refuse_layout(folder: Path, wanted: str) -> None:
+    inside = [path.parent for path in sorted(folder.glob(f"*/{wanted}"))]
+    if inside:
+        remedy = f"The layout lies one level deeper: move what is in {inside[0]} here."
+        raise Faulty(Fault("nested", folder, f"no {wanted}", remedy))
+    remedy = f"Make it with `ptlreid prepare cuhk03 --source FILE`, where FILE is {MAT} or the release's archive."
+    raise Faulty(Fault("layout", folder, f"no {wanted}", remedy))
