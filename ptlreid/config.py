@@ -76,7 +76,12 @@ class FinetuneConfig(DataSettings):
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay (L2).")
     decay_every: int = Field(10, ge=1, description="Epochs between two falls of the learning rate.")
     decay_factor: float = Field(0.1, gt=0, le=1, description="What the learning rate is multiplied by at each fall.")
+    images_per_person: int = Field(
+        0, ge=0, description="Images of each person in a batch (P×K batches); 0 shuffles all images."
+    )
     flip: float = Field(0.5, ge=0, le=1, description="Chance that a training image is mirrored.")
+    pad: int = Field(0, ge=0, description="Pixels of black around a training image before a random crop.")
+    erase: float = Field(0.0, ge=0, le=1, description="Chance that a part of a training image is erased.")
     evaluate_every: int = Field(10, ge=0, description="Epochs between two evaluations; 0 evaluates at the end only.")
     seed: int = Field(0, ge=0, description="Seed of every random choice.")
 

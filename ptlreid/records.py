@@ -49,6 +49,10 @@ class Records:
         """People counted once, junk and distractors not at all."""
         return len(np.unique(self.pids[self.pids > DISTRACTOR]))
 
+    def numbers(self) -> dict[str, int]:
+        """How many images, identities and cameras."""
+        return {"images": len(self), "identities": self.num_identities, "cameras": len(np.unique(self.camids))}
+
     def select(self, rows: np.ndarray) -> Records:
         """The records at `rows`: indices in the order given, or a boolean mask."""
         return Records(self.paths[rows], self.pids[rows], self.camids[rows], self.sources[rows])
@@ -83,9 +87,12 @@ class Splits:
 
     def renamed(self, name: str, source: str | None = None) -> Splits:
         """The same splits under another name, their images from `source`; by default from a data set of that name."""
-        parts = (replace(part, sources=np.full(len(part), source or name, dtype=object)) for part in self.parts)
-        return Splits(name, *parts, protocol=self.protocol)
+        train, query, gallery = (
+            replace(part, sources=np.full(len(part), source or name, dtype=object)) for part in self.parts
+        )
+        return Splits(name, train, query, gallery, self.protocol)
 
     @property
     def parts(self) -> tuple[Records, Records, Records]:
+        """Train, query and gallery."""
         return self.train, self.query, self.gallery

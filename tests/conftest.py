@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 
 from ptlreid import models
+from ptlreid.cli import main
 from ptlreid.models import backbones
 from ptlreid.models.network import Network
 from ptlreid.outputs import Memory
@@ -47,3 +50,25 @@ def market_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_image(folder / "bounding_box_test" / "-1_c1s1_000003_00.jpg", 1)
     write_image(folder / "bounding_box_test" / "0000_c2s1_000004_00.jpg", 2)
     return folder
+
+
+@pytest.fixture
+def ptlreid(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in an empty folder; returns (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("PTLREID_DATA", "PTLREID_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ptlreid", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return run

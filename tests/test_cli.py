@@ -4,32 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 
 import pytest
-
-from ptlreid.cli import main
-
-
-@pytest.fixture
-def ptlreid(monkeypatch, capsys, tmp_path):
-    """Runs a command in an empty folder; returns (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    for name in ("PTLREID_DATA", "PTLREID_RUNS"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ptlreid", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
-
 
 TRAIN = ("finetune", "--backbone", "tiny", "--init", "none", "--height", 64, "--width", 32, "--batch-size", 8)
 
@@ -78,7 +54,7 @@ def test_a_dry_run_shows_the_settings_and_writes_nothing(ptlreid, market_folder,
 
 
 def test_a_config_file_fills_in_and_options_override_it(ptlreid, market_folder, tmp_path):
-    (tmp_path / "mine.toml").write_text('backbone = "tiny"\nepochs = 5\nlr = 0.5\n')
+    (tmp_path / "mine.toml").write_text('backbone = "tiny"\nbatch_size = 8\nepochs = 5\nlr = 0.5\n')
     root = ("--root", market_folder.parent)
     code, out, err = ptlreid("finetune", "--config", "mine.toml", "--epochs", 2, "--dry-run", "--json", *root)
     assert code == 0, err
@@ -93,8 +69,8 @@ def test_prepare_draws_a_site_once(ptlreid, tmp_path):
     made = json.loads(out)
     assert made["drawn"] is True
     # Half of six people train: 3 people, 3 cameras, 2 images; the others: one query a camera.
-    assert made["train"] == {"images": 18, "identities": 3}
-    assert made["query"] == {"images": 9, "identities": 3}
+    assert made["train"] == {"images": 18, "identities": 3, "cameras": 3}
+    assert made["query"] == {"images": 9, "identities": 3, "cameras": 3}
     assert (tmp_path / "data" / "synthetic-b" / "query").is_dir()
     assert json.loads(ptlreid(*draw, "--json")[1])["drawn"] is False
 
@@ -145,7 +121,27 @@ def test_the_version_is_the_packages(ptlreid):
     assert (code, out) == (0, f"ptlreid {version('ptlreid')}\n")
 
 
-def test_models_lists_every_network_with_and_without_cells(ptlreid):
+def test_ctrl_c_says_how_to_go_on(ptlreid, market_folder, monkeypatch):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    from ptlreid.workflows import training
+
+    monkeypatch.setattr(training, "_epochs", stop)
+    code, out, err = ptlreid(*TRAIN, "--root", market_folder.parent)
+    assert (code, out) == (130, "")
+    assert "the same command again goes on" in err
+    assert "Traceback" not in err
+
+
+def test_a_disk_that_refuses_is_one_clear_message(ptlreid, market_folder, tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder of runs should be")
+    code, _, err = ptlreid(*TRAIN, "--epochs", 1, "--root", market_folder.parent)
+    assert code == 1
+    assert re.fullmatch(r"error: .*runs.*(Not a directory|File exists).*\n", err)
+
+
+def test_models_lists_every_network_with_and_without_cells(ptlreid, monkeypatch):
     code, out, _ = ptlreid("models", "--classes", 1041, "--json")
     assert code == 0
     found = {(one["name"], one["ptl"]): one for one in json.loads(out)}
@@ -154,6 +150,7 @@ def test_models_lists_every_network_with_and_without_cells(ptlreid):
     assert set(one) >= {"name", "ptl", "params", "macs", "feature_width", "input_size"}
     assert (one["feature_width"], one["input_size"], one["paper_params_m"]) == (1024, [256, 128], 42)
     assert found["mgn", False]["input_size"] == [384, 128]
+    monkeypatch.setattr("ptlreid.models.names", lambda: ["mobilenet-v3-large", "resnet50"])
     code, out, _ = ptlreid("models")
     assert code == 0
     assert max(len(line) for line in out.splitlines()) <= 80

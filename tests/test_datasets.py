@@ -1,9 +1,11 @@
-"""Data sets by name, and the layout of Market-1501."""
+"""Data sets by name, unions of them, and the file names of every reader."""
 
 from __future__ import annotations
 
 import shutil
 
+import miniatures
+import numpy as np
 import pytest
 from conftest import write_image
 from hypothesis import given
@@ -11,8 +13,10 @@ from hypothesis import strategies as st
 
 from ptlreid import datasets
 from ptlreid.config import SyntheticConfig
-from ptlreid.datasets import market, synthetic
+from ptlreid.datasets import duke, market, msmt17, synthetic
+from ptlreid.datasets._union import combine
 from ptlreid.errors import DataError, OptionError
+from ptlreid.records import Records, Splits
 
 
 def test_a_folder_in_the_layout_is_read_whole_and_sorted(market_folder):
@@ -36,6 +40,120 @@ def test_aliases_and_paths_lead_to_the_same_images(market_folder):
 def test_names_tell_person_and_camera_of_any_number_of_digits(pid, camid, frame):
     name = f"{pid:04d}" if pid >= 0 else "-1"
     assert market.identity(f"{name}_c{camid}s2_{frame:06d}_03.jpg") == (pid, camid)
+
+
+@given(pid=st.integers(0, 99999), camid=st.integers(1, 1500), frame=st.integers(0, 9999999))
+def test_names_of_duke_tell_person_and_camera(pid, camid, frame):
+    assert market.identity(f"{pid:04d}_c{camid}_f{frame:07d}.jpg") == (pid, camid)
+
+
+@given(
+    pid=st.integers(0, 4000),
+    number=st.integers(0, 999),
+    camid=st.integers(1, 1500),
+    day=st.sampled_from(["0303morning", "0113afternoon", "0302noon"]),
+    end=st.sampled_from(["", "_ex"]),
+)
+def test_lines_of_msmt17_tell_file_person_and_camera(pid, number, camid, day, end):
+    file = f"{pid:04d}/{pid:04d}_{number:03d}_{camid:02d}_{day}_0008_0{end}.jpg"
+    match = msmt17._LINE.fullmatch(f"{file} {pid}")
+    assert (match["file"], int(match["camid"]), int(match["pid"])) == (file, camid, pid)
+
+
+@pytest.mark.parametrize("line", ["0000/x.jpg 0", "0000/0000_000_01_a.jpg", "/0/0_0_1_a.jpg 0", "../../0_0_1_a.jpg 0"])
+def test_a_line_of_msmt17_that_does_not_tell_is_refused(tmp_path, line):
+    miniatures.write_msmt17(tmp_path / "msmt17", "v1")
+    (tmp_path / "msmt17" / "list_query.txt").write_text(f"{line}\n")
+    with pytest.raises(DataError, match=r"list_query\.txt: .* does not tell file, person and camera.* line 1"):
+        datasets.load("msmt17", tmp_path)
+
+
+def test_msmt17_trains_with_or_without_val_and_its_people_are_apart(tmp_path):
+    miniatures.write_msmt17(tmp_path / "msmt17", "v1")
+    without, with_val = (datasets.load(name, tmp_path) for name in ("msmt17", "msmt17:v1-val"))
+    assert (len(without.train), len(with_val.train)) == (6, 9)
+    assert set(without.train.camids.tolist()) == {1, 4}
+    assert set(with_val.train.camids.tolist()) == {1, 4, 12}
+    # Both parts of the release count from 0. No one may be 0 here, which is a distractor.
+    assert set(with_val.train.pids.tolist()) == {1, 2, 3}
+    assert set(with_val.gallery.pids.tolist()) == {1042, 1043}
+
+
+def test_duke_lies_in_its_own_folders_and_says_that_it_was_withdrawn(tmp_path):
+    miniatures.write_duke(tmp_path / "DukeMTMC-reID")
+    splits = datasets.load("dukemtmc", tmp_path)
+    assert splits.name == "duke"
+    assert set(splits.query.camids.tolist()) == {2, 5}
+    assert "withdrawn by its authors in 2019" in duke.ABOUT.note
+
+
+def test_a_union_keeps_people_and_cameras_apart_and_has_no_test_set(tmp_path):
+    miniatures.write_market(tmp_path / "market")
+    miniatures.write_duke(tmp_path / "duke")
+    union = datasets.load("market+duke", tmp_path)
+    assert union.name == "market+duke"
+    assert not union.has_test
+    # Both hold people 1 to 4, Market before cameras 1 and 2, Duke before 2 and 5: 8 people, 4 cameras.
+    assert sorted(set(union.train.labels().tolist())) == list(range(8))
+    assert union.train.num_identities == 8
+    assert len(set(union.train.camids.tolist())) == 4
+    assert len(union.train) == 32
+    keys = set(zip(union.train.sources, union.train.pids.tolist(), strict=True))
+    assert len(keys) == 8
+    assert {source for source, _ in keys} == {"market", "duke"}
+
+
+def test_a_union_takes_variants_paths_and_any_number(tmp_path):
+    miniatures.write_market(tmp_path / "market")
+    miniatures.write_market(tmp_path / "site" / "market")
+    miniatures.write_msmt17(tmp_path / "msmt17", "v2")
+    union = datasets.load(f"market+msmt17:v2-val+{tmp_path / 'site' / 'market'}", tmp_path)
+    assert (len(union.train), union.train.num_identities) == (16 + 9 + 16, 4 + 3 + 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("market+market1501", "names the same images twice"),
+        ("market+dukee", "Did you mean 'duke'"),
+        ("market+", "No data set is called ''"),
+    ],
+)
+def test_a_union_that_makes_no_sense_is_refused(tmp_path, name, message):
+    miniatures.write_market(tmp_path / "market")
+    with pytest.raises(OptionError, match=message):
+        datasets.load(name, tmp_path)
+
+
+def test_a_union_can_be_trained_on(ptlreid, tmp_path):
+    miniatures.write_market(tmp_path / "data" / "market")
+    miniatures.write_duke(tmp_path / "data" / "duke")
+    small = ("--backbone", "tiny", "--init", "none", "--height", 64, "--width", 32, "--epochs", 1)
+    code, out, err = ptlreid("finetune", "--data", "market+duke", "--name", "both", *small)
+    assert code == 0, err
+    assert "no test set" in out
+    assert ptlreid("evaluate", "--run", "both", "--data", "duke", "--json")[0] == 0
+    code, _, err = ptlreid("evaluate", "--run", "both")
+    assert code == 1
+    assert "nothing to evaluate on" in err
+
+
+PEOPLE = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=20)
+
+
+@given(PEOPLE)
+def test_two_are_the_same_in_a_union_just_if_source_and_number_are(people):
+    parts = []
+    for source in "ab":
+        own = [one for one in people if one[0] == source]
+        train = Records.make([source] * len(own), [pid for _, pid, _ in own], [camid for _, _, camid in own], source)
+        parts.append(Splits(source, train, train.select(np.array([], dtype=int)), train, "market"))
+    union = combine("a+b", parts).train
+    given = sorted(people, key=lambda one: one[0])  # stable, as parts come one after another
+    for field, new in ((1, union.pids), (2, union.camids)):
+        old = [(one[0], one[field]) for one in given]
+        assert len({*zip(old, new.tolist(), strict=True)}) == len(set(old)) == len(set(new.tolist()))
+    assert set(union.labels().tolist()) == set(range(len({one[:2] for one in people})))
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "0002.jpg", "0002_cs1.jpg", "-2_c1s1_000001_00.jpg", "x0002_c1s1.jpg"])
@@ -74,7 +192,13 @@ def test_a_data_set_that_is_not_there_says_where_it_was_looked_for(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("marke", "Did you mean 'market'"), ("synthetic:d", "No variant of synthetic is called 'd'")],
+    [
+        ("marke", "Did you mean 'market'"),
+        ("msmt17:v3", "Did you mean 'v2'|Did you mean 'v1'"),
+        ("cuhk03:labelled", "Did you mean 'labeled'"),
+        ("cuhk03:labeled-classic-21", "No variant of cuhk03"),
+        ("synthetic:d", "No variant of synthetic is called 'd'"),
+    ],
 )
 def test_unknown_names_and_variants_get_a_hint(name, message, tmp_path):
     with pytest.raises(OptionError, match=message):

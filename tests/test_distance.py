@@ -107,20 +107,24 @@ def test_a_plan_stays_within_its_budget(num_gallery: int):
 
 
 def test_scarce_memory_makes_blocks_small(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(budget, "free_memory", lambda: 400_000_000)
-    assert plan(3368, 82_161, 512).bytes <= 100_000_000
+    monkeypatch.setattr(budget, "free_memory", lambda: 800_000_000)
+    assert plan(3368, 82_161, 512).bytes <= 200_000_000
     assert plan(3368, 82_161, 512).rows < plan(3368, 82_161, 512).strip == 842
 
 
 def test_memory_taken_is_what_the_plan_says():
-    queries, images = normal(600, 64), normal(20_000, 64, seed=1)
-    for memory_budget in (60_000_000, 38_000_000):
+    queries, images = normal(600, 16), normal(70_000, 16, seed=1)
+    rows = set()
+    for memory_budget in (250_000_000, 150_000_000, 80_000_000):
         tracemalloc.start()
-        for _ in key_blocks(queries, images, memory_budget=memory_budget):
-            pass
+        for block in key_blocks(queries, images, memory_budget=memory_budget):
+            block.keys_of(0)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert peak <= plan(600, 20_000, 64, memory_budget).bytes <= memory_budget
+        planned = plan(600, 70_000, 16, memory_budget)
+        assert 0.9 * 4 * planned.rows * 70_000 < peak <= planned.bytes <= memory_budget
+        rows.add(planned.rows)
+    assert len(rows) == 3
 
 
 def test_free_memory_is_plausible():
@@ -143,7 +147,7 @@ def test_different_widths_are_an_error():
 def test_numbers_too_large_for_float32_squares_are_an_error():
     matrix = normal(4, 3)
     matrix[2] = 1e30
-    with pytest.raises(DataError, match="row 2"):
+    with pytest.raises(DataError, match="gallery row 2"):
         blocks(features(normal(2, 3)), features(matrix))
 
 

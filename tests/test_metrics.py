@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from ptlreid.errors import DataError, OptionError
 from ptlreid.retrieval import budget
+from ptlreid.retrieval.budget import plan
 from ptlreid.retrieval.distance import matrix_blocks
 from ptlreid.retrieval.metrics import average_precisions, evaluate, evaluate_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS, Protocol
@@ -18,7 +20,9 @@ from ptlreid.retrieval.values import Features, Scores
 MARKET, ANY_CAMERA = PROTOCOLS["market"], PROTOCOLS["any-camera"]
 
 
-def features(matrix: list[list[float]] | np.ndarray, pids: list[int], camids: list[int]) -> Features:
+def features(
+    matrix: list[list[float]] | np.ndarray, pids: list[int] | np.ndarray, camids: list[int] | np.ndarray
+) -> Features:
     rows = np.asarray(matrix, dtype=np.float32)
     paths = np.array([f"{row}.jpg" for row in range(len(rows))], dtype=object)
     return Features(rows, np.asarray(pids, dtype=np.int64), np.asarray(camids, dtype=np.int64), paths)
@@ -201,6 +205,23 @@ def test_no_memory_budget_changes_a_number(metric: str, monkeypatch: pytest.Monk
         np.testing.assert_array_equal(scores.match_ranks, whole.match_ranks)
         np.testing.assert_array_equal(scores.match_columns, whole.match_columns)
         assert scores.mean_ap == whole.mean_ap
+
+
+def test_an_evaluation_stays_within_its_plan():
+    """With rows long enough for several threads."""
+    rng = np.random.default_rng(3)
+    query, gallery = (
+        features(
+            rng.standard_normal((size, 8), dtype=np.float32), rng.integers(0, 5000, size), rng.integers(1, 4, size)
+        )
+        for size in (300, 60_000)
+    )
+    tracemalloc.start()
+    scores = evaluate(query, gallery, MARKET, memory_budget=60_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= plan(300, 60_000, 8, 60_000_000).bytes <= 60_000_000
+    np.testing.assert_array_equal(scores.match_ranks, evaluate(query, gallery, MARKET).match_ranks)
 
 
 def test_a_given_matrix_of_distances_is_scored_alike_and_left_alone():

@@ -24,7 +24,7 @@ def picture(tmp_path):
 def test_evaluation_is_torchvisions_resize_and_normalize(picture):
     with Image.open(picture) as image:
         expected = v2.Compose(
-            [v2.Resize((64, 32)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+            [v2.PILToTensor(), v2.Resize((64, 32)), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
         )(image)
     images = torch.from_numpy(EvalView(64, 32)(picture).copy())[None]
     torch.testing.assert_close(standardize(images)[0], expected, atol=1e-5, rtol=1e-5)
@@ -37,6 +37,42 @@ def test_training_mirrors_with_the_chance_that_is_asked_for(picture):
     view = TrainView(64, 32, flip=0.25)
     mirrored = sum(not np.array_equal(view(picture, np.random.default_rng(seed)), plain) for seed in range(400))
     assert 70 <= mirrored <= 130  # 100 expected, and 3.5 standard deviations (8.7) either way
+
+
+@pytest.mark.parametrize("size", [(64, 32), (70, 50), (256, 128), (31, 90)])
+def test_resizing_is_pillows(picture, size):
+    with Image.open(picture) as image:
+        expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(EvalView(*size)(picture).astype(int), expected.astype(int), atol=1)
+
+
+def test_a_padded_crop_is_a_shift_with_black_borders(picture):
+    plain = EvalView(64, 32)(picture)
+    framed = np.zeros((64 + 6, 32 + 6, 3), dtype=np.uint8)
+    framed[3:-3, 3:-3] = plain
+    shifts = {(top, left): framed[top : top + 64, left : left + 32] for top in range(7) for left in range(7)}
+    found = set()
+    for seed in range(600):
+        image = TrainView(64, 32, flip=0.0, pad=3)(picture, np.random.default_rng(seed))
+        found |= {place for place, shifted in shifts.items() if np.array_equal(image, shifted)}
+    assert found == set(shifts)  # fixed seeds: 600 draws come by all 49 places
+
+
+def test_erasing_fills_one_rectangle_with_the_mean_colour(picture):
+    plain = EvalView(64, 32)(picture)
+    shares = []
+    for seed in range(200):
+        image = TrainView(64, 32, flip=0.0, erase=1.0)(picture, np.random.default_rng(seed))
+        changed = (image != plain).any(axis=2)
+        rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+        box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert (box == [124, 116, 104]).all()  # 255 times ImageNet's mean
+        shares.append(box.shape[0] * box.shape[1] / (64 * 32))
+    assert 0.015 < min(shares) < 0.05
+    assert 0.3 < max(shares) < 0.42
+    view = TrainView(64, 32, flip=0.0, erase=0.25)
+    erased = sum(not np.array_equal(view(picture, np.random.default_rng(seed)), plain) for seed in range(400))
+    assert 70 <= erased <= 130  # 100 expected, and 3.5 standard deviations (8.7) either way
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
@@ -56,5 +92,7 @@ def test_a_file_that_cannot_be_decoded_is_named(tmp_path, picture, content):
 
 def test_a_view_describes_all_that_features_depend_on():
     about = EvalView(64, 32).describe()
-    assert json.loads(json.dumps(about))["interpolation"] == "bilinear"
+    assert json.loads(json.dumps(about))["interpolation"].startswith("bilinear")
     assert about != EvalView(64, 33).describe()
+    train = TrainView(64, 32, erase=0.5).describe()
+    assert (train["view"], train["erase"], train["pad"]) == ("train", 0.5, 0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
@@ -40,14 +41,33 @@ def _program(
     pass
 
 
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which tells of what went wrong, or of being stopped, in one message and an exit code."""
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        try:
+            command(**options)
+        except PtlreidError as error:
+            console.fail(str(error))
+            raise typer.Exit(1) from None
+        except BrokenPipeError:
+            raise  # whoever reads our output has seen enough: Typer ends quietly
+        except OSError as error:
+            reason = f"{error.filename or 'a file'}: {error.strerror or error}"
+            console.fail(f"{reason}. Check that it may be read and written and that the disk has room, then try again.")
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            console.fail("stopped. What was finished is kept: the same command again goes on from there.")
+            raise typer.Exit(130) from None
+
+    return run
+
+
 for command in (demo, prepare, finetune, evaluate, models):
-    app.command()(command)
+    app.command()(_told(command))
 
 
 def main() -> None:
-    """Run the command line: exit code 0 done, 1 a message for the user, 2 wrong usage."""
-    try:
-        app()
-    except PtlreidError as error:
-        console.fail(str(error))
-        sys.exit(1)
+    """Run the command line: exit code 0 done, 1 a message for the user, 2 wrong usage, 130 stopped by Ctrl-C."""
+    app()

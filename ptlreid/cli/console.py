@@ -68,8 +68,10 @@ def show_scores(title: str, rows: Mapping[str, Mapping[str, Any] | None]) -> Non
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A plain table."""
-    table = Table(*columns, title=escape(title))
+    """A plain table, whose first column is never cut."""
+    table = Table(
+        Column(columns[0], no_wrap=True, min_width=max(len(row[0]) for row in rows)), *columns[1:], title=title
+    )
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     out.print(table)

@@ -52,7 +52,7 @@ def finetune(
             "run": str(run.path),
             "settings": settings.model_dump(),
             "train": {"images": len(splits.train), "identities": splits.train.num_identities},
-            "steps": settings.epochs * (len(splits.train) // settings.batch_size),
+            "steps": settings.epochs * len(workflow.batches(settings, splits)),
         }
         console.show_plan(plan, as_json=json)
         return

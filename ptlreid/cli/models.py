@@ -33,6 +33,6 @@ def models(
         ]
         for plain, ptl in zip(found[::2], found[1::2], strict=True)
     ]
-    columns = ("network", "Conv-blocks", "input", "#Param M", "paper", "MACs G")
+    columns = ("network", "blocks", "input", "#Param M", "paper", "MACs G")
     console.show_rows(f"Networks at {classes} classes, plain → with BConv-Cells", columns, rows)
     console.say("MACs: one image going forward in training. Paper: Table 1 and section 5.2.")

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ptlreid.cli import console, options
-from ptlreid.config import DataSettings, SyntheticConfig
+from ptlreid.config import DataSettings, OwnDataConfig, Settings, SyntheticConfig
 from ptlreid.errors import OptionError
+
+if TYPE_CHECKING:
+    from ptlreid.datasets import Found
+    from ptlreid.records import Splits
+
+_SHOWN_OF_A_KIND = 20
 
 
 def prepare(
-    data: Annotated[str | None, typer.Argument(metavar="DATA", help="Data set, by name.", show_default=False)] = None,
+    data: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="Data set, by name; `folder` for own images.")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="What it is made of: its archive or folder; for `folder` a CSV too.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Look for everything that is wrong; decodes all.")] = False,
+    variant: Annotated[str | None, typer.Option(help="The same as :VARIANT after the name.")] = None,
+    name: Annotated[str | None, options.option(OwnDataConfig, "name")] = None,
+    test_share: Annotated[float | None, options.option(OwnDataConfig, "test_share")] = None,
     identities: Annotated[int | None, options.option(SyntheticConfig, "identities")] = None,
     cameras: Annotated[int | None, options.option(SyntheticConfig, "cameras")] = None,
     images_per_camera: Annotated[int | None, options.option(SyntheticConfig, "images_per_camera")] = None,
@@ -25,7 +44,9 @@ def prepare(
     list_names: Annotated[bool, typer.Option("--list", help="List the data sets that are known.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Make a data set ready under the root: today the synthetic sites, drawn from a seed."""
+    """Make a data set ready under the root: from an archive or a folder (--source), or drawn. --check verifies it."""
+    given = locals()
+
     from ptlreid import datasets
 
     if list_names:
@@ -33,28 +54,115 @@ def prepare(
         return
     if data is None:
         raise OptionError("Which data set? Give its name, such as synthetic-b, or --list to see all names.")
-    found = datasets.find(data)
-    if not hasattr(found.module, "prepare"):
-        raise OptionError(
-            f"{found.about.title} cannot be made here: get it from {found.about.source} and put its folder at "
-            f"{found.folders(Path(root or DataSettings().root))[0]}."
-        )
-    settings = options.settings(SyntheticConfig, locals())
-    folder = found.folders(Path(root or DataSettings().root))[0]
-    drawn = found.module.prepare(folder, found.variant, settings, console.Reporter())
-    splits = found.module.read(folder, found.variant)
-    parts = {"train": splits.train, "query": splits.query, "gallery": splits.gallery}
-    if json:
-        counts = {name: {"images": len(part), "identities": part.num_identities} for name, part in parts.items()}
-        console.show_json({"data": splits.name, "folder": str(folder), "drawn": drawn, **counts})
+    place = Path(root or DataSettings().root)
+    found = datasets.find(f"{data}:{variant}" if variant else data, place)
+    if source:
+        found, made = _from_source(found, source, place, given)
+    else:
+        made = {} if check else _drawn_or_there(found, place, given)
+    folder = found.folder(place)
+    if check:
+        _show_check(found, folder, made, as_json=json)
         return
-    rows = [[name, str(len(part)), str(part.num_identities)] for name, part in parts.items()]
-    console.show_rows(splits.name, ("", "images", "identities"), rows)
-    console.say(f"{'Drawn into' if drawn else 'Reused:'} {folder}")
+    splits = found.read(folder)
+    if json:
+        console.show_json({"data": splits.name, "folder": str(folder), **made, **_numbers(splits)})
+        return
+    _show_numbers(splits.name, _numbers(splits))
+    new = "Drawn into" if made.get("drawn") else "Prepared in"
+    console.say(f"{new if any(made.values()) else 'Reused:'} {folder}")
+
+
+def _from_source(found: Found, source: Path, root: Path, given: Mapping[str, Any]) -> tuple[Found, dict[str, bool]]:
+    """The data set, under the name that own images get, and whether it had to be made."""
+    from ptlreid.datasets import folder
+    from ptlreid.workflows.prepare import prepare
+
+    if found.path or not hasattr(found.module, "gather"):
+        raise OptionError(f"{found.name} is not made from a --source. Give the name of a data set, or `folder`.")
+    own = _own_settings(found, source, given) if found.module is folder else None
+    _refuse_others(found, given, OwnDataConfig if own else None)
+    found = replace(found, name=own.name) if own and own.name else found
+    progress = console.Reporter()
+    if found.about.note:
+        progress.note(found.about.note)
+    return found, {"prepared": prepare(found, source, root, own, progress)}
+
+
+def _own_settings(found: Found, source: Path, given: Mapping[str, Any]) -> OwnDataConfig:
+    """The settings of own images: their name is --name, the one they have, or that of the source."""
+    from ptlreid import datasets
+
+    settings = options.settings(OwnDataConfig, given)
+    known = datasets.names()
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", source.resolve().name.removesuffix(source.suffix).removesuffix(".tar"))
+    name = settings.name or (stem.lstrip("_.-") if found.name in known else found.name)
+    if not name or name in known:
+        raise OptionError(f"{name!r} cannot be the name of your images: it is taken. Give them another with --name.")
+    return settings.model_copy(update={"name": name})
+
+
+def _drawn_or_there(found: Found, root: Path, given: Mapping[str, Any]) -> dict[str, bool]:
+    """Draw a synthetic site; of any other data set, see that it is there."""
+    if hasattr(found.module, "prepare"):
+        _refuse_others(found, given, SyntheticConfig)
+        settings = options.settings(SyntheticConfig, given)
+        return {"drawn": found.module.prepare(found.folders(root)[0], found.variant, settings, console.Reporter())}
+    _refuse_others(found, given, None)
+    if not any(folder.is_dir() for folder in found.folders(root)):
+        raise OptionError(
+            f"{found.about.title} cannot be made here: get it from {found.about.source}, and give its archive or "
+            f"folder with --source, or put its folder at {found.folders(root)[0]}."
+        )
+    return {"prepared": False}
+
+
+def _refuse_others(found: Found, given: Mapping[str, Any], settings: type[Settings] | None) -> None:
+    """Raise `OptionError` for an option that has no meaning for this data set."""
+    allowed = settings.model_fields if settings else {}
+    for name in {**OwnDataConfig.model_fields, **SyntheticConfig.model_fields}:
+        if given[name] is not None and name not in allowed:
+            flag = "--" + name.replace("_", "-")
+            raise OptionError(f"{flag} has no meaning for {found.name}. Leave it out; see `ptlreid prepare --help`.")
+
+
+def _show_check(found: Found, folder: Path, made: Mapping[str, bool], *, as_json: bool) -> None:
+    """Show what a check found, and end with exit code 1 if any of it is serious."""
+    from ptlreid.workflows.check import check
+
+    report = check(found, folder, console.Reporter())
+    if as_json:
+        console.show_json({"data": found.name, "variant": found.variant, **made, **report.describe()})
+    else:
+        _show_numbers(found.name, report.parts)
+        shown: Counter[str] = Counter()
+        for fault in report.faults:
+            shown[fault.kind] += 1
+            if shown[fault.kind] <= _SHOWN_OF_A_KIND:
+                console.say(f"{'serious' if fault.serious else 'minor'}, {fault.kind}: {fault}")
+        for kind in (kind for kind in shown if shown[kind] > _SHOWN_OF_A_KIND):
+            console.say(f"{kind}: {shown[kind] - _SHOWN_OF_A_KIND:,} more, which --json lists.")
+        console.say(f"{len(report.faults):,} faults, {report.num_serious:,} of them serious: {folder}")
+    if report.num_serious:
+        raise typer.Exit(1)
+
+
+def _numbers(splits: Splits) -> dict[str, dict[str, int]]:
+    return dict(zip(("train", "query", "gallery"), (part.numbers() for part in splits.parts), strict=True))
+
+
+def _show_numbers(title: str, parts: Mapping[str, Mapping[str, int]]) -> None:
+    columns = ("images", "identities", "cameras")
+    rows = [[name, *(str(part[column]) for column in columns)] for name, part in parts.items()]
+    console.show_rows(title, ("", *columns), rows)
 
 
 def _show_names() -> None:
     from ptlreid import datasets
 
-    rows = [[name, datasets.find(name).about.title, datasets.find(name).about.source] for name in datasets.names()]
-    console.show_rows("Data sets", ("name", "title", "where it comes from"), rows)
+    rows = []
+    for name in datasets.names():
+        about = datasets.find(name).about
+        variants = f" ({', '.join(about.variants)})" if len(about.variants) > 1 else ""
+        rows.append([name, about.title + variants, about.source])
+    console.show_rows("Data sets", ("name", "title (variants)", "where it comes from"), rows)

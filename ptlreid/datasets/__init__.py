@@ -10,12 +10,12 @@ from types import ModuleType
 
 from ptlreid import plugins
 from ptlreid.datasets._about import About
-from ptlreid.datasets._faults import Fault, Faulty, Reject, refuse
+from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
 from ptlreid.datasets._union import combine
 from ptlreid.errors import DataError, OptionError
 from ptlreid.records import Splits
 
-__all__ = ["Fault", "Faulty", "Found", "find", "load", "names"]
+__all__ = ["Fault", "FaultError", "Found", "find", "load", "names"]
 
 
 @dataclass(frozen=True)

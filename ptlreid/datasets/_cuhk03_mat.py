@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ptlreid.datasets._faults import Fault, Faulty
+from ptlreid.datasets._faults import Fault, FaultError
 from ptlreid.errors import PtlreidError
 from ptlreid.files import replacing
 from ptlreid.progress import Progress
@@ -43,7 +43,7 @@ def unpack_mat(mat: Path, target: Path, labellings: Sequence[str], progress: Pro
                 _write_images(content, labelling, target / labelling, progress)
     except (OSError, KeyError, ValueError, TypeError) as error:
         remedy = f"Expected {MAT} of the CUHK03 release, MATLAB v7.3; get it again."
-        raise Faulty(Fault("layout", mat, f"cannot be read as CUHK03 ({error})", remedy)) from error
+        raise FaultError(Fault("layout", mat, f"cannot be read as CUHK03 ({error})", remedy)) from error
 
 
 def _write_test_sets(content: h5py.File, file: Path) -> None:

@@ -23,7 +23,7 @@ class Fault:
         return f"{self.file}: {self.fault}. {self.remedy}"
 
 
-class Faulty(DataError):
+class FaultError(DataError):
     """A `DataError` that keeps its fault, so that a check can list it beside others."""
 
     def __init__(self, fault: Fault) -> None:
@@ -36,5 +36,5 @@ Reject = Callable[[Fault], None]
 
 
 def refuse(fault: Fault) -> None:
-    """The `Reject` of every command that needs the images: raises `Faulty`."""
-    raise Faulty(fault)
+    """The `Reject` of every command that needs the images: raises `FaultError`."""
+    raise FaultError(fault)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ptlreid.datasets._faults import Fault, Faulty
+from ptlreid.datasets._faults import Fault, FaultError
 from ptlreid.errors import PtlreidError
 from ptlreid.progress import Progress
 
@@ -38,7 +38,7 @@ def locate(source: Path, wanted: Sequence[str]) -> Path:
         if all((folder / name).exists() for name in wanted):
             return folder
     remedy = "Give the data set's archive, or the folder it was unpacked to, with --source."
-    raise Faulty(Fault("layout", source, f"no folder in it holds {', '.join(wanted)}", remedy))
+    raise FaultError(Fault("layout", source, f"no folder in it holds {', '.join(wanted)}", remedy))
 
 
 def place(files: Iterable[Path], base: Path, target: Path, progress: Progress) -> None:
@@ -63,7 +63,7 @@ def put(file: Path, place: Path) -> None:
         return
     place.parent.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
-        raise Faulty(Fault("missing", file, "is listed, but not there", "Unpack or copy the data set again."))
+        raise FaultError(Fault("missing", file, "is listed, but not there", "Unpack or copy the data set again."))
     whole = file.resolve()
     try:
         os.link(whole, place)

@@ -60,9 +60,8 @@ def _test_people(images: Sequence[tuple[int, int, str]], rng: np.random.Generato
     alone = [pid for pid in sorted(cameras) if len(cameras[pid]) == 1]
     test: set[int] = set()
     for people in (crossed, alone):
-        number = round(share * len(people))
-        if people and not test:  # someone to test, and someone to train on
-            number = min(max(number, 1), len(cameras) - 1)
+        # Someone to test, and someone to train on.
+        number = min(max(round(share * len(people)), 0 if test else 1), len(cameras) - 1 - len(test))
         test.update(int(pid) for pid in rng.permutation(people)[:number])
     return test
 

@@ -55,7 +55,9 @@ def unpack(archive: Path, target: Path, progress: Progress, max_bytes: int = MAX
                 place = target / _safe(archive, member)
                 written += member.size
                 if written > max_bytes:
-                    raise DataError(f"{archive}: holds more than {max_bytes:,} bytes. Unpack it by hand, if you trust it.")
+                    raise DataError(
+                        f"{archive}: holds more than {max_bytes:,} bytes. Unpack it by hand, if you trust it."
+                    )
                 if member.content is not None and not is_stray(place.name):
                     _write(member, place)
                     done += 1

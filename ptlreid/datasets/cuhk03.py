@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ptlreid.datasets._about import About
 from ptlreid.datasets._cuhk03_mat import MAT, TEST_SETS, unpack_mat
-from ptlreid.datasets._faults import Fault, Faulty, Reject, refuse
+from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
 from ptlreid.datasets._place import locate
 from ptlreid.progress import Progress
 from ptlreid.records import Records, Splits
@@ -99,7 +99,7 @@ def _classic(folder: Path, labelling: str, number: int, variant: str) -> Splits:
         test = {(int(row["pair"]), int(row["person"])) for row in csv.DictReader(stream) if int(row["set"]) == number}
     if not test:
         remedy = f"Remove {folder} and prepare it again from {MAT}."
-        raise Faulty(Fault("layout", folder / TEST_SETS, f"holds no test set {number}", remedy))
+        raise FaultError(Fault("layout", folder / TEST_SETS, f"holds no test set {number}", remedy))
     rows = list(_named(folder / labelling))
     # Any distinct numbers would do: people are numbered 1, 2, ... by camera pair, then by place in it.
     pids = {person: pid for pid, person in enumerate(sorted({person for person, _, _ in rows}), start=1)}
@@ -128,6 +128,6 @@ def _refuse_layout(folder: Path, wanted: str) -> None:
     inside = [path.parent for path in sorted(folder.glob(f"*/{wanted}"))]
     if inside:
         remedy = f"The layout lies one level deeper: move what is in {inside[0]} here."
-        raise Faulty(Fault("nested", folder, f"no {wanted}", remedy))
+        raise FaultError(Fault("nested", folder, f"no {wanted}", remedy))
     remedy = f"Make it with `ptlreid prepare cuhk03 --source FILE`, where FILE is {MAT} or the release's archive."
-    raise Faulty(Fault("layout", folder, f"no {wanted}", remedy))
+    raise FaultError(Fault("layout", folder, f"no {wanted}", remedy))

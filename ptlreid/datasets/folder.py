@@ -8,7 +8,7 @@ from pathlib import Path
 from ptlreid.config import OwnDataConfig
 from ptlreid.datasets._about import About
 from ptlreid.datasets._crops import Crop, find_crops, numbered
-from ptlreid.datasets._faults import Fault, Faulty, Reject, refuse
+from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
 from ptlreid.datasets._place import place_as
 from ptlreid.datasets._split import PARTS, draw_split, protocol_for
 from ptlreid.files import read_json, replacing, write_json
@@ -46,7 +46,7 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
             path, pid, camid = folder / row["path"], int(row["pid"]), int(row["camid"])
         except (KeyError, TypeError, ValueError):
             remedy = f"Expected {','.join(_COLUMNS)}; remove {folder} and prepare it again."
-            raise Faulty(Fault("name", folder / SPLIT, f"line {line} is not a row of a split", remedy)) from None
+            raise FaultError(Fault("name", folder / SPLIT, f"line {line} is not a row of a split", remedy)) from None
         if not path.is_file():
             reject(Fault("missing", path, f"is in {SPLIT}, but not there", "Restore it, or prepare again."))
             continue

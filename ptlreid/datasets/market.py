@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ptlreid.datasets._about import About
-from ptlreid.datasets._faults import Fault, Faulty, Reject, refuse
+from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
 from ptlreid.datasets._place import is_image, locate, place
 from ptlreid.progress import Progress
 from ptlreid.records import JUNK, Records, Splits
@@ -51,7 +51,7 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
         kind, remedy = _where_else(folder)
-        raise Faulty(Fault(kind, folder, f"no folder {', '.join(missing)}", remedy))
+        raise FaultError(Fault(kind, folder, f"no folder {', '.join(missing)}", remedy))
     train = _part(folder / TRAIN, reject)
     return Splits(
         name="market",
@@ -77,7 +77,7 @@ def identity(name: str) -> tuple[int, int]:
             "Expected Market-1501's form, such as 0002_c1s1_000451_03.jpg; rename the file or take it out of the "
             "folder."
         )
-        raise Faulty(Fault("name", Path(name), "the name does not tell person and camera", remedy))
+        raise FaultError(Fault("name", Path(name), "the name does not tell person and camera", remedy))
     return int(match["pid"]), int(match["camid"])
 
 
@@ -88,11 +88,11 @@ def _part(folder: Path, reject: Reject) -> Records:
         try:
             told.append(identity(path.name))
             paths.append(path)
-        except Faulty as error:
+        except FaultError as error:
             reject(replace(error.fault, file=path))
     if not paths:
         remedy = "Expected files such as 0002_c1s1_000451_03.jpg."
-        raise Faulty(Fault("layout", folder, "holds no image", remedy))
+        raise FaultError(Fault("layout", folder, "holds no image", remedy))
     return Records.make(paths, [pid for pid, _ in told], [camid for _, camid in told], source="market")
 
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from ptlreid.datasets._about import About
-from ptlreid.datasets._faults import Fault, Faulty, Reject, refuse
+from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
 from ptlreid.datasets._place import locate, place
 from ptlreid.progress import Progress
 from ptlreid.records import Records, Splits
@@ -68,7 +68,7 @@ def gather(source: Path, target: Path, variant: str, progress: Progress) -> None
     version = variant.partition("-")[0]
     try:
         folder = locate(source, (*_FOLDERS[version], *LISTS))
-    except Faulty:
+    except FaultError:
         _refuse_other_version(source, version)
         raise
     splits = read(folder, f"{version}-val")
@@ -103,9 +103,9 @@ def _check_layout(folder: Path, version: str) -> None:
     inside = [path.parent for path in sorted(folder.glob(f"*/{_FOLDERS[version][0]}"))]
     if inside:
         remedy = f"The layout lies one level deeper: move what is in {inside[0]} here."
-        raise Faulty(Fault("nested", folder, f"{', '.join(missing)} not in it", remedy))
+        raise FaultError(Fault("nested", folder, f"{', '.join(missing)} not in it", remedy))
     remedy = f"Expected {', '.join((*_FOLDERS[version], *LISTS))}; prepare it again with --source."
-    raise Faulty(Fault("layout", folder, f"{', '.join(missing)} not in it", remedy))
+    raise FaultError(Fault("layout", folder, f"{', '.join(missing)} not in it", remedy))
 
 
 def _refuse_other_version(folder: Path, version: str) -> None:
@@ -113,7 +113,7 @@ def _refuse_other_version(folder: Path, version: str) -> None:
     other = "v2" if version == "v1" else "v1"
     try:
         found = locate(folder, (*_FOLDERS[other], *LISTS))
-    except Faulty:
+    except FaultError:
         return
     remedy = f"Use the name msmt17:{other}, or get {version.upper()}."
-    raise Faulty(Fault("variant", found, f"is MSMT17 {other.upper()}, not {version.upper()}", remedy))
+    raise FaultError(Fault("variant", found, f"is MSMT17 {other.upper()}, not {version.upper()}", remedy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,10 @@ def save(training: Training, path: Path) -> None:
         "history_bytes": training.history_bytes,
     }
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # how torch tells of a full disk
+            raise OSError(errno.EIO, "the disk may be full") from error
 
 
 def load(training: Training, path: Path) -> None:

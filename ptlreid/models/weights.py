@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -42,12 +43,16 @@ class Saved:
 
 def save(network: Network, spec: NetworkSpec, path: Path) -> None:
     """Write the network's weights and its description to a safetensors file, aside and renamed."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     about = {"network": spec.describe(), "readout": network.readout.describe()}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_ABOUT: json.dumps(about, sort_keys=True)})
+        try:
+            save_file(tensors, temporary, metadata={_ABOUT: json.dumps(about, sort_keys=True)})
+        except SafetensorError as error:  # how safetensors tells of a full disk
+            raise OSError(errno.EIO, "the disk may be full") from error
 
 
 def saved(path: Path) -> Saved:

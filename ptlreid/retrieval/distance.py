@@ -85,8 +85,8 @@ def key_blocks(
         raise OptionError(f"No metric is called {metric!r}. Known: cosine, euclidean.")
     steps = plan(len(queries), len(images), queries.shape[1], memory_budget)
     queries, images = np.ascontiguousarray(queries), np.ascontiguousarray(images)
-    for matrix in (queries, images):
-        _check_size(matrix)
+    for name, matrix in (("query", queries), ("gallery", images)):
+        _check_size(name, matrix)
     return _stream(queries, images, metric, steps, _product(device))
 
 
@@ -145,13 +145,13 @@ def _keys_of(finish: Finish, products: np.ndarray, row: int) -> np.ndarray:
     return finish.keys(products[row])
 
 
-def _check_size(matrix: np.ndarray) -> None:
+def _check_size(name: str, matrix: np.ndarray) -> None:
     """Raises `DataError` for features so large that a float32 key could overflow."""
     with np.errstate(over="ignore"):
         if np.vdot(matrix, matrix) < _LARGEST_SQUARE:
             return
     row = int(np.argmax(np.abs(matrix).max(axis=1)))
-    raise DataError(f"row {row}: features too large to square in float32. Divide all features by one number.")
+    raise DataError(f"{name} row {row}: features too large to square in float32. Divide all features by one number.")
 
 
 def _product(device: str) -> _Product:

@@ -12,12 +12,119 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
-from itertools import batched as _batched  # noqa: F401
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Literal
 
 from PIL import Image, UnidentifiedImageError
+
+from ptlreid.errors import PtlreidError
+from ptlreid.progress import Progress
+
+State = Literal["fine", "missing", "empty", "truncated", "undecodable"]
+
+_BATCH = 64
+_WORTHWHILE = 1000  # images for each process: with fewer, starting it costs more than it saves
+
+# How files of these formats begin, and what their last bytes hold when nothing was cut off.
+_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one file holds. `digest`: of its bytes, "" where there are none. `error`: the decoder's words."""
+
+    state: State
+    digest: str
+    error: str = ""
+
+
+def look(path: Path) -> Look:
+    """One file, read and decoded."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return Look("missing", "", error.strerror or str(error))
+    if not content:
+        return Look("empty", "")
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow can read in spite of a doubt, training reads as well
+            with Image.open(io.BytesIO(content)) as image:
+                image.load()
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        words = "" if isinstance(error, UnidentifiedImageError) else str(error)  # else an address in memory
+        return Look("truncated" if _is_cut(content) else "undecodable", digest, words)
+    return Look("fine", digest)
+
+
+def look_at_all(paths: Sequence[Path], progress: Progress, processes: int | None = None) -> list[Look]:
+    """A `Look` for each path, in order. `processes`: by default one for each core, none for a few images."""
+    batches = [paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH)]
+    if processes is None:
+        processes = min(os.cpu_count() or 1, len(paths) // _WORTHWHILE)
+    looks: list[Look] = []
+    found: Iterator[list[Look]]
+    with progress.task("decode images", len(paths)) as advance, ExitStack() as ending:
+        if processes > 1:
+            idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
+            for _ in range(processes):
+                idle.put(_start(ending))
+            found = ending.enter_context(ThreadPoolExecutor(processes)).map(lambda batch: _ask(idle, batch), batches)
+        else:
+            found = ([look(path) for path in batch] for batch in batches)
+        for some in found:
+            looks += some
+            advance(len(looks))
+    return looks
+
+
+def work() -> None:
+    """The life of one process: a line with a batch of paths comes in, a line with what they hold goes out."""
+    for line in sys.stdin:
+        looks = [astuple(look(Path(path))) for path in json.loads(line)]
+        sys.stdout.write(json.dumps(looks) + "\n")
+        sys.stdout.flush()
+
+
+def _is_cut(content: bytes) -> bool:
+    return any(content.startswith(begin) and end not in content[-64:] for begin, end in _ENDS.items())
+
+
+def _ask(idle: SimpleQueue[subprocess.Popen[str]], batch: Sequence[Path]) -> list[Look]:
+    """The looks of one batch, by a process that has nothing to do."""
+    process = idle.get()
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(json.dumps([str(path.absolute()) for path in batch]) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+    except BrokenPipeError:
+        line = ""
+    idle.put(process)
+    if not line:
+        raise PtlreidError(
+            f"{batch[0]}: a process that decoded this image or one of the {len(batch) - 1} after it was ended, "
+            "perhaps for lack of memory. Run the command again."
+        )
+    return [Look(*one) for one in json.loads(line)]
+
+
+def _start(ending: ExitStack) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from ptlreid.workflows.decoding import work; work()"],
+        cwd=Path(__file__).parents[2],  # where `ptlreid` is found
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    ending.enter_context(process)
+    ending.callback(process.kill)  # whatever ends the work ends the process too
+    return process

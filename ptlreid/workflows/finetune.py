@@ -9,7 +9,7 @@ from ptlreid.config import FinetuneConfig
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
-from ptlreid.samplers import Shuffled
+from ptlreid.samplers import Identities, Shuffled
 
 
 def finetune(config: FinetuneConfig, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def finetune(config: FinetuneConfig, splits: Splits, run: RunFolder, progress: P
     images, and `DataError` when the training images do not fill one batch.
     """
     config = sized(config)
-    sampler = Shuffled(len(splits.train), config.batch_size, config.seed)
+    sampler = batches(config, splits)
     run.check(config, splits)
     if run.finished:
         progress.note(f"{run.path} is finished: reused, nothing trained")
@@ -30,6 +30,14 @@ def finetune(config: FinetuneConfig, splits: Splits, run: RunFolder, progress: P
     from ptlreid.workflows.training import Job, train
 
     return train(Job(config, splits, sampler, run, progress))
+
+
+def batches(config: FinetuneConfig, splits: Splits) -> Shuffled | Identities:
+    """The sampler that `config` asks for; `DataError` when the training images do not fill one batch."""
+    if config.images_per_person:
+        labels = splits.train.labels()
+        return Identities.of_batch(labels, config.batch_size, config.images_per_person, config.seed)
+    return Shuffled(len(splits.train), config.batch_size, config.seed)
 
 
 def sized(config: FinetuneConfig) -> FinetuneConfig:

@@ -15,7 +15,7 @@ from ptlreid.engine import checkpoint, optim
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.fit import train_epoch
 from ptlreid.engine.history import History
-from ptlreid.images import load_batches
+from ptlreid.images import Sampler, load_batches
 from ptlreid.losses import ce
 from ptlreid.models import weights
 from ptlreid.models.bconv import reset_memory
@@ -26,7 +26,6 @@ from ptlreid.records import Splits
 from ptlreid.retrieval import protocols
 from ptlreid.retrieval.metrics import evaluate
 from ptlreid.runs import RunFolder, find_run
-from ptlreid.samplers import Shuffled
 from ptlreid.views import EvalView, TrainView
 from ptlreid.workflows.evaluate import evaluate_run
 
@@ -37,7 +36,7 @@ class Job:
 
     config: FinetuneConfig
     splits: Splits
-    sampler: Shuffled
+    sampler: Sampler
     run: RunFolder
     progress: Progress
 
@@ -94,7 +93,7 @@ def _epochs(job: Job, training: Training, device: torch.device) -> None:
     """Train what is left of the epochs, each ending in a checkpoint."""
     config, sampler = job.config, job.sampler
     workers = choose_workers(config.workers, device)
-    view = TrainView(job.spec.height, job.spec.width, config.flip)
+    view = TrainView(job.spec.height, job.spec.width, config.flip, config.pad, config.erase)
     labels = torch.from_numpy(job.splits.train.labels()).to(device)
     title, steps = f"train {job.run.path.name}", config.epochs * len(sampler)
     with History(job.run.history, keep=training.history_bytes) as history, job.progress.task(title, steps) as advance:

@@ -131,6 +131,8 @@ def run(name: str, options: argparse.Namespace) -> None:
 
     base()
     compare("product", base, base, options.repeats, held)
+    if 4 * len(query) * len(gallery) < 4e9:
+        compare("all at once", lambda: query.matrix @ gallery.matrix.T, base, 1, held)
     if options.torch:
         compare("torch", lambda: torch_product(query.matrix, gallery.matrix), base, options.repeats, held)
     compare("blocks", lambda: [None for _ in blocks(query, gallery)], base, options.repeats, held)

@@ -1,0 +1,128 @@
+"""A few images in the true layout of each public data set, named as the real files are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from conftest import write_image
+
+from ptlreid.datasets import cuhk03
+
+# By hand: 4 people train, before 2 cameras, 2 images each; 3 are tested, one query and one gallery image by camera.
+MARKET = {
+    "train_images": 16,
+    "train_identities": 4,
+    "query_images": 6,
+    "query_identities": 3,
+    "gallery_images": 8,  # with one junk image and one distractor
+    "gallery_identities": 3,
+    "cameras": 2,
+}
+# As Market's miniature, and one person in the gallery alone.
+DUKE = {**MARKET, "gallery_images": 7, "gallery_identities": 4}
+# 3 people x 3 cameras to train, of which the third camera is in list_val; 2 people x 2 cameras x 1 query, 1 gallery.
+MSMT17 = {
+    "train_images": 6,
+    "train_identities": 3,
+    "query_images": 4,
+    "query_identities": 2,
+    "gallery_images": 4,
+    "gallery_identities": 2,
+    "cameras": 3,
+}
+
+
+def write_market(folder: Path) -> None:
+    """`0002_c1s1_000451_03.jpg`, with a junk image and a distractor."""
+    _write_parts(folder, "{pid:04d}_c{camid}s1_{frame:06d}_00.jpg", (1, 2))
+    write_image(folder / "bounding_box_test" / "-1_c1s1_000003_00.jpg", 1001)
+    write_image(folder / "bounding_box_test" / "0000_c2s1_000004_00.jpg", 1002)
+
+
+def write_duke(folder: Path) -> None:
+    """`0002_c1_f0044158.jpg`."""
+    _write_parts(folder, "{pid:04d}_c{camid}_f{frame:07d}.jpg", (2, 5))
+    write_image(folder / "bounding_box_test" / "0008_c5_f0050120.jpg", 1001)
+
+
+def _write_parts(folder: Path, name: str, cameras: tuple[int, int]) -> None:
+    seed = 0
+    for pid in range(1, 8):
+        for camid in cameras:
+            for part, frame in (("query", 1), ("bounding_box_test", 2)):
+                part = part if pid > 4 else "bounding_box_train"
+                seed += 1
+                write_image(folder / part / name.format(pid=pid, camid=camid, frame=frame), seed)
+
+
+def write_msmt17(folder: Path, version: str) -> None:
+    """`train/0000/0000_000_01_0303morning_0008_0.jpg`, and the four lists; V2 hides faces and names files `_ex`."""
+    train, test, end = ("train", "test", "") if version == "v1" else ("mask_train_v2", "mask_test_v2", "_ex")
+    lists: dict[str, list[str]] = {"train": [], "val": [], "query": [], "gallery": []}
+    for pid in range(3):
+        for number, camid in enumerate((1, 4, 12)):
+            name = f"{pid:04d}/{pid:04d}_{number:03d}_{camid:02d}_0303morning_{number + 8:04d}_0{end}.jpg"
+            write_image(folder / train / name, 10 * pid + number)
+            lists["val" if camid == 12 else "train"].append(f"{name} {pid}")
+    for pid in range(2):
+        for number, (part, camid) in enumerate((("query", 1), ("gallery", 1), ("query", 4), ("gallery", 4))):
+            name = f"{pid:04d}/{pid:04d}_{number:03d}_{camid:02d}_0113afternoon_{number + 8:04d}_2{end}.jpg"
+            write_image(folder / test / name, 1000 + 10 * pid + number)
+            lists[part].append(f"{name} {pid}")
+    for part, lines in lists.items():
+        (folder / f"list_{part}.txt").write_text("\n".join(lines) + "\n")
+
+
+# Of the first camera pairs so many people, of which the true split trains on some and tests others.
+CUHK03_PEOPLE = (9, 4, 2, 1, 1)
+
+
+def cuhk03_rows() -> list[dict[str, str]]:
+    """The rows of the true 767/700 split that tell of the people in the miniature."""
+    wanted = {f"{pair}_{person:03d}" for pair, people in enumerate(CUHK03_PEOPLE, 1) for person in range(1, people + 1)}
+    return [row for row in cuhk03.new_split() if row["file"][:5] in wanted]
+
+
+def write_cuhk03(file: Path, rows: Sequence[dict[str, str]]) -> None:
+    """`cuhk-03.mat` as MATLAB writes it (v7.3), with an image wherever `rows` name one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(file, "w", userblock_size=512) as content:
+        store = content.create_group("#refs#")
+
+        def keep(value: np.ndarray) -> h5py.Reference:
+            return store.create_dataset(f"r{len(store)}", data=value).ref
+
+        def cells(shape: tuple[int, ...], references: list[h5py.Reference]) -> np.ndarray:
+            found = np.empty(shape, dtype=h5py.ref_dtype)
+            found.ravel()[:] = references
+            return found
+
+        for labelling in ("labeled", "detected"):
+            there = {row["file"] for row in rows if row["labelling"] == labelling}
+            pairs = []
+            for pair, people in enumerate(CUHK03_PEOPLE, 1):
+                images = []
+                for image in range(10):  # the first axis in HDF5, the second in MATLAB
+                    for person in range(people):
+                        name = f"{pair}_{person + 1:03d}_{1 if image < 5 else 2}_{image + 1:02d}"
+                        images.append(keep(cuhk03_image(labelling, name).T if name in there else _empty()))
+                pairs.append(store.create_dataset(f"p{len(store)}", data=cells((10, people), images)).ref)
+            content.create_dataset(labelling, data=cells((1, 5), pairs), dtype=h5py.ref_dtype)
+        # Set k tests the people k and k + 1 of the first pair, counted round, and person 2 of the second.
+        sets = [np.array([[1, 1, 2], [k % 9 + 1, (k + 1) % 9 + 1, 2]], dtype=np.float64) for k in range(20)]
+        content.create_dataset("testsets", data=cells((1, 20), [keep(one) for one in sets]), dtype=h5py.ref_dtype)
+    with file.open("r+b") as stream:
+        stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+
+
+def cuhk03_image(labelling: str, name: str) -> np.ndarray:
+    """(64, 32, 3) uint8 that is the same for the same name, and no other."""
+    seed = int(name.replace("_", "")) * 2 + (labelling == "detected")
+    return np.random.default_rng(seed).integers(0, 256, size=(64, 32, 3), dtype=np.uint8)
+
+
+def _empty() -> np.ndarray:
+    return np.zeros(2, dtype=np.uint64)  # MATLAB keeps the size of an empty array, [0 0]

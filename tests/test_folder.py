@@ -1,0 +1,239 @@
+"""Own images: from an untouched folder to a data set with a name."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import miniatures
+import pytest
+from conftest import write_image
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptlreid import datasets
+from ptlreid.config import OwnDataConfig
+from ptlreid.datasets import _crops
+from ptlreid.datasets._split import draw_split, protocol_for
+from ptlreid.errors import DataError, OptionError
+from ptlreid.progress import Silent
+from ptlreid.workflows.prepare import prepare
+
+TRAIN = ("--backbone", "tiny", "--init", "none", "--height", 64, "--width", 32, "--epochs", 1, "--batch-size", 4)
+
+
+def write_people(folder, name, *, people=6, cameras=2, shots=2):
+    """A folder for each person; `name` is formatted with camera and shot."""
+    for person in range(people):
+        for camera in range(cameras):
+            for shot in range(shots):
+                file = folder / f"guest {person}" / name.format(camera=camera + 1, shot=shot)
+                write_image(file, 100 * person + 10 * camera + shot)
+
+
+def make(source, root, name="lobby", **settings):
+    own = OwnDataConfig.resolve(name=name, **settings)
+    module = datasets.find("folder").module
+    prepare(datasets.Found(name, module, ""), source, root, own, Silent())
+    return datasets.load(name, root)
+
+
+def rows_of(root, name="lobby"):
+    with (root / name / "split.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("name", ["cam{camera}_{shot}.jpg", "{shot}_c{camera}.png", "entrance {camera}/{shot}.jpeg"])
+def test_from_an_untouched_folder_to_map_in_three_commands(ptlreid, tmp_path, name):
+    write_people(tmp_path / "my_crops", name)
+    code, out, err = ptlreid("prepare", "folder", "--source", "my_crops", "--name", "lobby", "--check", "--json")
+    assert (code, json.loads(out)["findings"]) == (0, []), err
+    code, _, err = ptlreid("finetune", "--data", "lobby", "--name", "run", *TRAIN)
+    assert code == 0, err
+    code, out, err = ptlreid("evaluate", "--run", "run", "--json")
+    assert code == 0, err
+    scores = json.loads(out)
+    assert 0 < scores["mAP"] <= 1
+    assert (scores["data"], scores["protocol"]) == ("lobby", "market")
+    # 3 of 6 people are tested, each by one query of both cameras.
+    assert scores["queries"] == {"total": 6, "valid": 6}
+
+
+def test_one_camera_is_said_in_every_result(ptlreid, tmp_path):
+    write_people(tmp_path / "my_crops", "{shot}.jpg", cameras=1, shots=3)
+    code, _, err = ptlreid("prepare", "folder", "--source", "my_crops")
+    assert code == 0
+    assert "protocol any-camera" in err
+    assert ptlreid("prepare", "my_crops", "--check")[0] == 0
+    code, out, _ = ptlreid("finetune", "--data", "my_crops", "--name", "run", *TRAIN, "--json")
+    assert (code, json.loads(out)["protocol"]) == (0, "any-camera")
+    code, out, _ = ptlreid("evaluate", "--run", "run", "--json")
+    scores = json.loads(out)
+    assert (code, scores["protocol"], scores["queries"]) == (0, "any-camera", {"total": 3, "valid": 3})
+    assert "any-camera" in ptlreid("evaluate", "--run", "run")[1]
+
+
+def test_names_of_market_in_one_folder_are_read_with_junk_and_distractors(tmp_path):
+    for pid in (3, 5, 8, 9):
+        for camid in (1, 14):
+            for shot in (0, 1):
+                write_image(tmp_path / "in" / f"{pid:04d}_c{camid}s1_{shot:06d}_00.jpg", 100 * pid + 10 * camid + shot)
+    write_image(tmp_path / "in" / "-1_c1s1_000000_00.jpg", 1)
+    write_image(tmp_path / "in" / "0000_c1s1_000000_00.jpg", 2)
+    splits = make(tmp_path / "in", tmp_path / "data")
+    assert (splits.train.num_identities, splits.query.num_identities) == (2, 2)
+    assert {-1, 0} <= set(splits.gallery.pids.tolist())
+    assert set(splits.query.camids.tolist()) == {1, 14}
+
+
+def test_markets_layout_keeps_its_split(tmp_path):
+    miniatures.write_market(tmp_path / "archive" / "market")
+    splits = make(tmp_path / "archive", tmp_path / "data")
+    expected = datasets.load(str(tmp_path / "archive" / "market"), tmp_path)
+    for mine, theirs in zip(splits.parts, expected.parts, strict=True):
+        assert sorted(mine.pids.tolist()) == sorted(theirs.pids.tolist())
+
+
+def write_csv(folder, text):
+    for seed, name in enumerate(("a1", "a2", "b1", "b2", "c1", "c2", "c3")):
+        write_image(folder / "crops" / f"{name}.jpg", seed)
+    (folder / "own.csv").write_text(text, encoding="utf-8-sig")  # as Excel writes it
+    return folder / "own.csv"
+
+
+def test_a_csv_with_splits_is_taken_as_it_is(tmp_path):
+    text = (
+        "path,pid,camid,split\ncrops/a1.jpg,anna,door,train\ncrops/a2.jpg,anna,hall,train\n"
+        "crops/b1.jpg,bob,door,query\ncrops/b2.jpg,bob,hall,gallery\n"
+    )
+    splits = make(write_csv(tmp_path, text), tmp_path / "data")
+    # In sorted order: anna 1, bob 2; door 1, hall 2.
+    assert [part.pids.tolist() for part in splits.parts] == [[1, 1], [2], [2]]
+    assert [part.camids.tolist() for part in splits.parts] == [[1, 2], [1], [2]]
+    assert splits.protocol == "market"
+    assert [row["origin"] for row in rows_of(tmp_path / "data")] == [
+        f"crops/{name}.jpg" for name in ("a1", "a2", "b1", "b2")
+    ]
+
+
+def test_test_images_of_a_csv_become_queries_and_gallery(tmp_path):
+    text = (
+        "path,pid,camid,split\ncrops/a1.jpg,7,1,train\ncrops/c1.jpg,9,1,test\ncrops/c2.jpg,9,1,test\n"
+        "crops/c3.jpg,9,2,test\n"
+    )
+    splits = make(write_csv(tmp_path, text), tmp_path / "data")
+    # Camera 1 has two images and gives one as the query; camera 2 keeps its only one, which is the match.
+    assert (splits.query.pids.tolist(), splits.query.camids.tolist()) == ([9], [1])
+    assert sorted(splits.gallery.camids.tolist()) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,pid\na.jpg,1\n", "no column camid"),
+        ("path,pid,camid\n", "has no row"),
+        ("path,pid,camid\ncrops/a1.jpg,1,1\ncrops/none.jpg,1,1\n", "line 3: .*none.jpg is not an image that exists"),
+        ("path,pid,camid\ncrops/a1.jpg,,1\n", "line 2: pid is empty"),
+        ("path,pid,camid,split\ncrops/a1.jpg,1,1,val\n", "line 2: split is 'val'"),
+        ("path,pid,camid,split\ncrops/a1.jpg,1,1,train\ncrops/a2.jpg,1,1,\n", "some rows have a split"),
+        ("path,pid,camid\ncrops/a1.jpg,1,1\ncrops/a2.jpg,1,2\n", "1 person was found, expected 2 at least"),
+    ],
+)
+def test_a_csv_that_does_not_tell_is_refused_by_line(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        make(write_csv(tmp_path, text), tmp_path / "data")
+    assert not (tmp_path / "data" / "lobby").exists()
+
+
+def test_a_rerun_writes_the_same_bytes_and_another_seed_another_split(tmp_path):
+    write_people(tmp_path / "in", "c{camera}_{shot}.jpg", people=8, shots=3)
+    kept = []
+    for root, seed in (("one", 0), ("two", 0), ("three", 1)):
+        make(tmp_path / "in", tmp_path / root, seed=seed)
+        kept.append((tmp_path / root / "lobby" / "split.csv").read_bytes())
+    assert kept[0] == kept[1] != kept[2]
+    with pytest.raises(OptionError, match=r"seed: 0 -> 1"):
+        make(tmp_path / "in", tmp_path / "one", seed=1)
+    write_image(tmp_path / "in" / "guest 9" / "c1_0.jpg", 1)
+    with pytest.raises(OptionError, match="made of something else"):
+        make(tmp_path / "in", tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["a/c1_1.jpg", "b/2.jpg"], "its name tells no camera"),
+        (["a/1.jpg", "a/door/1.jpg", "b/1.jpg"], "Keep one or the other"),
+        (["0001_c1s1_1.jpg", "0002/1.jpg"], "holds images, and folders of images"),
+        (["photo.jpg"], "does not tell person and camera"),
+        (["a/b.gif"], "holds no image"),
+    ],
+)
+def test_a_folder_of_no_known_form_is_refused(tmp_path, files, message):
+    for seed, name in enumerate(files):
+        write_image(tmp_path / "in" / name, seed)
+    with pytest.raises(DataError, match=message):
+        make(tmp_path / "in", tmp_path / "data")
+
+
+def test_own_images_are_among_the_names_that_are_hinted_at(tmp_path):
+    write_people(tmp_path / "in", "c{camera}_{shot}.jpg")
+    make(tmp_path / "in", tmp_path / "data", "lobby")
+    with pytest.raises(OptionError, match="Did you mean 'lobby'"):
+        datasets.load("loby", tmp_path / "data")
+    with pytest.raises(OptionError, match="No data set is called 'lobby'"):
+        datasets.load("lobby", tmp_path / "elsewhere")
+    by_path = datasets.load(str(tmp_path / "data" / "lobby"), tmp_path)
+    assert by_path.query.pids.tolist() == datasets.load("lobby", tmp_path / "data").query.pids.tolist()
+    shutil.rmtree(tmp_path / "data" / "lobby" / "images")
+    with pytest.raises(DataError, match=r"is in split\.csv, but not there"):
+        datasets.load("lobby", tmp_path / "data")
+
+
+SEEN = st.lists(st.tuples(st.integers(-1, 12), st.integers(1, 4)), min_size=2, max_size=60)
+
+
+@given(SEEN, st.integers(0, 3), st.floats(0.05, 0.95))
+def test_a_drawn_split_keeps_its_promises(seen, seed, share):
+    images = [(pid, camid, "") for pid, camid in seen]
+    if len({pid for pid, _ in seen if pid > 0}) < 2:
+        with pytest.raises(DataError, match="expected 2 at least"):
+            draw_split(images, seed, share)
+        return
+    parts = draw_split(images, seed, share)
+    assert parts == draw_split(images, seed, share)
+    assert set(parts) <= {"train", "query", "gallery"}
+    of = {part: [one for one, where in zip(seen, parts, strict=True) if where == part] for part in set(parts)}
+    train, test = of.get("train", []), of.get("query", []) + of.get("gallery", [])
+    assert train
+    assert not {pid for pid, _ in train} & {pid for pid, _ in test}
+    assert all(pid > 0 for pid, _ in train + of.get("query", []))
+    several = {pid for pid, _ in seen if pid > 0 and len({camid for other, camid in seen if other == pid}) > 1}
+    queries = of.get("query", [])
+    if several:
+        assert queries
+        for pid, camid in queries:
+            assert any(other == pid and another != camid for other, another in of["gallery"])
+    for pid, _ in queries:
+        assert any(other == pid for other, _ in of["gallery"])
+    protocol = protocol_for([(*one, part) for one, part in zip(seen, parts, strict=True)])
+    assert protocol == ("market" if several else "any-camera")
+
+
+@given(
+    camera=st.integers(1, 10**6),
+    shot=st.integers(0, 999),
+    form=st.sampled_from(
+        ["c{0}_{1}", "{1}_c{0}", "{1}-cam{0}", "Camera_{0}_{1}", "x c{0}.{1}", "0001_C{0}s1_{1:06d}_00"]
+    ),
+)
+def test_a_camera_of_any_number_of_digits_is_told_by_the_name(tmp_path_factory, camera, shot, form):
+    assert _crops._camera(tmp_path_factory.getbasetemp() / f"{form.format(camera, shot)}.jpg") == str(camera)
+
+
+@given(st.sets(st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=4), min_size=1))
+def test_values_are_numbered_apart_and_in_order(values):
+    numbers = _crops.numbered(values, keep_special=False)
+    assert len(set(numbers.values())) == len(values)
+    assert min(numbers.values()) >= 1

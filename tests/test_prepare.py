@@ -1,0 +1,314 @@
+"""`ptlreid prepare --source`: from the archive or folder that a user has to scores."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pytest
+from conftest import write_image
+from PIL import Image
+
+from ptlreid import datasets
+from ptlreid.config import OwnDataConfig
+from ptlreid.datasets import cuhk03, duke, market, msmt17, part_of
+from ptlreid.errors import DataError, OptionError, PtlreidError
+from ptlreid.progress import Silent
+from ptlreid.workflows.prepare import prepare
+
+TRAIN = ("--backbone", "tiny", "--init", "none", "--height", 64, "--width", 32, "--epochs", 1, "--json")
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    """`folder`, itself the top of the archive, as zip or tar by the archive's name."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as content:
+            for path in sorted(folder.rglob("*")):
+                content.write(path, path.relative_to(folder.parent))
+    else:
+        with tarfile.open(archive, "w:gz" if archive.suffix == ".gz" else "w") as stream:
+            stream.add(folder, folder.name)
+    return archive
+
+
+def make(name: str, source: Path, root: Path, own: OwnDataConfig | None = None) -> bool:
+    return prepare(datasets.find(name, root), source, root, own, Silent())
+
+
+def with_counts(monkeypatch, module, counts):
+    monkeypatch.setattr(module, "ABOUT", replace(module.ABOUT, counts=counts))
+
+
+@pytest.fixture
+def market_zip(tmp_path):
+    top = tmp_path / "download" / "Market-1501-v15.09.15"
+    miniatures.write_market(top)
+    (top / "readme.txt").write_text("about")
+    (top / "query" / "Thumbs.db").write_bytes(b"\x00")
+    (top / "query" / "._0005_c1s1_000001_00.jpg").write_bytes(b"\x00")
+    return pack(top, tmp_path / "download" / "Market-1501-v15.09.15.zip")
+
+
+@pytest.fixture
+def sources(market_zip, tmp_path, monkeypatch):
+    """What users have of each data set, and miniature counts in place of the published ones."""
+    rows = miniatures.cuhk03_rows()
+    download = tmp_path / "download"
+    miniatures.write_duke(download / "DukeMTMC-reID")
+    for version in ("v1", "v2"):
+        miniatures.write_msmt17(download / version / f"MSMT17_{version.upper()}", version)
+    miniatures.write_cuhk03(download / "cuhk03_release" / "cuhk-03.mat", rows)
+    monkeypatch.setattr(cuhk03, "new_split", lambda: rows)
+    with_counts(monkeypatch, market, {"": miniatures.MARKET})
+    with_counts(monkeypatch, duke, {"": miniatures.DUKE})
+    with_val = {**miniatures.MSMT17, "train_images": 9}
+    with_counts(monkeypatch, msmt17, {"v1": miniatures.MSMT17, "v2-val": with_val})
+    with_counts(monkeypatch, cuhk03, {"labeled": count_rows(rows, "labeled"), "detected": count_rows(rows, "detected")})
+    return {
+        "market": market_zip,
+        "duke": pack(download / "DukeMTMC-reID", download / "DukeMTMC-reID.tar.gz"),
+        "msmt17": download / "v1",  # one level too high
+        "msmt17:v2-val": pack(download / "v2" / "MSMT17_V2", download / "MSMT17_V2.tar"),
+        "cuhk03": pack(download / "cuhk03_release", download / "cuhk03_release.zip"),
+        "cuhk03:detected": download / "cuhk03_release" / "cuhk-03.mat",
+        "cuhk03:labeled-classic-3": download / "cuhk03_release",
+    }
+
+
+def count_rows(rows, labelling):
+    counts = {"cameras": 2}
+    for split in ("train", "query", "gallery"):
+        of_split = [row for row in rows if (row["labelling"], row["split"]) == (labelling, split)]
+        counts |= {f"{split}_images": len(of_split), f"{split}_identities": len({row["pid"] for row in of_split})}
+    return counts
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["market", "duke", "msmt17", "msmt17:v2-val", "cuhk03", "cuhk03:detected", "cuhk03:labeled-classic-3"],
+)
+def test_every_reader_goes_from_the_download_to_scores(ptlreid, sources, name):
+    code, out, err = ptlreid("prepare", name, "--source", sources[name], "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert made["prepared"] is True
+    assert ("withdrawn by its authors in 2019" in err) == (name == "duke")
+    code, out, err = ptlreid("prepare", name, "--check", "--json")
+    assert (code, json.loads(out)["findings"]) == (0, []), out
+    assert json.loads(out)["train"] == made["train"]
+    code, _, err = ptlreid("finetune", "--data", name, "--name", "run", "--batch-size", made["train"]["images"], *TRAIN)
+    assert code == 0, err
+    assert sum('"step"' in line for line in Path("runs/run/history.jsonl").read_text().splitlines()) == 1
+    code, out, err = ptlreid("evaluate", "--run", "run", "--json")
+    assert code == 0, err
+    scores = json.loads(out)
+    assert 0 < scores["mAP"] <= 1
+    assert scores["protocol"] == ("cuhk03-classic" if "classic" in name else "market")
+
+
+def test_a_drawn_site_is_checked_like_the_others(ptlreid):
+    draw = ("--identities", 4, "--cameras", 2, "--images-per-camera", 2, "--height", 64, "--width", 32)
+    assert ptlreid("prepare", "synthetic-b", *draw)[0] == 0
+    code, out, _ = ptlreid("prepare", "synthetic-b", "--check", "--json")
+    assert (code, json.loads(out)["findings"]) == (0, [])
+
+
+@pytest.mark.parametrize("level", ["", "Market-1501-v15.09.15", "Market-1501-v15.09.15/query"])
+def test_a_folder_at_any_level_will_do(market_zip, tmp_path, level):
+    assert make("market", market_zip.parent / level, tmp_path / "data") is True
+    assert len(datasets.load("market", tmp_path / "data").query) == 6
+
+
+def test_files_of_a_folder_are_linked_and_strays_stay_behind(market_zip, tmp_path):
+    make("market", market_zip.parent, tmp_path / "data")
+    folder = tmp_path / "data" / "market"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert len(files) == 16 + 6 + 8 + 1
+    assert [path.name for path in files if not path.name.endswith(".jpg")] == ["prepared.json"]
+    assert all(path.stat().st_nlink == 2 for path in files if path.name.endswith(".jpg"))
+    assert not part_of(folder).exists()
+
+
+def test_without_hard_links_files_are_copied(market_zip, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    make("market", market_zip.parent, tmp_path / "data")
+    copy = tmp_path / "data" / "market" / "query" / "0005_c1s1_000001_00.jpg"
+    assert copy.stat().st_nlink == 1
+    original = market_zip.parent / "Market-1501-v15.09.15" / "query" / copy.name
+    assert copy.read_bytes() == original.read_bytes()
+
+
+def test_the_same_again_is_reused_and_another_source_is_refused(market_zip, tmp_path):
+    root = tmp_path / "data"
+    assert make("market", market_zip, root) is True
+    assert make("market", market_zip, root) is False
+    os.utime(market_zip, (1, 1))
+    with pytest.raises(OptionError, match="made of something else"):
+        make("market", market_zip, root)
+
+
+def test_a_folder_that_was_put_there_by_hand_is_left_alone(market_folder, market_zip):
+    with pytest.raises(OptionError, match="exists and was not made from a --source"):
+        make("market", market_zip, market_folder.parent)
+
+
+def test_images_of_cuhk03_are_upright_and_lossless(sources, tmp_path):
+    make("cuhk03", sources["cuhk03"], tmp_path / "data")
+    for row in miniatures.cuhk03_rows():
+        file = tmp_path / "data" / "cuhk03" / row["labelling"] / f"{row['file']}.png"
+        with Image.open(file) as image:
+            assert (np.asarray(image) == miniatures.cuhk03_image(row["labelling"], row["file"])).all()
+
+
+def test_the_sets_of_the_release_are_those_of_the_file(sources, tmp_path):
+    make("cuhk03", sources["cuhk03"], tmp_path / "data")
+    splits = datasets.load("cuhk03:detected-classic-3", tmp_path / "data")
+    # The third set of the miniature (k = 2): people 3 and 4 of pair 1, and person 2 of pair 2.
+    assert {path.name[:5] for path in splits.query.paths} == {"1_003", "1_004", "2_002"}
+    assert not {path.name[:5] for path in splits.train.paths} & {"1_003", "1_004", "2_002"}
+    assert splits.train.num_identities == sum(miniatures.CUHK03_PEOPLE) - 3
+    first = datasets.load("cuhk03:classic", tmp_path / "data")
+    assert {path.parent.name for path in first.query.paths} == {"labeled"}
+    assert {path.name[:5] for path in first.query.paths} == {"1_001", "1_002", "2_002"}
+
+
+def test_a_mat_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "cuhk-03.mat").write_bytes(b"MATLAB 5.0")
+    with pytest.raises(DataError, match="cannot be read as CUHK03"):
+        make("cuhk03", tmp_path / "cuhk-03.mat", tmp_path / "data")
+    assert not (tmp_path / "data" / "cuhk03").exists()
+
+
+def test_the_other_version_of_msmt17_is_named(sources, tmp_path):
+    with pytest.raises(DataError, match=r"is MSMT17 V1, not V2\. Use the name msmt17:v1"):
+        make("msmt17:v2", sources["msmt17"], tmp_path / "data")
+
+
+def test_an_image_that_a_list_names_must_be_there(sources, tmp_path):
+    victim = sources["msmt17"] / "MSMT17_V1" / "test" / "0001" / "0001_002_04_0113afternoon_0010_2.jpg"
+    victim.unlink()
+    with pytest.raises(DataError, match=f"{victim.name}: is listed, but not there"):
+        make("msmt17", sources["msmt17"], tmp_path / "data")
+    assert not (tmp_path / "data" / "msmt17-v1").exists()
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from ptlreid import datasets
+from ptlreid.datasets import {module} as slow
+from ptlreid.progress import Silent
+from ptlreid.workflows.prepare import prepare
+put = slow.{function}
+def wait(*arguments):
+    put(*arguments)
+    time.sleep(0.02)
+slow.{function} = wait
+root = Path(sys.argv[2])
+prepare(datasets.find({name!r}, root), Path(sys.argv[1]), root, None, Silent())
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "function", "below"),
+    [
+        ("market", "_place", "put", "whole/bounding_box_train/*.jpg"),
+        ("market", "_unpack", "_write", "unpacked/*/*/*.jpg"),
+        ("cuhk03", "_cuhk03_mat", "_write_image", "whole/*/*.png"),
+    ],
+)
+def test_a_prepare_that_was_killed_goes_on(sources, tmp_path, name, module, function, below):
+    root = tmp_path / "data"
+    folder = root / name
+    code = KILLED.format(name=name, module=module, function=function)
+    process = subprocess.Popen([sys.executable, "-c", code, str(sources[name]), str(root)])
+    for _ in range(1000):
+        if len(list(part_of(folder).glob(below))) >= 5:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = {path: path.stat().st_ino for path in part_of(folder).glob(below)}
+    assert len(before) >= 5
+    with pytest.raises(DataError, match="was not prepared to the end"):
+        datasets.load(name, root)
+
+    kept: list[bool] = []
+    rename = Path.rename
+
+    def watched(path: Path, target: Path) -> Path:
+        if target == folder:
+            kept.extend(one.stat().st_ino == inode for one, inode in before.items())
+        return rename(path, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "rename", watched)
+        assert make(name, sources[name], root) is True
+    assert all(kept)
+    assert len(kept) == len(before)
+    assert len(datasets.load(name, root).train) > 0
+    assert not part_of(folder).exists()
+
+
+def test_what_was_begun_from_another_source_is_not_gone_on_with(market_zip, tmp_path):
+    part = part_of(tmp_path / "data" / "market")
+    write_image(part / "whole" / "query" / "0099_c1s1_000001_00.jpg", 5)
+    (part / "made_of.json").write_text('{"source": "elsewhere"}')
+    make("market", market_zip, tmp_path / "data")
+    assert len(datasets.load("market", tmp_path / "data").query) == 6
+
+
+def test_a_full_disk_is_a_message_and_what_was_done_stays(market_zip, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(PtlreidError, match="No space left on device") as caught:
+        make("market", market_zip, tmp_path / "data")
+    assert not isinstance(caught.value, DataError)
+    assert list(part_of(tmp_path / "data" / "market").glob("unpacked/*/query/*.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("market", "--source", "nowhere"), "nowhere: does not exist"),
+        (("market", "--source", "."), "no folder in it holds bounding_box_train"),
+        (("synthetic-a", "--source", "."), "is not made from a --source"),
+        (("market", "--source", ".", "--identities", 5), "--identities has no meaning for market"),
+        (("synthetic-a", "--name", "x"), "--name has no meaning for synthetic-a"),
+        (("folder", "--source", ".", "--name", "duke"), "'duke' cannot be the name of your images"),
+        (("folder", "--source", ".", "--name", "a+b"), "name = 'a+b' is not possible"),
+        (("msmt17", "--variant", "v3"), "No variant of msmt17 is called 'v3'"),
+        (("market", "--check"), "Market-1501 was not found"),
+        (("duke",), "withdrew it in 2019"),
+    ],
+)
+def test_a_mistake_in_prepare_is_one_clear_message(ptlreid, arguments, message):
+    code, out, err = ptlreid("prepare", *arguments)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert err.startswith("error: ")
+
+
+def test_the_split_that_comes_with_the_package_has_the_published_counts():
+    rows = cuhk03.new_split()
+    for labelling in ("labeled", "detected"):
+        found = count_rows(rows, labelling)
+        assert found == dict(cuhk03.ABOUT.counts[labelling])
+    assert all(row["camid"] == row["file"].split("_")[2] for row in rows)
