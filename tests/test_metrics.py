@@ -105,9 +105,9 @@ def test_a_zero_vector_is_at_a_right_angle_to_everything():
     assert evaluate(features([[1, 0]], [7], [1]), gallery, MARKET, metric="cosine").match_ranks.tolist() == [2]
 
 
-def slow(query: Features, gallery: Features, protocol: Protocol) -> dict[int, list[int]]:
-    """By query row, the ranks of its true matches: one image after another, in float64."""
-    ranks: dict[int, list[int]] = {}
+def slow(query: Features, gallery: Features, protocol: Protocol) -> dict[int, dict[int, int]]:
+    """By query row, its true matches by rank: one image after another, in float64."""
+    places: dict[int, dict[int, int]] = {}
     for row in range(len(query)):
         seen = []
         for column in range(len(gallery)):
@@ -119,17 +119,19 @@ def slow(query: Features, gallery: Features, protocol: Protocol) -> dict[int, li
                 continue
             gap = query.matrix[row].astype(float) - gallery.matrix[column].astype(float)
             seen.append((float(gap @ gap), column, bool(same_person and query.pids[row] > 0)))
-        found = [rank for rank, image in enumerate(sorted(seen), start=1) if image[2]]
+        found = {rank: image[1] for rank, image in enumerate(sorted(seen), start=1) if image[2]}
         if found:
-            ranks[row] = found
-    return ranks
+            places[row] = found
+    return places
 
 
-def check_against_slow(scores: Scores, ranks: dict[int, list[int]], max_rank: int, ap: str) -> None:
-    assert scores.rows.tolist() == list(ranks)
-    for index, found in enumerate(ranks.values()):
+def check_against_slow(scores: Scores, places: dict[int, dict[int, int]], max_rank: int, ap: str) -> None:
+    assert scores.rows.tolist() == list(places)
+    for index, columns in enumerate(places.values()):
+        found = list(columns)
         first, last = scores.match_starts[index : index + 2]
         assert scores.match_ranks[first:last].tolist() == found
+        assert scores.match_columns[first:last].tolist() == list(columns.values())
         area = 0.0
         for number, rank in enumerate(found, start=1):
             here = number / rank
@@ -138,7 +140,7 @@ def check_against_slow(scores: Scores, ranks: dict[int, list[int]], max_rank: in
         assert scores.average_precision[index] == pytest.approx(area)
         assert scores.inp[index] == pytest.approx(len(found) / found[-1])
     for rank in range(1, max_rank + 1):
-        share = sum(found[0] <= rank for found in ranks.values()) / len(ranks)
+        share = sum(min(columns) <= rank for columns in places.values()) / len(places)
         assert scores.cmc[rank - 1] == pytest.approx(share)
 
 
@@ -250,3 +252,7 @@ def test_blocks_that_do_not_fit_the_features_are_an_error():
     for distances in (np.zeros((1, 2)), np.zeros((3, 2)), np.zeros((2, 3))):
         with pytest.raises(DataError, match="distances"):
             evaluate_blocks(matrix_blocks(distances), query, gallery, MARKET)
+    (row,) = matrix_blocks(np.zeros((1, 2)))
+    with pytest.raises(DataError, match=r"Rows 0 to 1 .* expected rows from 1"):
+        evaluate_blocks([row, row], query, gallery, MARKET)
+    assert evaluate_blocks([row, replace(row, start=1)], query, gallery, MARKET).num_valid == 2

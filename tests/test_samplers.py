@@ -52,7 +52,7 @@ def test_identity_batches_hold_p_people_with_k_images_each(epoch, images):
     assert sorted(people[:, 0]) == [0, 1, 2, 3]  # everyone once an epoch
     for batch in batches:
         for rows in batch.reshape(2, images):
-            enough = (LABELS == LABELS[rows[0]]).sum() >= images
+            enough = (LABELS[rows[0]] == LABELS).sum() >= images
             assert len(set(rows)) == images or not enough  # repeats only where there are too few
 
 

@@ -34,7 +34,7 @@ def test_two_strangers_worked_by_hand():
 
 def test_strangers_that_are_always_nearer_shift_the_curve():
     np.testing.assert_allclose(expected_curve(np.array([1, 0.5, 1]), 4), [0, 0, 0.5, 1])
-    assert expected_curve(np.ones(3), 2).tolist() == [0, 0]
+    assert expected_curve(np.ones(3), 2).tolist() == expected_curve(np.ones(2), 2).tolist() == [0, 0]
     assert expected_curve(np.array([]), 2).tolist() == [1, 1]
 
 

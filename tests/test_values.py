@@ -77,11 +77,11 @@ def scores(curve: list[float]) -> Scores:
 
 
 def test_the_summary_holds_means_and_counts():
-    assert scores([0.0] * 9 + [1.0] * 11).summary() == {
+    assert scores([rank / 20 for rank in range(1, 21)]).summary() == {
         "protocol": "market",
         "mAP": 0.75,
         "mINP": 0.375,
-        "cmc": {"1": 0.5, "5": 0.5, "10": 1.0, "20": 1.0},
+        "cmc": {"1": (0.05 + 1) / 2, "5": (0.25 + 1) / 2, "10": (0.5 + 1) / 2, "20": 1.0},
         "queries": {"total": 3, "valid": 2},
         "gallery": {"total": 9, "junk": 2},
     }

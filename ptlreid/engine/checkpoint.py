@@ -36,14 +36,13 @@ class Training:
 
 
 def save(training: Training, path: Path) -> None:
-    """Write the training state: weights, optimiser, schedule, latent states, torch's generator, progress."""
+    """Write the training state: weights, optimiser, schedule, latent states, progress."""
     content = {
         "schema": SCHEMA,
         "network": training.network.state_dict(),
         "memory": memory_state(training.network),
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict(),
-        "generator": torch.get_rng_state(),
         "epoch": training.epoch,
         "best": training.best,
         "history_bytes": training.history_bytes,
@@ -68,7 +67,6 @@ def load(training: Training, path: Path) -> None:
         load_memory_state(training.network, content["memory"])
         training.optimizer.load_state_dict(content["optimizer"])
         training.schedule.load_state_dict(content["schedule"])
-        torch.set_rng_state(content["generator"])
     except (
         OSError,
         RuntimeError,

@@ -2,10 +2,11 @@
 
 Two rules make ranks independent of the budget and ties exact:
 
-- The last bits of an element of a product depend on the shape of the call and on the place within it: NumPy's OpenBLAS
-  gave up to six values for the same two vectors. So the calls depend on the problem alone: a strip of queries by a
-  tile of the gallery. A budget too small for a whole strip repeats each call and keeps another part of it.
-- Equal gallery images in different places could still differ: all take the key of the first of them.
+- The last bits of an element of a product depend on the shape of the call: NumPy's OpenBLAS gave up to six values for
+  the same two vectors. So the calls depend on the problem alone: a strip of queries by a tile of the gallery. A budget
+  too small for a whole strip repeats each call and keeps another part of it.
+- They depend on the place in the call, too: rarely with OpenBLAS's kernel for AVX-512, in nearly every call with the
+  one for AVX2 (AMD Zen, Intel Haswell). So equal gallery images all take the key of the first of them.
 
 On the CPU, NumPy multiplies: it was as fast as torch where we measured (see tests/benchmarks/retrieval.py), and to
 import torch takes longer than the whole product of Market-1501.

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ptlreid import features, files, models
@@ -96,10 +97,15 @@ def _epochs(job: Job, training: Training, device: torch.device) -> None:
     view = TrainView(job.spec.height, job.spec.width, config.flip, config.pad, config.erase)
     labels = torch.from_numpy(job.splits.train.labels()).to(device)
     title, steps = f"train {job.run.path.name}", config.epochs * len(sampler)
-    with History(job.run.history, keep=training.history_bytes) as history, job.progress.task(title, steps) as advance:
+    with (
+        History(job.run.history, keep=training.history_bytes) as history,
+        job.progress.task(title, steps) as advance,
+        torch.random.fork_rng(),  # what dropout draws is ours, and the caller's generator stays as it was
+    ):
         for epoch in range(training.epoch, config.epochs):
             reset_memory(training.network)
             rows, seed = sampler.epoch(epoch), (config.seed, epoch)
+            torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
             batches = load_batches(job.splits.train, view, rows, seed=seed, workers=workers)
             for step in train_epoch(training.network, batches, labels, ce.loss, training.optimizer):
                 history.add("step", epoch=epoch, **asdict(step))

@@ -1,0 +1,20 @@
+"""The tiny backbone with dropout: a network that draws random numbers while it is trained."""
+
+from torch import nn
+
+from ptlreid.models.backbones.tiny import BACKBONE as TINY
+from ptlreid.models.backbones.tiny import stages as tiny_stages
+from ptlreid.models.ptl import beside
+from ptlreid.models.staged import Staged
+
+
+def stages() -> Staged:
+    """The tiny stages, with dropout after the third."""
+    staged = tiny_stages()
+    staged.blocks["block3"].append(nn.Dropout2d(0.5))
+    return staged
+
+
+BACKBONE = beside(
+    stages, rename=TINY.rename, imagenet=TINY.imagenet, fusions=(4, 4, 6, 6), cells=(4, 4, 6, 6, 8)
+)
