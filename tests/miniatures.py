@@ -52,8 +52,8 @@ def _write_parts(folder: Path, name: str, cameras: tuple[int, int]) -> None:
     seed = 0
     for pid in range(1, 8):
         for camid in cameras:
-            for part, frame in (("query", 1), ("bounding_box_test", 2)):
-                part = part if pid > 4 else "bounding_box_train"
+            for test_part, frame in (("query", 1), ("bounding_box_test", 2)):
+                part = test_part if pid > 4 else "bounding_box_train"
                 seed += 1
                 write_image(folder / part / name.format(pid=pid, camid=camid, frame=frame), seed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import miniatures
 import numpy as np
@@ -229,3 +230,21 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     folder.mkdir()
     with pytest.raises(OptionError, match="was not drawn by ptlreid"):
         synthetic.prepare(folder, "a", SyntheticConfig.resolve(None))
+
+
+def test_every_data_set_says_where_it_comes_from_and_what_may_be_done_with_it():
+    for name in datasets.names():
+        about = datasets.find(name).about
+        assert all((about.title, about.citation, about.licence, about.source, about.protocol))
+        assert set(about.counts) <= {*about.variants, *about.also}
+
+
+def test_the_documentation_names_every_data_set_variant_and_published_count():
+    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
+    for name in datasets.names():
+        about = datasets.find(name).about
+        assert f"`{name}`" in text or f"prepare {name}" in text or name.startswith("synthetic-")
+        for variant, counts in about.counts.items():
+            if variant in about.variants and variant != "classic":
+                numbers = [counts[key] for key in counts if key.endswith("images")]
+                assert all(f"{number:,}" in text for number in numbers)

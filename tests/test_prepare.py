@@ -22,7 +22,7 @@ from PIL import Image
 
 from ptlreid import datasets
 from ptlreid.config import OwnDataConfig
-from ptlreid.datasets import cuhk03, duke, market, msmt17, part_of
+from ptlreid.datasets import _place, cuhk03, duke, market, msmt17, part_of
 from ptlreid.errors import DataError, OptionError, PtlreidError
 from ptlreid.progress import Silent
 from ptlreid.workflows.prepare import prepare
@@ -152,10 +152,19 @@ def test_without_hard_links_files_are_copied(market_zip, tmp_path, monkeypatch):
     assert copy.read_bytes() == original.read_bytes()
 
 
+def test_a_file_that_is_in_its_place_is_not_put_there_again(tmp_path):
+    for name in ("file", "place"):
+        (tmp_path / name).write_text(name)
+    _place.put(tmp_path / "file", tmp_path / "place")
+    assert (tmp_path / "place").read_text() == "place"
+
+
 def test_the_same_again_is_reused_and_another_source_is_refused(market_zip, tmp_path):
     root = tmp_path / "data"
     assert make("market", market_zip, root) is True
+    part_of(root / "market").mkdir()
     assert make("market", market_zip, root) is False
+    assert not part_of(root / "market").exists()
     os.utime(market_zip, (1, 1))
     with pytest.raises(OptionError, match="made of something else"):
         make("market", market_zip, root)
@@ -304,6 +313,27 @@ def test_a_mistake_in_prepare_is_one_clear_message(ptlreid, arguments, message):
     assert (code, out) == (1, "")
     assert message in err
     assert err.startswith("error: ")
+
+
+def test_preparing_and_checking_import_no_torch(market_zip, tmp_path):
+    more = ["prepare", "market", "--source", str(market_zip), "--root", str(tmp_path / "data"), "--check", "--json"]
+    script = (
+        f"import sys; sys.argv += {more}; from ptlreid.cli import app; app(standalone_mode=False); print(*sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "h5py" not in run.stdout.split()
+    assert not {"torch", "torchvision", "matplotlib", "sklearn"} & set(run.stdout.split())
+
+
+def test_the_list_tells_where_each_comes_from_and_all_facts_as_json(ptlreid):
+    code, out, _ = ptlreid("prepare", "--list")
+    assert code == 0
+    assert "MSMT17: https://www.pkuvmc.com/dataset.html" in out
+    assert "DukeMTMC-reID: no page: its authors withdrew it in 2019" in out
+    facts = {name: one for one in json.loads(ptlreid("prepare", "--list", "--json")[1]) for name in one["names"]}
+    assert set(facts) == set(datasets.names())
+    assert facts["market1501"]["counts"][""]["train_images"] == 12936
+    assert all(one["citation"] and one["licence"] for one in facts.values())
 
 
 def test_the_split_that_comes_with_the_package_has_the_published_counts():

@@ -50,7 +50,7 @@ def prepare(
     from ptlreid import datasets
 
     if list_names:
-        _show_names()
+        _show_names(as_json=json)
         return
     if data is None:
         raise OptionError("Which data set? Give its name, such as synthetic-b, or --list to see all names.")
@@ -157,12 +157,21 @@ def _show_numbers(title: str, parts: Mapping[str, Mapping[str, int]]) -> None:
     console.show_rows(title, ("", *columns), rows)
 
 
-def _show_names() -> None:
+def _show_names(*, as_json: bool) -> None:
+    """Each data set once: its names and variants, then where it comes from; as JSON, all that is known of it."""
     from ptlreid import datasets
 
-    rows = []
-    for name in datasets.names():
-        about = datasets.find(name).about
-        variants = f" ({', '.join(about.variants)})" if len(about.variants) > 1 else ""
-        rows.append([name, about.title + variants, about.source])
-    console.show_rows("Data sets", ("name", "title (variants)", "where it comes from"), rows)
+    abouts = {datasets.find(name).about.title: datasets.find(name).about for name in datasets.names()}
+    facts = ("title", "variants", "citation", "licence", "terms", "note", "source", "protocol", "counts")
+    if as_json:
+        console.show_json(
+            [
+                {"names": list(about.names), **{fact: getattr(about, fact) for fact in facts}}
+                for about in abouts.values()
+            ]
+        )
+        return
+    rows = [[", ".join(about.names), title, ", ".join(about.variants)] for title, about in abouts.items()]
+    console.show_rows("Data sets", ("names", "title", "variants"), rows)
+    for title, about in abouts.items():
+        console.say(f"{title}: {about.source}")

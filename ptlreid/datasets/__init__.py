@@ -49,16 +49,14 @@ class Found:
         for folder in folders:
             if folder.is_dir() or self.path:
                 return folder
-        cut_off = part_of(folders[0]).is_dir()
-        state = "was not prepared to the end" if cut_off else "was not found"
-        remedy = (
-            f"run `ptlreid prepare {self.name}` again to go on"
-            if cut_off
-            else f"or make it with `ptlreid prepare {self.name}`"
-        )
+        if part_of(folders[0]).is_dir():
+            raise DataError(
+                f"{self.about.title} was not prepared to the end: {part_of(folders[0])} is half of it. Run the same "
+                f"`ptlreid prepare {self.name} --source ...` again, which goes on from there."
+            )
         raise DataError(
-            f"{self.about.title} {state}: looked for {', '.join(map(str, folders))}. Name the folder above it with "
-            f"--root or PTLREID_DATA, {remedy}."
+            f"{self.about.title} was not found: looked for {', '.join(map(str, folders))}. Name the folder above it "
+            f"with --root or PTLREID_DATA, or make it with `ptlreid prepare {self.name}`."
         )
 
     def read(self, folder: Path, *, whole: bool = False, reject: Reject = refuse) -> Splits:
@@ -122,7 +120,7 @@ def part_of(folder: Path) -> Path:
 
 
 def _is_own(path: Path) -> bool:
-    return (path / "split.csv").is_file() and not path.name.endswith(".part")
+    return (path / "split.csv").is_file()
 
 
 def _modules() -> list[ModuleType]:

@@ -85,10 +85,13 @@ def _below(folder: Path) -> Iterator[Path]:
     """The folders below `folder`, level by level, sorted."""
     level = [folder]
     for _ in range(_LEVELS):
-        level = [
-            Path(entry.path)
-            for parent in level
-            for entry in sorted(os.scandir(parent), key=lambda entry: entry.name)
-            if entry.is_dir() and not is_stray(entry.name)
-        ]
+        level = [folder for parent in level for folder in _folders_in(parent)]
         yield from level
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except PermissionError:  # what may not be read is not what the user means
+        return []
+    return [Path(entry.path) for entry in entries if entry.is_dir() and not is_stray(entry.name)]

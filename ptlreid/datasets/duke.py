@@ -22,7 +22,7 @@ ABOUT = About(
         "vitro, ICCV 2017"
     ),
     licence="CC BY-NC-SA 4.0 when it was published.",
-    terms="Withdrawn: the people on it had not agreed to be filmed. Do not pass copies on.",
+    terms="Withdrawn in 2019, after it was asked whether the people on it had agreed. Do not pass copies on.",
     source="no page: its authors withdrew it in 2019; only a copy that you already have can be read",
     note="DukeMTMC-reID was withdrawn by its authors in 2019. Ask whether your work needs it.",
     protocol="market",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +125,7 @@ class Scores:
         """(V,) int64, the rank of each query's nearest true match, in the whole gallery left to it."""
         return np.asarray(self.match_ranks[self.match_starts[:-1]])
 
-    def summary(self) -> dict[str, object]:
+    def summary(self) -> dict[str, Any]:
         """What is printed and written as JSON; all fractions lie between 0 and 1.
 
         A printed rank beyond the curve is its last point.

@@ -30,10 +30,11 @@ def prepare(found: Found, source: Path, root: Path, own: OwnDataConfig | None, p
     """
     folder = found.folders(root)[0]
     made_of = {"data": folder.name, **_describe(source), **(own.model_dump(exclude={"name"}) if own else {})}
+    part = part_of(folder)
     if folder.exists():
         _check_same(folder, made_of)
+        shutil.rmtree(part, ignore_errors=True)  # of a prepare that was stopped at the very end
         return False
-    part = part_of(folder)
     try:
         _begin(part, made_of, progress)
         material = source
