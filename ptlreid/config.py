@@ -130,7 +130,7 @@ class DemoConfig(Settings):
 
     root: str = Field("data", description="Folder that holds the data sets.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
-    epochs: int = Field(5, ge=1, description="Passes over the training images.")
+    epochs: int = Field(3, ge=1, description="Passes over the training images.")
     identities: int | None = Field(
         None, ge=4, description="People to draw; the default is that of `prepare synthetic`."
     )

@@ -15,6 +15,4 @@ def stages() -> Staged:
     return staged
 
 
-BACKBONE = beside(
-    stages, rename=TINY.rename, imagenet=TINY.imagenet, fusions=(4, 4, 6, 6), cells=(4, 4, 6, 6, 8)
-)
+BACKBONE = beside(stages, rename=TINY.rename, imagenet=TINY.imagenet, fusions=(4, 4, 6, 6), cells=(4, 4, 6, 6, 8))
