@@ -2,8 +2,8 @@
 
     python tests/benchmarks/loader.py [FOLDER]
 
-FOLDER holds a data set in Market-1501's layout; without one, a synthetic site is drawn. Both are measured in turn on the
-same files in this process, and the ratio of the medians is what counts.
+FOLDER holds a data set in Market-1501's layout; without one, a synthetic site is drawn. Both are measured in turn on
+the same files in this process, and the ratio of the medians is what counts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The tiny backbone with dropout: a network that draws random numbers while it is trained."""
 
-from torch import nn
-
 from ptlreid.models.backbones.tiny import BACKBONE as TINY
 from ptlreid.models.backbones.tiny import stages as tiny_stages
+from torch import nn
+
 from ptlreid.models.ptl import beside
 from ptlreid.models.staged import Staged
 
