@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -58,7 +59,8 @@ def test_the_digest_follows_the_weights(tmp_path):
     "wrap",
     [
         lambda state: state,
-        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 3},  # torchreid
+        # torchreid, whose best score is a NumPy number
+        lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}, "rank1": np.float32(0.9)},
         lambda state: {"model": {f"backbone.{key}": value for key, value in state.items()}},  # fast-reid
         lambda state: (
             {f"base.{key}": value for key, value in state.items()} | {"classifier.weight": torch.zeros(5, 512)}

@@ -60,5 +60,6 @@ def finetune(
     if json:
         console.show_json(metrics)
         return
-    console.show_scores(f"{run.path.name} on {splits.name}", {"last epoch": metrics if "mAP" in metrics else None})
+    scores = metrics if "mAP" in metrics else None
+    console.show_scores(f"{run.path.name} on {splits.name} ({splits.protocol})", {"last epoch": scores})
     console.say(f"Run folder: {run.path}")

@@ -29,7 +29,7 @@ def evaluate_run(run: RunFolder, splits: Splits, config: EvaluateConfig, progres
     extract = _extractor(source, config, progress)
 
     def features(records: Records, part: str) -> Features:
-        name = f"{splits.name}.{part}.{config.weights}"
+        name = f"{splits.name.replace(':', '-')}.{part}.{config.weights}"
         file = run.features / f"{name}.h5"
         return cache.cached(file, source, records, lambda: extract(records, name), progress=progress)
 
