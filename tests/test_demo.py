@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from PIL import Image
 from test_finetune import StoppedAt
 
+from ptlreid import datasets
 from ptlreid.config import DemoConfig, SyntheticConfig
 from ptlreid.datasets import synthetic
+from ptlreid.progress import Silent
+from ptlreid.records import Records
+from ptlreid.retrieval.metrics import evaluate
+from ptlreid.retrieval.protocols import PROTOCOLS
+from ptlreid.retrieval.values import Features
 from ptlreid.workflows.demo import run_demo
 
 
@@ -32,3 +40,37 @@ def test_a_site_that_was_drawn_otherwise_is_used_as_it_is(tmp_path):
     config = DemoConfig.resolve(None, root=str(tmp_path / "data"), epochs=1, device="cpu")
     with pytest.raises(Exception, match="8 training images do not fill one batch of 16"):
         run_demo(config, tmp_path / "runs", StoppedAt(-1))
+
+
+@pytest.fixture(scope="module")
+def small_site(tmp_path_factory):
+    """A drawn site with the defaults of `ptlreid prepare synthetic`, but a quarter of the people."""
+    root = tmp_path_factory.mktemp("site")
+    synthetic.prepare(root / "synthetic-a", "a", SyntheticConfig.resolve(None, identities=32))
+    return root
+
+
+def colours(records: Records, rows: slice, columns: slice) -> Features:
+    """8×8×8 colour histograms of a part of each image, square-rooted: Euclidean distance is then Hellinger's."""
+    histograms = []
+    for path in records.paths:
+        with Image.open(path) as image:
+            pixels = np.asarray(image)[rows, columns].reshape(-1, 3) // 32
+        counts = np.bincount(pixels @ np.array([64, 8, 1]), minlength=512)
+        histograms.append(np.sqrt(counts / counts.sum()))
+    paths = np.array([str(path) for path in records.paths], dtype=object)
+    return Features(np.array(histograms, dtype=np.float32), records.pids, records.camids, paths)
+
+
+@pytest.mark.parametrize("part", [(slice(None), slice(None)), (slice(24, 112), slice(16, 48))], ids=["image", "body"])
+def test_raw_colours_do_not_tell_people_apart(small_site, part):
+    splits = datasets.load("synthetic-a", small_site)
+    query, gallery = (colours(records, *part) for records in (splits.query, splits.gallery))
+    assert evaluate(query, gallery, PROTOCOLS["market"]).mean_ap < 0.4  # 16 people, where 128 are harder
+
+
+def test_training_is_well_above_chance(small_site, tmp_path):
+    config = DemoConfig.resolve(None, root=str(small_site), epochs=6, device="cpu")
+    scores = run_demo(config, tmp_path / "runs", Silent())
+    assert scores["baseline"]["mAP"] > 1.5 * scores["untrained"]["mAP"]
+    assert scores["PTL"]["mAP"] > 1.5 * scores["untrained"]["mAP"]
