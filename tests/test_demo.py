@@ -70,7 +70,7 @@ def test_raw_colours_do_not_tell_people_apart(small_site, part):
 
 
 def test_training_is_well_above_chance(small_site, tmp_path):
-    config = DemoConfig.resolve(None, root=str(small_site), epochs=6, device="cpu")
+    config = DemoConfig.resolve(None, root=str(small_site), epochs=4, device="cpu")
     scores = run_demo(config, tmp_path / "runs", Silent())
     assert scores["baseline"]["mAP"] > 1.5 * scores["untrained"]["mAP"]
     assert scores["PTL"]["mAP"] > 1.5 * scores["untrained"]["mAP"]
