@@ -20,6 +20,16 @@ def test_a_replaced_file_has_the_new_content_and_nothing_is_left_beside_it(tmp_p
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_whoever_is_reading_the_old_file_reads_it_to_the_end(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with path.open() as reader:
+        with files.replacing(path) as temporary:
+            temporary.write_text("new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")

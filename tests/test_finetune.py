@@ -12,10 +12,13 @@ from conftest import write_image
 from ptlreid import datasets, files
 from ptlreid.config import EvaluateConfig, FinetuneConfig
 from ptlreid.engine import history
+from ptlreid.engine.fit import train_epoch
 from ptlreid.errors import CheckpointError, DataError, OptionError
+from ptlreid.models.bconv import memory_state
 from ptlreid.models.weights import saved
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder, find_run
+from ptlreid.workflows import training
 from ptlreid.workflows.evaluate import evaluate_run
 from ptlreid.workflows.finetune import finetune
 
@@ -102,6 +105,20 @@ def test_a_run_that_was_stopped_goes_on_to_equal_weights(tmp_path, splits, setti
     assert history.read(stopped.history) == history.read(whole.history)
     ours, theirs = weights_of(stopped), weights_of(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_every_epoch_begins_with_the_zero_state(tmp_path, splits, monkeypatch):
+    begun, ended = [], []
+
+    def spy(network, *arguments):
+        begun.append(len(memory_state(network)))
+        yield from train_epoch(network, *arguments)
+        ended.append(len(memory_state(network)))
+
+    monkeypatch.setattr(training, "train_epoch", spy)
+    finetune(config(epochs=3), splits, RunFolder(tmp_path / "run"), Silent())
+    assert begun == [0, 0, 0]
+    assert ended == [5, 5, 5]
 
 
 def test_a_finished_run_is_reused_untouched(tmp_path, splits):
