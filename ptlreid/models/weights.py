@@ -169,13 +169,15 @@ def _read(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file as load_safetensors
 
+    from ptlreid.models.pickles import numpy_scalars
+
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file. --init takes imagenet, none, the name of a run, or a file.")
     try:
         if path.suffix == ".safetensors":
             content: Any = load_safetensors(path)
         else:
-            with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_scalars()):
+            with warnings.catch_warnings(), torch.serialization.safe_globals(numpy_scalars()):
                 warnings.simplefilter("ignore", UserWarning)  # of pickles of another kind, which it then may refuse
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -185,16 +187,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable file of weights ({error}). Fetch it again.") from None
     return _tensors(content, path, torch.is_tensor)
-
-
-def _numpy_scalars() -> list[Any]:
-    """What a pickled NumPy number is made of, under its old name and its new: torchreid keeps its score as one."""
-    import numpy as np
-    from numpy._core import multiarray
-
-    names = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")
-    kinds = (np.float16, np.float32, np.float64, np.int32, np.int64)
-    return [*((multiarray.scalar, name) for name in names), np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
 
 
 def _tensors(content: Any, path: Path, is_tensor: Callable[[Any], bool]) -> dict[str, Tensor]:
