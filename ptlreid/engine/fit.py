@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -13,7 +14,7 @@ from ptlreid.models.network import Network
 from ptlreid.outputs import Output
 from ptlreid.views import standardize
 
-Loss = Callable[[Output, Tensor], Tensor]
+Loss = Callable[[Output, Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ def train_epoch(
     network.train()
     for step, batch in enumerate(batches):
         images = standardize(batch.images.to(labels.device, non_blocking=True))
-        value = loss(network(images), labels[batch.rows.to(labels.device, non_blocking=True)])
+        terms = loss(network(images), labels[batch.rows.to(labels.device, non_blocking=True)])
+        value = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()

@@ -9,9 +9,11 @@ from torch.nn import functional as F
 from ptlreid.outputs import Output
 
 
-def loss(output: Output, labels: Tensor) -> Tensor:
-    """The mean over heads and images: a scalar. `labels`: (B,) int64 in 0 .. classes - 1.
+def loss(output: Output, labels: Tensor, *, label_smoothing: float = 0.0) -> dict[str, Tensor]:
+    """`ce`: the mean over heads and images, a scalar. `labels`: (B,) int64 in 0 .. classes - 1.
 
-    Two classes that score alike give ln 2 = 0.693.
+    Two classes that score alike give ln 2 = 0.693. `label_smoothing` spreads that share of each label evenly over all
+    classes (Szegedy et al., CVPR 2016).
     """
-    return torch.stack([F.cross_entropy(logits, labels) for logits in output.logits.values()]).mean()
+    heads = [F.cross_entropy(head, labels, label_smoothing=label_smoothing) for head in output.logits.values()]
+    return {"ce": torch.stack(heads).mean()}

@@ -45,7 +45,7 @@ def _run(
     name: str, config: DemoConfig, splits: Splits, runs: Path, progress: Progress, **changed: Any
 ) -> dict[str, Any]:
     """The metrics of one small network, from scratch; `changed` is what sets it apart from the PTL run."""
-    settings = {
+    settings: dict[str, Any] = {
         "data": DATA,
         "root": config.root,
         "backbone": "resnet18",

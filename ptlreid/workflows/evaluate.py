@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ptlreid import cache
 from ptlreid.config import EvaluateConfig
@@ -13,9 +13,19 @@ from ptlreid.progress import Progress
 from ptlreid.records import Records, Splits
 from ptlreid.retrieval import protocols
 from ptlreid.retrieval.metrics import evaluate
+from ptlreid.retrieval.protocols import Protocol
 from ptlreid.retrieval.values import Features, Scores
 from ptlreid.runs import RunFolder
 from ptlreid.views import EvalView
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The two sides of a retrieval, and the protocol under which they are compared."""
+
+    query: Features
+    gallery: Features
+    protocol: Protocol
 
 
 def evaluate_run(run: RunFolder, splits: Splits, config: EvaluateConfig, progress: Progress) -> Scores:
@@ -23,6 +33,11 @@ def evaluate_run(run: RunFolder, splits: Splits, config: EvaluateConfig, progres
 
     Raises `DataError` for a data set without a test set, `CheckpointError` for a run without weights.
     """
+    return score(features_of(run, splits, config, progress), config)
+
+
+def features_of(run: RunFolder, splits: Splits, config: EvaluateConfig, progress: Progress) -> Sides:
+    """The features of the test set of `splits` by the run's weights, from its cache or extracted into it."""
     splits.require_test()
     weights = saved(run.weights(config.weights))
     source = cache.Source(weights, _readout(weights, config), EvalView(weights.spec.height, weights.spec.width))
@@ -34,7 +49,12 @@ def evaluate_run(run: RunFolder, splits: Splits, config: EvaluateConfig, progres
         return cache.cached(file, source, records, lambda: extract(records, name), progress=progress)
 
     query, gallery = features(splits.query, "query"), features(splits.gallery, "gallery")
-    return evaluate(query, gallery, protocols.find(splits.protocol), metric=config.metric, ap=config.ap)
+    return Sides(query, gallery, protocols.find(splits.protocol))
+
+
+def score(sides: Sides, config: EvaluateConfig) -> Scores:
+    """The scores of ranking the gallery for each query, as `config` asks."""
+    return evaluate(sides.query, sides.gallery, sides.protocol, metric=config.metric, ap=config.ap)
 
 
 def _readout(weights: Saved, config: EvaluateConfig) -> Readout:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ptlreid import features, files, models
+from ptlreid import features, files, losses, models
 from ptlreid.config import EvaluateConfig, FinetuneConfig
 from ptlreid.devices import choose_device, choose_workers
 from ptlreid.engine import checkpoint, optim
@@ -17,7 +17,6 @@ from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.fit import train_epoch
 from ptlreid.engine.history import History
 from ptlreid.images import Sampler, load_batches
-from ptlreid.losses import ce
 from ptlreid.models import weights
 from ptlreid.models.bconv import reset_memory
 from ptlreid.models.network import Network
@@ -96,6 +95,7 @@ def _epochs(job: Job, training: Training, device: torch.device) -> None:
     workers = choose_workers(config.workers, device)
     view = TrainView(job.spec.height, job.spec.width, config.flip, config.pad, config.erase)
     labels = torch.from_numpy(job.splits.train.labels()).to(device)
+    loss = losses.find(config.loss, config.model_dump())
     title, steps = f"train {job.run.path.name}", config.epochs * len(sampler)
     with (
         History(job.run.history, keep=training.history_bytes) as history,
@@ -107,7 +107,7 @@ def _epochs(job: Job, training: Training, device: torch.device) -> None:
             rows, seed = sampler.epoch(epoch), (config.seed, epoch)
             torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
             batches = load_batches(job.splits.train, view, rows, seed=seed, workers=workers)
-            for step in train_epoch(training.network, batches, labels, ce.loss, training.optimizer):
+            for step in train_epoch(training.network, batches, labels, loss, training.optimizer):
                 history.add("step", epoch=epoch, **asdict(step))
                 status = f"epoch {epoch + 1}/{config.epochs}, loss {step.loss:.3f}"
                 advance(epoch * len(sampler) + step.step + 1, status=status)
