@@ -1,8 +1,9 @@
-"""Where the work is done: the device, and the processes that feed it."""
+"""Where the work is done: the device, the processes that feed it, and the number formats it can be trusted with."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
 
@@ -10,14 +11,27 @@ from ptlreid.errors import OptionError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is a GPU where there is one. `OptionError` for one that is not there."""
+    """The device called `name`; `auto` is a GPU where there is one. `OptionError` for one that is not there.
+
+    Of several processes on one machine, each has the GPU of its own number.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(f"--device {name} is not to be had here ({reason}). Use auto or cpu.") from None
+
+
+def choose_amp(amp: str, device: torch.device) -> torch.dtype | None:
+    """The number format of training, None for float32: as asked, `auto` is bf16 on CUDA. Checked by `check_amp`."""
+    if amp == "auto":
+        amp = "bf16" if device.type == "cuda" else "off"
+    check_amp(amp, device)
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
 
 
 def check_amp(amp: str, device: torch.device) -> None:
@@ -35,3 +49,15 @@ def choose_workers(workers: int | None, device: torch.device) -> int:
     if workers is not None:
         return workers
     return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory used so far, in bytes: by tensors on a GPU, by this process elsewhere; 0 if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0  # which has no such count
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # KiB on Linux

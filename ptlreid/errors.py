@@ -19,3 +19,11 @@ class CheckpointError(PtlreidError):
 
 class OptionError(PtlreidError):
     """An option, a name or a setting has no meaning here."""
+
+
+class Stopped(PtlreidError):  # noqa: N818 - it is nobody's fault
+    """Work that was asked to stop, and stopped where it can go on. `code`: the exit code, 128 + the signal's number."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

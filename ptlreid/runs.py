@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ptlreid import plugins
-from ptlreid.config import FinetuneConfig
+from ptlreid.config import DistillConfig, FinetuneConfig, read_toml
 from ptlreid.errors import CheckpointError, OptionError
-from ptlreid.files import digest_all, read_json, replacing, write_json
+from ptlreid.files import digest, digest_all, read_json, replacing, write_json
 from ptlreid.records import Splits
 
 
@@ -58,27 +59,45 @@ class RunFolder:
         """The inference weights: `last` epoch's, or those of the `best` evaluation."""
         return self.path / ("best.safetensors" if which == "best" else "weights.safetensors")
 
-    def check(self, config: FinetuneConfig, splits: Splits) -> None:
-        """Raise `OptionError` when the folder holds a run that other settings or images made.
+    def settings(self) -> FinetuneConfig:
+        """The settings that made the run; a `DistillConfig` where it had a teacher."""
+        kind = DistillConfig if "teacher" in read_toml(self.config) else FinetuneConfig
+        return kind.resolve(self.config)
 
-        A folder whose run has not reached its first checkpoint binds nobody.
+    def check(self, config: FinetuneConfig, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
+        """Raise `OptionError` when the folder holds a run that other settings, images or digests made.
+
+        `depends`: digests of what else the run depends on, by what it is, such as the starting weights. A folder whose
+        run has not reached its first checkpoint binds nobody.
         """
         if not (self.checkpoint.is_file() or self.finished):
             return
-        changed = FinetuneConfig.resolve(self.config).differences(config)
-        if read_json(self.data) != _images(splits):
+        before, made_of = self.settings(), read_json(self.data)
+        if type(before) is type(config):
+            changed = before.differences(config)
+        else:
+            changed = [f"method: {before.method!r} -> {config.method!r}"]
+        recorded = made_of.pop("depends", {})  # runs of before it was written down are taken on trust
+        if made_of != manifest(splits):
             changed.append("the training images changed")
+        for what, value in (depends or {}).items():
+            if recorded.get(what, value) != value:
+                changed.append(f"{_DEPENDS.get(what, what)} changed")
         if changed:
             raise OptionError(
                 f"{self.path} holds another run ({'; '.join(changed)}). Give this one another --name, or repeat "
                 "the settings of that run to continue it."
             )
 
-    def claim(self, config: FinetuneConfig, splits: Splits) -> None:
-        """Write down the settings and the training images: from here on this is the folder of that run."""
+    def claim(self, config: FinetuneConfig, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
+        """Write down the settings, the training images and what else the run depends on: from here on it is its own."""
         with replacing(self.config) as temporary:
             temporary.write_text(config.to_toml(), encoding="utf-8")
-        write_json(self.data, _images(splits))
+        write_json(self.data, manifest(splits) | ({"depends": dict(depends)} if depends else {}))
+
+
+# What a run may depend on beside settings and images, by the words in which a change is reported.
+_DEPENDS = {"init": "the starting weights", "teacher": "the teacher's weights"}
 
 
 def find_run(runs: Path, name: str) -> RunFolder:
@@ -98,7 +117,30 @@ def find_run(runs: Path, name: str) -> RunFolder:
     raise CheckpointError(f"{plugins.unknown('run', name, known)} Looked below {runs}.")
 
 
-def _images(splits: Splits) -> dict[str, Any]:
+def newest_ptl(runs: Path) -> RunFolder:
+    """The finished PTL run below `runs` that was finished last; `CheckpointError` when there is none."""
+    found = [RunFolder(path.parent) for path in sorted(runs.glob("*/metrics.json"))]
+    taught = [run for run in found if run.finished and run.config.is_file() and run.settings().ptl]
+    if not taught:
+        raise CheckpointError(
+            f"{runs} holds no finished PTL run to learn from. Train one with `ptlreid finetune`, name another run with "
+            "--teacher, or the folder of runs with --runs."
+        )
+    return max(taught, key=lambda run: run.metrics.stat().st_mtime_ns)
+
+
+def start_digests(init: str, runs: Path) -> dict[str, str]:
+    """`init` with the digest of the weights that it names, a file or a run below `runs`; nothing for other starts."""
+    if init in ("imagenet", "none"):
+        return {}
+    file = Path(init) if Path(init).is_file() else find_run(runs, init).weights()
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such weights. Finish that run first, or start from another with --init.")
+    return {"init": digest(file)}
+
+
+def manifest(splits: Splits) -> dict[str, Any]:
+    """What is trained on: its name, its numbers, and digests of the labels and of the bytes of all images."""
     train = splits.train
     labels = hashlib.blake2b(train.pids.tobytes(), digest_size=16).hexdigest()
     return {

@@ -10,10 +10,14 @@ from torch import nn
 from torch.optim import SGD
 
 from ptlreid import datasets
-from ptlreid.engine.fit import train_epoch
+from ptlreid.engine import schedule
+from ptlreid.engine.checkpoint import Training
+from ptlreid.engine.fit import Step, train_epoch
 from ptlreid.images import load_batches
 from ptlreid.losses import ce
 from ptlreid.models.bconv import reset_memory
+from ptlreid.models.network import Network
+from ptlreid.outputs import Output
 from ptlreid.views import EvalView, standardize
 
 
@@ -22,12 +26,25 @@ def train(market_folder):
     return datasets.load("market", market_folder.parent).train
 
 
+def objective(output, labels, images):
+    return ce.loss(output, labels)
+
+
+def training_of(network, **settings) -> Training:
+    optimizer = SGD(network.parameters(), **settings)
+    return Training(network, optimizer, schedule.make(optimizer, kind="step", updates_per_epoch=1000, epochs=1))
+
+
+def loss_of(step: Step) -> float:
+    return float(sum(step.terms.values()))
+
+
 def test_an_epoch_is_the_loop_that_anyone_would_write(train):
     rows = np.split(np.random.default_rng(0).permutation(16), 2)
     labels = torch.from_numpy(train.labels())
     network, plain = tiny_network(), tiny_network()
     batches = load_batches(train, EvalView(64, 32), rows)
-    steps = list(train_epoch(network, batches, labels, ce.loss, SGD(network.parameters(), lr=0.1)))
+    steps = list(train_epoch(training_of(network, lr=0.1), batches, labels, objective))
     optimizer = SGD(plain.parameters(), lr=0.1)
     for step, batch in zip(steps, load_batches(train, EvalView(64, 32), rows), strict=True):
         logits = plain(standardize(batch.images)).logits["pid"]
@@ -35,7 +52,7 @@ def test_an_epoch_is_the_loop_that_anyone_would_write(train):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        assert step.loss == loss.item()
+        assert loss_of(step) == loss.item()
         assert (step.lr, step.images) == (0.1, 8)
     assert [step.step for step in steps] == [0, 1]
     for name, value in plain.state_dict().items():
@@ -45,10 +62,65 @@ def test_an_epoch_is_the_loop_that_anyone_would_write(train):
 @pytest.mark.parametrize("memory", ["slot", "mean", "none", None])
 def test_a_tiny_set_is_learnt_by_heart(train, memory):
     network = tiny_network(memory)
-    optimizer = SGD(network.parameters(), lr=0.05, momentum=0.9)
+    training = training_of(network, lr=0.05, momentum=0.9)
     labels = torch.from_numpy(train.labels())
     batches = list(load_batches(train, EvalView(64, 32), [np.arange(16)]))
     for _ in range(40):
         reset_memory(network)
-        (step,) = train_epoch(network, batches, labels, ce.loss, optimizer)
-    assert step.loss < 0.02
+        (step,) = train_epoch(training, batches, labels, objective)
+    assert loss_of(step) < 0.02
+
+
+def test_the_gradient_of_an_update_is_the_mean_over_its_batches(train):
+    # Without cells and batch norm in training mode, two half batches are one whole batch.
+    rows = [np.arange(0, 16, 2), np.arange(1, 16, 2)]
+    labels = torch.from_numpy(train.labels())
+    ours, theirs = Linear(), Linear()
+    steps = list(
+        train_epoch(
+            training_of(ours, lr=0.1), load_batches(train, EvalView(64, 32), rows), labels, objective, accumulate=2
+        )
+    )
+    whole = load_batches(train, EvalView(64, 32), [np.concatenate(rows)])
+    (expected,) = train_epoch(training_of(theirs, lr=0.1), whole, labels, objective)
+    assert len(steps) == 1
+    assert steps[0].images == expected.images == 16
+    assert loss_of(steps[0]) == pytest.approx(loss_of(expected), rel=1e-5)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_batches_that_do_not_fill_an_update_change_nothing(train):
+    network = Linear()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    batches = load_batches(train, EvalView(64, 32), [np.arange(8)])
+    labels = torch.from_numpy(train.labels())
+    assert list(train_epoch(training_of(network, lr=0.1), batches, labels, objective, accumulate=2)) == []
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_the_schedule_is_stepped_with_each_update_and_the_rate_is_the_one_that_was_used(train):
+    network = Linear()
+    optimizer = SGD(network.parameters(), lr=0.1)
+    falls = schedule.make(optimizer, kind="step", updates_per_epoch=1, epochs=4, decay_every=1, decay_factor=0.5)
+    rows = [np.arange(8)] * 3
+    labels = torch.from_numpy(train.labels())
+    batches = load_batches(train, EvalView(64, 32), rows)
+    steps = list(train_epoch(Training(network, optimizer, falls), batches, labels, objective))
+    assert [step.lr for step in steps] == pytest.approx([0.1, 0.05, 0.025])
+
+
+class Linear(Network):
+    """A linear map of the mean colour: no batch norm, no cells."""
+
+    feature_width = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(3, 4)
+        nn.init.zeros_(self.classifier.bias)
+        nn.init.eye_(self.classifier.weight)
+
+    def forward(self, images):
+        embedding = images.mean(dim=(2, 3))
+        return Output(embedding, {"pid": self.classifier(embedding)})

@@ -14,9 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Column, Table
 
-from ptlreid.progress import Advance
+from ptlreid import distributed
+from ptlreid.progress import Advance, Silent
 
-out = Console(soft_wrap=False)
+# Of several processes, the main one alone tells of results and progress; each tells of its own faults.
+out = Console(soft_wrap=False, quiet=not distributed.is_main())
 err = Console(stderr=True)
 
 _LINE_EVERY_SECONDS = 10.0
@@ -29,7 +31,8 @@ def fail(message: str) -> None:
 
 def show_json(value: Any) -> None:
     """Exactly one JSON document on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    if distributed.is_main():
+        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def say(text: str) -> None:
@@ -81,11 +84,16 @@ class Reporter:
     """A `Progress` for people: live bars on a terminal, a line now and then elsewhere."""
 
     def note(self, text: str) -> None:
-        err.print(f"[dim]{escape(text)}[/]", highlight=False, soft_wrap=True)
+        if distributed.is_main():
+            err.print(f"[dim]{escape(text)}[/]", highlight=False, soft_wrap=True)
 
     @contextmanager
     def task(self, title: str, total: int | None) -> Iterator[Advance]:
-        with _bar(title, total) if err.is_terminal else _lines(title, total) as advance:
+        if not distributed.is_main():
+            how = Silent().task(title, total)
+        else:
+            how = _bar(title, total) if err.is_terminal else _lines(title, total)
+        with how as advance:
             yield advance
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ptlreid.config.settings import DataSettings
+from ptlreid.errors import OptionError
 from ptlreid.outputs import Memory
+
+# Losses that compare images of one person with those of others, within a batch.
+_COMPARING = {"triplet", "ce-triplet"}
 
 
 class FinetuneConfig(DataSettings):
@@ -65,6 +69,17 @@ class FinetuneConfig(DataSettings):
     )
     tensorboard: bool = Field(False, description="Write TensorBoard events into the run folder, too.")
     seed: int = Field(0, ge=0, description="Seed of every random choice.")
+
+    @model_validator(mode="after")
+    def _people_to_compare(self) -> Self:
+        """`OptionError`, which pydantic lets through, for batches in which a loss would find no triplet."""
+        if self.loss in _COMPARING and not 2 <= self.images_per_person <= self.batch_size // 2:
+            raise OptionError(
+                f"loss = {self.loss!r} compares people within a batch, which needs two people or more with two images "
+                f"or more each: images_per_person = {self.images_per_person} in a batch of {self.batch_size} cannot "
+                "give that. Use images_per_person = 4 with --batch-size 16 or more, or loss = 'ce'."
+            )
+        return self
 
     @property
     def method(self) -> str:

@@ -20,3 +20,9 @@ def find(name: str) -> Path:
     if name not in names():
         raise plugins.unknown("recipe", name, names())
     return _FOLDER / f"{name}.toml"
+
+
+def about(name: str) -> str:
+    """What the recipe follows, in a sentence: the first line of its file, a comment."""
+    first, *_ = find(name).read_text(encoding="utf-8").splitlines()
+    return first.removeprefix("# ")

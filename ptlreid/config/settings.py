@@ -30,19 +30,25 @@ class Settings(BaseModel):
         """
         values = read_toml(recipes.find(recipe)) if recipe else {}
         values |= read_toml(file) if file else {}
-        values.update({key: value for key, value in given.items() if value is not None})
+        values.update({cls.key(name): value for name, value in given.items() if value is not None})
         try:
             return cls(**values)
         except ValidationError as error:
             raise OptionError(_explain(error, cls, file)) from None
 
+    @classmethod
+    def key(cls, name: str) -> str:
+        """The TOML key of the field called `name`: the same word, but where Python keeps that word for itself."""
+        about = cls.model_fields.get(name)
+        return (about and about.alias) or name
+
     def to_toml(self) -> str:
         """The settings as TOML; a key whose value is None is left out, as TOML has no such value."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True))
+        return tomli_w.dumps(self.model_dump(exclude_none=True, by_alias=True))
 
     def differences(self, other: Self) -> list[str]:
         """`key: here -> there`, for each setting on which the result depends and the two differ."""
-        mine, yours = self.model_dump(), other.model_dump()
+        mine, yours = self.model_dump(by_alias=True), other.model_dump(by_alias=True)
         return [
             f"{key}: {mine[key]!r} -> {yours[key]!r}"
             for key in mine
@@ -75,7 +81,8 @@ def _explain(error: ValidationError, settings: type[Settings], file: Path | None
     fault = error.errors()[0]
     key = str(fault["loc"][0])
     where = f"{file}: " if file else ""
+    fields = {settings.key(name): about for name, about in settings.model_fields.items()}
     if fault["type"] == "extra_forbidden":
-        return where + str(plugins.unknown("setting", key, settings.model_fields))
-    about = settings.model_fields[key].description or ""
+        return where + str(plugins.unknown("setting", key, fields))
+    about = fields[key].description or ""
     return f"{where}{key} = {fault['input']!r} is not possible: {fault['msg'].lower()}. {about}"

@@ -13,13 +13,14 @@ from ptlreid.errors import DataError
 class History:
     """Appends to the file at `path`, of which the first `keep` bytes stay: what came after them was not saved.
 
-    A context manager, which closes the file.
+    A context manager, which closes the file. With None for `path`, as on all processes but the main one, lines go
+    nowhere.
     """
 
-    def __init__(self, path: Path, keep: int = 0) -> None:
-        path.touch()
-        os.truncate(path, min(keep, path.stat().st_size))
-        self.path = path
+    def __init__(self, path: Path | None, keep: int = 0) -> None:
+        path = path or Path(os.devnull)
+        if path.is_file():
+            os.truncate(path, min(keep, path.stat().st_size))
         self._file = path.open("a", encoding="utf-8")
 
     def add(self, kind: str, **values: Any) -> None:
@@ -29,6 +30,8 @@ class History:
     def flush(self) -> int:
         """Put all lines on the disk; returns the file's size in bytes."""
         self._file.flush()
+        if self._file.name == os.devnull:
+            return 0
         os.fsync(self._file.fileno())
         return self._file.tell()
 

@@ -36,6 +36,9 @@ class BConvCell(nn.Module):
         super().__init__()
         self.memory = memory
         self.state: Tensor | None = None
+        # Set for the batches whose gates are looked at (`watch`): their mean openings, (3,), input, forget, output.
+        self.watched = False
+        self.openings: Tensor | None = None
         # Rows: input, output, candidate, forget. Forget is last, as eval mode has nothing to forget.
         self.gates = nn.Conv2d(in_channels, 4 * channels, kernel_size, stride, padding=kernel_size // 2)
 
@@ -49,6 +52,8 @@ class BConvCell(nn.Module):
             self._check(state)
             state = torch.addcmul(state, torch.sigmoid(f), self.state)
         self._keep(state)
+        if self.watched:
+            self.openings = torch.stack([torch.sigmoid(gate.detach()).float().mean() for gate in (i, f, o)])
         return torch.sigmoid(o) * torch.tanh(state).to(o.dtype)
 
     def reset(self) -> None:
@@ -101,6 +106,27 @@ def load_memory_state(network: nn.Module, states: dict[str, Tensor]) -> None:
     for name, cell in _cells(network):
         state = states.get(name)
         cell.state = None if state is None else state.to(cell.gates.weight.device, torch.float32)
+
+
+def watch(network: nn.Module, watched: bool) -> None:
+    """Whether the cells note how far their gates open in the next training batches, for `statistics`."""
+    for _, cell in _cells(network):
+        cell.watched = watched
+
+
+def statistics(network: nn.Module) -> dict[str, dict[str, float]]:
+    """By the name of each cell that was watched, what the last watched batch left: plain numbers.
+
+    `state_norm`: the root mean square of the latent state, 0 where none is carried; |state| may exceed 1, as each batch
+    adds to it. `input`, `forget`, `output`: the gates' mean openings, in (0, 1).
+    """
+    found = {}
+    for name, cell in _cells(network):
+        if cell.openings is not None:
+            gates = dict(zip(("input", "forget", "output"), cell.openings.tolist(), strict=True))
+            norm = 0.0 if cell.state is None else float(cell.state.square().mean().sqrt())
+            found[name] = {"state_norm": norm, **gates}
+    return found
 
 
 def _cells(network: nn.Module) -> Iterator[tuple[str, BConvCell]]:

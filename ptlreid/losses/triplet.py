@@ -1,0 +1,40 @@
+"""Batch-hard triplet loss (Hermans et al. 2017, arXiv 1703.07737, Eq. 5), by Euclidean distance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ptlreid.outputs import Output
+
+
+def loss(output: Output, labels: Tensor, *, margin: float = 0.3) -> dict[str, Tensor]:
+    """`triplet`: the mean over `output.metric` of the mean over anchors, a scalar. `labels`: (B,).
+
+    For each image as anchor max(0, margin + farthest of the same person - nearest of another): at 1 and 4 with margin
+    5, that is 2. An anchor that has no other image of its person, or no other person, in the batch is no triplet and
+    is left out of the mean; the loss of a batch without any triplet is 0, with gradients of 0.
+    """
+    vectors = output.metric.values()
+    return {"triplet": torch.stack([batch_hard(metric, labels, margin) for metric in vectors]).mean()}
+
+
+def batch_hard(vectors: Tensor, labels: Tensor, margin: float) -> Tensor:
+    """The mean over the anchors among `vectors`, (B, width). In float32 even under autocast."""
+    distances = _distances(vectors)
+    same = labels[:, None] == labels
+    positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    farthest = distances.masked_fill(~positive, -torch.inf).amax(dim=1)
+    nearest = distances.masked_fill(same, torch.inf).amin(dim=1)
+    anchors = positive.any(dim=1) & ~same.all(dim=1)
+    # Infinities are replaced before they are subtracted: a gradient through one would not be a number.
+    gaps = farthest.masked_fill(~anchors, 0.0) - nearest.masked_fill(~anchors, 0.0)
+    return (F.relu(margin + gaps) * anchors).sum() / anchors.sum().clamp(min=1)
+
+
+def _distances(vectors: Tensor) -> Tensor:
+    """(B, B) Euclidean distances; equal vectors are 0 apart, with a gradient of 0, where a plain root has none."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        # Not by a matrix product, which loses the digits of small distances.
+        return torch.cdist(vectors.float(), vectors.float(), compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,0 +1,162 @@
+"""Training on two processes, for real: gloo on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from ptlreid import datasets, distributed
+from ptlreid.config import FinetuneConfig
+from ptlreid.engine import history
+from ptlreid.errors import PtlreidError, Stopped
+from ptlreid.models.weights import saved
+from ptlreid.progress import Silent
+from ptlreid.runs import RunFolder
+from ptlreid.samplers import Shuffled
+from ptlreid.workflows.finetune import finetune
+
+RANKS = 2
+
+
+def config(**changed) -> FinetuneConfig:
+    settings = {"backbone": "tiny-even", "ptl": False, "init": "none", "height": 64, "width": 32, "epochs": 3}
+    return FinetuneConfig.resolve(None, device="cpu", evaluate_every=2, **{"batch_size": 4} | settings | changed)
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+class At(Silent):
+    """Sends itself a signal when this many updates have been told."""
+
+    def __init__(self, update: int, number: int) -> None:
+        self.update, self.number = update, number
+
+    @contextmanager
+    def task(self, title, total):
+        def advance(done, *, status="", total=None):
+            if title.startswith("train") and done == self.update:
+                os.kill(os.getpid(), self.number)
+
+        yield advance
+
+
+def work(rank: int, port: str, data: str, folder: str, settings: dict, ends: dict) -> None:
+    """One of two processes; how it ended is written to `<folder>.<rank>`."""
+    import conftest  # noqa: F401 - makes the tiny backbones known here
+
+    torch.set_num_threads(1)
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= places | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
+    splits = datasets.load("market", Path(data))
+    progress = At(*ends[rank]) if rank in ends else Silent()
+    try:
+        metrics = finetune(config(**settings), splits, RunFolder(Path(folder)), progress)
+        told = f"mAP {metrics['mAP']:.9f}"
+    except Stopped as stop:
+        told = f"stopped {stop.code}"
+    except PtlreidError as error:
+        told = f"error {error}"
+    Path(f"{folder}.{rank}").write_text(told)
+
+
+def together(folder: Path, data: Path, settings: dict | None = None, ends: dict | None = None) -> list[str | None]:
+    """How each of two processes ended; None for one that was killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ptlreid.workflows.training"])
+    port = free_port()
+    arguments = (port, str(data), str(folder), settings or {}, ends or {})
+    processes = [context.Process(target=work, args=(rank, *arguments)) for rank in range(RANKS)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode is not None, "it hangs"
+    files = [Path(f"{folder}.{rank}") for rank in range(RANKS)]
+    return [file.read_text() if file.exists() else None for file in files]
+
+
+def losses(run: RunFolder) -> list[float]:
+    return [line["loss"] for line in history.read(run.history) if line["kind"] == "step"]
+
+
+@pytest.fixture
+def data(market_folder) -> Path:
+    return market_folder.parent
+
+
+def test_two_processes_learn_what_one_learns_from_the_doubled_batch(tmp_path, data):
+    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    metrics = finetune(config(batch_size=8), datasets.load("market", data), one, Silent())
+    ended = together(two.path, data)
+    assert ended[0] == ended[1] == f"mAP {metrics['mAP']:.9f}"
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    ours, theirs = (saved(run.weights()).build().state_dict() for run in (two, one))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"backbone": "tiny", "ptl": True, "accumulate": 2, "batch_size": 2}], ids=str)
+def test_a_signal_to_one_process_stops_both_and_they_go_on_to_the_same_weights(tmp_path, data, settings):
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    together(whole.path, data, settings)
+    ended = together(stopped.path, data, settings, {1: (3, signal.SIGTERM)})
+    assert ended[1] == f"stopped {128 + signal.SIGTERM}"
+    assert ended[0].startswith("stopped")
+    together(stopped.path, data, settings)
+    ours, theirs = (saved(run.weights()).build().state_dict() for run in (stopped, whole))
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+    assert losses(stopped) == losses(whole)
+
+
+def test_a_process_that_dies_ends_the_other_with_a_message(tmp_path, data):
+    ended = together(tmp_path / "run", data, {}, {1: (3, signal.SIGKILL)})
+    assert ended[1] is None
+    assert ended[0].startswith("error Process 0 of 2 lost the others")
+    assert "The same command goes on from the last checkpoint." in ended[0]
+
+
+def test_a_fault_of_the_data_is_told_once_by_each_and_nobody_waits(tmp_path, data):
+    ended = together(tmp_path / "run", data, {"batch_size": 16})
+    assert all(end.startswith("error 16 training images do not fill one batch of 32") for end in ended)
+
+
+def test_every_image_of_an_epoch_is_seen_once():
+    parts = [Shuffled(103, 5, seed=1, rank=rank, ranks=2).epoch(3) for rank in range(2)]
+    seen = [row for part in parts for batch in part for row in batch]
+    assert len(seen) == len(set(seen)) == 100
+
+
+def test_torchrun_runs_the_same_command(tmp_path, data):
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m", "ptlreid"]
+    options = ["finetune", "--no-ptl", "--backbone", "mobilenet-v3-small", "--init", "none", "--device", "cpu"]
+    sizes = ["--height", "64", "--width", "32", "--batch-size", "4", "--epochs", "1", "--name", "two", "--json"]
+    result = subprocess.run(
+        [sys.executable, *command, *options, *sizes, "--root", str(data), "--runs", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count('"mAP"') == 1  # the main process alone tells of the result
+    assert (tmp_path / "two" / "metrics.json").is_file()
+
+
+def test_on_one_process_everything_is_its_own():
+    assert distributed.gather(7) == [7]
+    assert distributed.from_main(lambda: 7) == 7
+    assert distributed.any_of([False, True]) == [False, True]
+    assert (distributed.rank(), distributed.ranks(), distributed.is_main(), distributed.active()) == (0, 1, True, False)

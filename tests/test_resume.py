@@ -1,0 +1,295 @@
+"""Runs that were stopped, by a fault, by a signal or by a kill, and went on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ptlreid import datasets
+from ptlreid.config import FinetuneConfig
+from ptlreid.engine import history
+from ptlreid.errors import CheckpointError, PtlreidError, Stopped
+from ptlreid.models.weights import saved
+from ptlreid.progress import Silent
+from ptlreid.runs import RunFolder
+from ptlreid.workflows import epochs
+from ptlreid.workflows.finetune import finetune
+
+# What a line of the history says of the machine, not of the run.
+TIMES = {"images_per_second", "wait", "memory"}
+
+
+def config(**changed) -> FinetuneConfig:
+    settings = {"backbone": "tiny", "init": "none", "height": 64, "width": 32, "batch_size": 4, "epochs": 4}
+    return FinetuneConfig.resolve(
+        None, **({"device": "cpu", "decay_every": 2, "evaluate_every": 2} | settings | changed)
+    )
+
+
+@pytest.fixture
+def splits(market_folder):
+    return datasets.load("market", market_folder.parent)
+
+
+def told(run: RunFolder) -> list[dict]:
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in history.read(run.history)]
+
+
+def assert_same(one: RunFolder, other: RunFolder) -> None:
+    ours, theirs = (saved(run.weights()).build().state_dict() for run in (one, other))
+    assert ours.keys() == theirs.keys()
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+    assert told(one) == told(other)
+
+
+class Fault(Exception):
+    """Stands for anything that ends a run."""
+
+
+class At(Silent):
+    """Calls `act` when this many updates have been told, and keeps the notes."""
+
+    def __init__(self, update: int, act) -> None:
+        self.update, self.act, self.notes = update, act, []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    @contextmanager
+    def task(self, title, total):
+        def advance(done, *, status="", total=None):
+            if title.startswith("train") and done == self.update:
+                self.act()
+
+        yield advance
+
+
+def fault():
+    raise Fault
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ptl": True},
+        {"ptl": True, "memory": "mean", "schedule": "cosine", "warmup_epochs": 1},
+        {"ptl": False, "freeze_epochs": 1, "new_lr_factor": 5.0},
+        {"backbone": "tiny-dropout", "optimizer": "adam", "amsgrad": True},
+        {"images_per_person": 2, "loss": "ce-triplet", "label_smoothing": 0.1},
+        {"pad": 4, "erase": 0.5, "batch_size": 2, "accumulate": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("minutes", [0, 99], ids=["after every update", "after every epoch"])
+def test_a_run_that_was_stopped_goes_on_to_equal_weights(tmp_path, splits, settings, minutes):
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    expected = finetune(config(**settings), splits, whole, Silent())
+    updates = sum(line["kind"] == "step" for line in told(whole))
+    torch.rand(3)  # what the global generator did before makes no difference
+    settings |= {"checkpoint_minutes": float(minutes)}
+    for update in (2, updates // 2 + 1, updates):
+        with pytest.raises(Fault):
+            finetune(config(**settings), splits, stopped, At(update, fault))
+    assert finetune(config(**settings), splits, stopped, Silent()) == {**expected, "run": "stopped"}
+    assert_same(stopped, whole)
+
+
+def test_what_was_done_before_the_last_checkpoint_is_not_done_again(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")  # 4 updates an epoch
+    with pytest.raises(Fault):
+        finetune(config(checkpoint_minutes=0.0), splits, run, At(7, fault))
+    progress = At(-1, fault)
+    finetune(config(), splits, run, progress)
+    assert progress.notes[0] == f"{run.path}: continued after epoch 1 and 2 of 4 updates"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_the_update_with_a_checkpoint(tmp_path, splits, number):
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    finetune(config(), splits, whole, Silent())
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match=f"{number.name}: stopped after update 3 of 4 in epoch 2 of 4") as stop:
+        # The signal comes before update 7 is told of, which is then finished: 7 = 4 + 3.
+        finetune(config(), splits, stopped, At(7, lambda: signal.raise_signal(number)))
+    assert stop.value.code == 128 + number
+    assert signal.getsignal(number) is before
+    progress = At(-1, fault)
+    finetune(config(), splits, stopped, progress)
+    assert progress.notes[0].endswith("continued after epoch 1 and 3 of 4 updates")
+    assert_same(stopped, whole)
+
+
+def test_a_second_signal_acts_at_once(tmp_path, splits):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(config(), splits, RunFolder(tmp_path / "run"), At(2, twice))
+
+
+def test_a_kill_while_scoring_repeats_no_update(tmp_path, splits, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr("ptlreid.workflows.scoring.evaluate", lambda *_: fault())
+        with pytest.raises(Fault):
+            finetune(config(), splits, run, Silent())
+    progress = At(8, fault)  # the last update before the scores: told of already
+    finetune(config(), splits, run, progress)
+    assert progress.notes[0].endswith("continued after epoch 1 and 4 of 4 updates")
+
+
+def killed(root: str, folder: str, updates: int, delay: float) -> None:
+    """Trains in a process of its own, which is killed some time after `updates` more updates."""
+    from conftest import backbones  # noqa: F401 - makes the tiny backbone known here
+
+    torch.set_num_threads(1)
+    left = [updates]
+
+    class Kill(Silent):
+        @contextmanager
+        def task(self, title, total):
+            def advance(done, *, status="", total=None):
+                left[0] -= title.startswith("train")
+                if left[0] == 0:
+                    threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+            yield advance
+
+    splits = datasets.load("market", Path(root))
+    finetune(config(epochs=8, checkpoint_minutes=0.0), splits, RunFolder(Path(folder)), Kill())
+
+
+def test_kills_at_any_instant_leave_a_run_that_goes_on_to_equal_weights(tmp_path, splits, market_folder):
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    finetune(config(epochs=8), splits, whole, Silent())
+    context = multiprocessing.get_context("forkserver")  # torch is imported once, and each process is cheap
+    context.set_forkserver_preload(["ptlreid.workflows.training", "conftest"])
+    chance, kills = random.Random(0), 0
+    while True:
+        # Of 32 updates one to three are made before each kill, which comes in an update, a checkpoint or an evaluation.
+        arguments = (str(market_folder.parent), str(stopped.path), chance.randint(2, 3), chance.uniform(0, 0.03))
+        process = context.Process(target=killed, args=arguments)
+        process.start()
+        process.join(120)
+        assert process.exitcode in (0, -signal.SIGKILL)
+        if process.exitcode == 0:
+            break
+        kills += 1
+        assert kills < 60, "no progress"
+    assert kills >= 10
+    assert_same(stopped, whole)
+    leftovers = [path.name for path in stopped.path.rglob("*.part")]
+    assert len(leftovers) <= kills  # a kill while writing leaves a file of another name, and no half one of the right
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_update_and_terms(tmp_path, splits, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    calls = []
+
+    def broken(output, labels, images):
+        calls.append(1)
+        value = output.embedding.square().mean()
+        return {"good": value, "bad": value * (float("nan") if len(calls) == 6 else 1)}
+
+    with pytest.raises(PtlreidError, match=r"Update 2 of epoch 2: the loss is not finite \(good = .*, bad = nan\)"):
+        finetune(config(), splits, run, Silent(), objective=lambda device: broken)
+    checkpoint = torch.load(run.checkpoint, weights_only=True)
+    assert (checkpoint["epoch"], checkpoint["step"]) == (1, 0)
+    assert all(tensor.isfinite().all() for tensor in checkpoint["network"].values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+
+    def steep(output, labels, images):
+        return {"steep": (output.embedding * 1e38).mean() * 1e-30}  # finite, and its gradient overflows the weights
+
+    settings = config(lr=1e30, checkpoint_minutes=0.0, epochs=1)
+    with pytest.raises(PtlreidError, match="not finite"):
+        finetune(settings, splits, run, Silent(), objective=lambda device: steep)
+    assert not run.weights().exists()
+
+
+def test_training_stops_early_where_nothing_gets_better(tmp_path, splits, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    progress = At(-1, fault)
+    found = iter([0.3, 0.2, 0.5, 0.5, 0.4])
+    monkeypatch.setattr(
+        "ptlreid.workflows.scoring.evaluate", lambda *_: SimpleNamespace(mean_ap=next(found), summary=dict)
+    )
+    metrics = finetune(config(epochs=20, evaluate_every=1, patience=2), splits, run, progress)
+    assert metrics["epochs"] == 5  # a better one was found in the third, and neither of the two after it
+    assert "stopped after epoch 5: 2 evaluations without a better mAP" in progress.notes
+
+
+def test_the_history_tells_of_terms_speed_memory_and_cells(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    finetune(config(images_per_person=2, loss="ce-triplet", epochs=2), splits, run, Silent())
+    lines = history.read(run.history)
+    step = lines[0]
+    assert step["loss"] == pytest.approx(step["terms"]["ce"] + step["terms"]["triplet"])
+    assert step["images"] == 4
+    assert step["images_per_second"] > 0
+    assert 0 <= step["wait"] <= 1
+    assert step["memory"] > 10**7
+    (first, _) = (line for line in lines if line["kind"] == "epoch")
+    assert len(first["cells"]) == 5
+    for cell in first["cells"].values():
+        assert cell["state_norm"] > 0
+        assert all(0 < cell[gate] < 1 for gate in ("input", "forget", "output"))
+
+
+def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path, splits, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(Fault):
+        finetune(config(), splits, run, At(7, fault))
+    content = torch.load(run.checkpoint, weights_only=True)
+    torch.save(content | {"processes": content["processes"] * 2}, run.checkpoint)
+    with pytest.raises(CheckpointError, match=r"of a run on 2 processes, this is one on 1.*Continue it with 2"):
+        finetune(config(), splits, run, Silent())
+
+
+def test_frozen_weights_stay_as_they_are_and_then_join_in(tmp_path, splits):
+    weights = {}
+    for count in (0, 1, 2):
+        run = RunFolder(tmp_path / f"run{count}")
+        finetune(config(epochs=count, freeze_epochs=1), splits, run, Silent())
+        state = saved(run.weights()).build().state_dict()
+        weights[count] = {name: state[name] for name in state if name.endswith("0.weight") and "backbone" in name}
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not any(torch.equal(weights[1][name], weights[2][name]) for name in weights[1])
+
+
+def test_events_for_tensorboard_need_its_package_or_are_written(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        with pytest.raises(PtlreidError, match=r"pip install 'ptlreid\[tensorboard\]'"):
+            finetune(config(tensorboard=True), splits, run, Silent())
+    else:
+        finetune(config(tensorboard=True), splits, run, Silent())
+        assert list((run.path / "events").glob("events.out.tfevents.*"))
+
+
+def test_a_long_update_is_followed_by_a_checkpoint(tmp_path, splits, monkeypatch):
+    times = iter(range(0, 10**6, 45))  # each look at the clock finds it 45 seconds later
+    monkeypatch.setattr(epochs.time, "monotonic", lambda: next(times))
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(Fault):
+        finetune(config(checkpoint_minutes=1.0), splits, run, At(4, fault))
+    # Looks: the epoch's start, then one an update. 90 seconds after the start, so after update 2.
+    content = torch.load(run.checkpoint, weights_only=True)
+    assert (content["epoch"], content["step"]) == (0, 2)
+    assert time is epochs.time
