@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +62,15 @@ def test_a_broken_image_is_one_clear_message_from_any_process(tmp_path, workers)
         list(load_batches(records, EvalView(64, 32), [np.array([0])], workers=workers))
     assert str(error.value).startswith(f"{path}: not an image")
     assert "Traceback" not in str(error.value)
+
+
+def test_a_loader_process_that_is_killed_is_told_of(train):
+    def kill_children():
+        for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+
+    batches = load_batches(train, EvalView(64, 32), [np.arange(4)] * 200, workers=1)
+    next(batches)
+    kill_children()
+    with pytest.raises(DataError, match=r"A process that loads images ended .* fewer --workers"):
+        list(batches)

@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -293,3 +296,40 @@ def test_a_long_update_is_followed_by_a_checkpoint(tmp_path, splits, monkeypatch
     content = torch.load(run.checkpoint, weights_only=True)
     assert (content["epoch"], content["step"]) == (0, 2)
     assert time is epochs.time
+
+
+def test_a_compiled_network_learns_the_same(tmp_path, splits, monkeypatch):
+    plain, compiled = RunFolder(tmp_path / "plain"), RunFolder(tmp_path / "compiled")
+    finetune(config(epochs=2), splits, plain, Silent())
+    # torch's own tracing, without its code generator, which takes a minute
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    finetune(config(epochs=2, compile=True), splits, compiled, Silent())
+    assert_same(compiled, plain)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_command_and_its_loaders_ends_in_one_message(tmp_path, market_folder, number):
+    settings = tmp_path / "settings.toml"
+    settings.write_text("checkpoint_minutes = 0.0\n")
+    options = "finetune --backbone mobilenet-v3-small --init none --height 64 --width 32 --batch-size 4 --epochs 500"
+    command = [*options.split(), "--device", "cpu", "--workers", "2", "--name", "run", "--config", str(settings)]
+    places = ["--root", str(market_folder.parent), "--runs", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ptlreid", *command, *places],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a group of its own, as a terminal gives each command
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    while not checkpoint.is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in told
+    (error,) = (line for line in told.splitlines() if line.startswith("error:"))
+    assert error.startswith(f"error: {number.name}: stopped after update")
+    assert "To go on: ptlreid finetune --backbone mobilenet-v3-small" in error
+    assert torch.load(checkpoint, weights_only=True)["epoch"] >= 0

@@ -70,7 +70,7 @@ def train_epoch(
     batches that do not fill an update are left. What a network remembers from batch to batch is the caller's to reset
     before. Leaves the network in training mode.
     """
-    forward = forward or training.network
+    forward = training.network if forward is None else forward
     forward.train()
     source, before = iter(batches), perf_counter()
     while True:

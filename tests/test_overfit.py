@@ -1,0 +1,31 @@
+"""Every network, with and without cells, learns a handful of images by heart: nothing in it blocks the gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ptlreid import models
+from ptlreid.models.bconv import reset_memory
+from ptlreid.outputs import NetworkSpec
+
+
+@pytest.mark.parametrize("ptl", [True, False], ids=["PTL", "plain"])
+@pytest.mark.parametrize("name", [name for name in models.names() if not name.startswith("tiny")])
+def test_four_images_are_learnt_by_heart(name, ptl):
+    down, across = models.find(name).multiples
+    height, width = 64 // down * down or down, 32 // across * across or across
+    network = models.build(NetworkSpec(name, ptl, "slot", 2, height, width), seed=0).train()
+    images = torch.randn(4, 3, height, width, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 0, 1, 1])
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+    for update in range(40):
+        reset_memory(network)
+        loss = sum(F.cross_entropy(logits, labels) for logits in network(images).logits.values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 0.05:
+            return
+    pytest.fail(f"after {update + 1} updates the loss is {loss.item():.3f}")
