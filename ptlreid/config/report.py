@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,9 @@ class ReportConfig(DataSettings):
     metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance between features.")
     queries: int = Field(12, ge=0, description="Rank lists of the worst queries, and as many of queries drawn by lot.")
     places: int = Field(10, ge=1, le=50, description="Places of each rank list.")
-    false_rates: list[float] = Field([0.01, 0.001], description="Shares of false accepts to state thresholds for.")
+    false_rates: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.01, 0.001], description="Shares of false accepts to state thresholds for."
+    )
     seed: int = Field(0, ge=0, description="Seed of the queries that are drawn.")
 
     def evaluation(self) -> EvaluateConfig:

@@ -1,0 +1,53 @@
+"""Image crops small enough to be part of a page."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from ptlreid.errors import DataError
+
+_LARGEST = (96, 192)  # width and height: a crop of Market-1501, 64×128, stays as it is
+_QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Crop:
+    """An image on the page: `name` is its id there, `uri` its JPEG as a data URI, `width` and `height` in pixels."""
+
+    name: str
+    width: int
+    height: int
+    uri: str
+
+
+def embed(paths: Iterable[Path]) -> dict[Path, Crop]:
+    """Each image once, by path. `DataError` for a file that cannot be decoded."""
+    crops: dict[Path, Crop] = {}
+    for path in paths:
+        if path not in crops:
+            image = read(path)
+            stream = BytesIO()
+            image.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
+            data = b64encode(stream.getvalue()).decode()
+            crops[path] = Crop(f"crop{len(crops)}", *image.size, f"data:image/jpeg;base64,{data}")
+    return crops
+
+
+def read(path: Path) -> Image.Image:
+    """The image in RGB, at most 96×192. `DataError` for a file that cannot be decoded."""
+    try:
+        with Image.open(path) as file:
+            file.draft("RGB", _LARGEST)
+            image = file.convert("RGB")
+            image.thumbnail(_LARGEST)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path}: not an image that can be decoded ({error}). Replace the file, or take it out of the data set."
+        ) from None
+    return image

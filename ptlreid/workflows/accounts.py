@@ -1,0 +1,41 @@
+"""A run and its evaluation, as far as there is one: what a report is made from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ptlreid import datasets, distributed
+from ptlreid.config.report import ReportConfig
+from ptlreid.errors import CheckpointError, DataError, OptionError
+from ptlreid.progress import Progress
+from ptlreid.records import Splits
+from ptlreid.reports.account import Account, Retrieval
+from ptlreid.runs import RunFolder
+from ptlreid.workflows.evaluate import features_of, score
+
+
+def evaluated(
+    run: RunFolder, config: ReportConfig, progress: Progress, splits: Splits | None = None
+) -> tuple[Account, Retrieval | None]:
+    """The account of the run and its evaluation; without one, the account says why."""
+    if config.data:
+        return required(run, config, progress, splits)
+    try:
+        return required(run, config, progress, splits)
+    except (CheckpointError, DataError, OptionError) as error:
+        progress.note(f"{run.path.name} could not be evaluated: {error}")
+        return replace(Account.read(run), missing=str(error)), None
+
+
+def required(
+    run: RunFolder, config: ReportConfig, progress: Progress, splits: Splits | None = None
+) -> tuple[Account, Retrieval]:
+    """The account of the run and its evaluation."""
+    account = Account.read(run)
+    splits = splits or datasets.load(config.data or account.evaluated_on, Path(config.root))
+    evaluation = config.evaluation()
+    sides = features_of(run, splits, evaluation, progress)
+    scores = distributed.from_main(lambda: score(sides, evaluation))
+    found = Retrieval(sides.query, sides.gallery, sides.protocol, scores)
+    return replace(account, evaluated_on=splits.name, scores=scores), found

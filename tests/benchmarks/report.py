@@ -1,0 +1,112 @@
+"""How long a report takes and how large it is, for a run and a data set of the size of Market-1501.
+
+    python tests/benchmarks/report.py [FOLDER]
+
+The images are drawn people, copied until they are as many as in Market-1501's test set; the features are random around
+a direction for each person, and lie in the cache when the clock starts. FOLDER keeps all of it for the next time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptlreid import datasets, features, models
+from ptlreid.config import FinetuneConfig, SyntheticConfig
+from ptlreid.config.report import ReportConfig
+from ptlreid.datasets import synthetic
+from ptlreid.models import weights
+from ptlreid.outputs import NetworkSpec
+from ptlreid.progress import Silent
+from ptlreid.records import Records
+from ptlreid.runs import RunFolder
+from ptlreid.workflows.evaluate import features_of
+from ptlreid.workflows.report import write_report
+
+PEOPLE, QUERIES, TRUE, JUNK, DISTRACTORS = 750, 3368, 13_115, 3819, 2798
+EPOCHS, STEPS, WIDTH = 50, 404, 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        run = RunFolder(folder / "runs" / "market-run")
+        if not (folder / "data" / "market").is_dir():
+            draw(folder / "data")
+        if not run.finished:
+            pretend(run, folder / "data")
+        config = ReportConfig.resolve(None, root=str(folder / "data"), device="cpu")
+        features.stream = directions  # type: ignore[assignment]
+        splits = datasets.load("market", folder / "data")
+        features_of(run, splits, config.evaluation(), Silent())
+        began, worked = time.perf_counter(), time.process_time()
+        page = write_report([run], config, Silent())
+        seconds, cpu = time.perf_counter() - began, time.process_time() - worked  # the second, whatever else runs here
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(f"{page}: {page.stat().st_size / 1e6:.2f} MB in {seconds:.1f} s ({cpu:.1f} s of this process's CPU time)")
+        print(f"{memory:.2f} GB of memory at most")
+
+
+def draw(root: Path) -> None:
+    """A data set in Market-1501's layout with as many test images of each kind."""
+    synthetic.prepare(root / "drawn", "a", SyntheticConfig.resolve(None))
+    images = sorted((root / "drawn").rglob("*.jpg"))
+    rng = np.random.default_rng(0)
+    kinds = {"query": rng.integers(1, PEOPLE + 1, QUERIES), "bounding_box_train": rng.integers(751, 1502, 32)}
+    people = (rng.integers(1, PEOPLE + 1, TRUE), np.full(JUNK, -1), np.zeros(DISTRACTORS, dtype=int))
+    kinds["bounding_box_test"] = np.concatenate(people)
+    for name, pids in kinds.items():
+        (root / "market.part" / name).mkdir(parents=True)
+        for row, pid in enumerate(pids):
+            file = f"{pid if pid < 0 else f'{pid:04d}'}_c{rng.integers(1, 7)}s1_{row:06d}_00.jpg"
+            shutil.copyfile(images[rng.integers(len(images))], root / "market.part" / name / file)
+    (root / "market.part").rename(root / "market")
+
+
+def pretend(run: RunFolder, root: Path) -> None:
+    """The folder of a run that has trained as long as the paper's, without training."""
+    config = FinetuneConfig.resolve(None, backbone="resnet18", init="none", height=256, width=128)
+    run.claim(config, datasets.load("market", root))
+    spec = NetworkSpec("resnet18", True, "slot", 751, 256, 128)
+    weights.save(models.build(spec, 0), spec, run.weights())
+    rng = np.random.default_rng(0)
+    with run.history.open("w", encoding="utf-8") as file:
+        for epoch in range(EPOCHS):
+            for step in range(STEPS):
+                file.write(json.dumps({"kind": "step", "epoch": epoch, "step": step, **_step(epoch, rng)}) + "\n")
+            scores = {"mAP": 0.7 - 0.6 / (epoch + 1), "mINP": 0.3, "cmc": {"1": 0.8, "5": 0.9, "10": 0.95}}
+            cell = {"state_norm": 5.0, "input": 0.5, "forget": 0.6, "output": 0.5}
+            about = {"cells": {f"cells.{number}": cell for number in range(5)}, **scores}
+            file.write(json.dumps({"kind": "epoch", "epoch": epoch + 1, **about}) + "\n")
+    run.metrics.write_text(json.dumps({"run": "market-run", "epochs": EPOCHS, **scores}))
+
+
+def directions(network: Any, records: Records, view: Any, *, start: int = 0, **_: Any) -> Iterator[np.ndarray]:
+    """Stands for extraction: a direction for each person, and noise of six times its length."""
+    looks = np.random.default_rng(1).normal(size=(PEOPLE + 2, WIDTH)).astype(np.float32)
+    for first in range(start, len(records), 64):
+        pids = records.pids[first : first + 64]
+        noise = np.random.default_rng((2, first, len(records))).normal(size=(len(pids), WIDTH))
+        yield (looks[pids] + 6 * noise).astype(np.float32)
+
+
+def _step(epoch: int, rng: np.random.Generator) -> dict[str, Any]:
+    loss = float(6 / (epoch + 1) + rng.exponential(0.3))
+    speed = {"images": 32, "images_per_second": 200.0, "wait": 0.01, "memory": 10**9}
+    return {"loss": loss, "terms": {"ce": loss}, "lr": 0.01 * 0.1 ** (epoch // 10), **speed}
+
+
+if __name__ == "__main__":
+    main()

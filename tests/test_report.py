@@ -1,0 +1,250 @@
+"""`ptlreid report`: from run folders to a page, pictures and tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ptlreid import datasets, files
+from ptlreid.config import FinetuneConfig
+from ptlreid.config.report import ReportConfig
+from ptlreid.errors import OptionError
+from ptlreid.progress import Silent
+from ptlreid.runs import RunFolder
+from ptlreid.workflows.finetune import finetune
+from ptlreid.workflows.report import report, write_chain_report, write_report
+
+
+@pytest.fixture(scope="module")
+def runs(market_folder, tmp_path_factory):
+    """`runs/ptl` and `runs/plain`: two epochs of the tiny network each."""
+    folder = tmp_path_factory.mktemp("report") / "runs"
+    splits = datasets.load("market", market_folder.parent)
+    settings = {"backbone": "tiny", "init": "none", "height": 64, "width": 32, "batch_size": 8, "epochs": 2}
+    for name, ptl in (("ptl", True), ("plain", False)):
+        config = FinetuneConfig.resolve(None, device="cpu", evaluate_every=1, ptl=ptl, **settings)
+        finetune(config, splits, RunFolder(folder / name), Silent())
+    return folder
+
+
+@pytest.fixture
+def settings(market_folder):
+    return ReportConfig.resolve(None, root=str(market_folder.parent), device="cpu")
+
+
+class Notes(Silent):
+    """A progress that keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def headings(html: str) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", html)
+
+
+def test_the_page_of_a_run_has_every_part(runs, settings):
+    path = write_report([RunFolder(runs / "ptl")], settings, Silent())
+    assert path == runs / "ptl" / "report.html"
+    html = path.read_text(encoding="utf-8")
+    assert headings(html) == ["Summary", "Retrieval", "Training", "Latent state and gates", "Rank lists"]
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html)
+    assert captions[:4] == ["CMC", "Distances", "mAP by cameras", "CMC-1 by cameras"]
+    assert captions[4:7] == ["Loss", "Learning rate", "Scores over epochs"]
+    assert captions[7:] == ["Latent state", "Input gate", "Forget gate", "Output gate"]
+    assert "market: 16 images of 4 people" in html
+    assert "6, 6 of them with a true match" in html
+    assert html.count("<article>") == 6  # all of the queries, as there are so few
+
+
+def test_the_numbers_on_top_are_the_runs_own(runs, settings):
+    html = write_report([RunFolder(runs / "ptl")], settings, Silent()).read_text(encoding="utf-8")
+    metrics = files.read_json(runs / "ptl" / "metrics.json")
+    told = dict(re.findall(r"<div><dt>(.*?)</dt><dd>([\d.]+)<", html))
+    assert told["mAP"] == f"{100 * metrics['mAP']:.1f}"
+    assert told["CMC-1"] == f"{100 * metrics['cmc']['1']:.1f}"
+
+
+def test_a_second_page_is_the_same_and_decodes_no_image_for_its_features(runs, settings):
+    run = RunFolder(runs / "ptl")
+    first = write_report([run], settings, Silent()).read_bytes()
+    progress = Notes()
+    assert write_report([run], settings, progress).read_bytes() == first
+    assert [note.partition(": ")[2] for note in progress.notes] == [
+        "6 features reused, no image decoded",
+        "8 features reused, no image decoded",
+    ]
+
+
+def test_two_runs_are_compared(runs, settings, tmp_path):
+    path = write_report(
+        [RunFolder(runs / name) for name in ("ptl", "plain")], settings, Silent(), out=tmp_path / "a.html"
+    )
+    html = path.read_text(encoding="utf-8")
+    assert headings(html)[:2] == ["Comparison", "ptl"]
+    assert html.index('<th scope="row">plain</th>') > html.index('<th scope="row">ptl</th>')
+    assert {"ptl", "plain"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", html))
+
+
+def test_a_run_that_cannot_be_evaluated_has_its_curves_and_says_why(runs, tmp_path):
+    progress = Notes()
+    settings = ReportConfig.resolve(None, root=str(tmp_path / "nowhere"), device="cpu")
+    path = write_report([RunFolder(runs / "ptl")], settings, progress, out=tmp_path / "a.html")
+    html = path.read_text(encoding="utf-8")
+    assert headings(html) == ["Summary", "Training", "Latent state and gates"]
+    assert re.search(r'class="note">ptl could not be evaluated\. Market-1501 was not found', html)
+    assert "could not be evaluated: Market-1501 was not found" in progress.notes[0]
+
+
+def test_a_run_that_has_only_begun_has_its_settings(runs, settings, tmp_path):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(runs / "ptl" / "config.toml", begun)
+    html = write_report([RunFolder(begun)], settings, Silent()).read_text(encoding="utf-8")
+    assert headings(html) == ["Summary"]
+    assert "not begun" in html
+
+
+def test_a_gallery_without_other_people_has_no_thresholds(runs, settings, market_folder, tmp_path):
+    one = tmp_path / "data" / "market"
+    shutil.copytree(market_folder, one)
+    for path in (*one.glob("query/*"), *one.glob("bounding_box_test/*")):
+        if not path.name.startswith("0005"):
+            path.unlink()
+    there = settings.model_copy(update={"root": str(one.parent)})
+    html = write_report([RunFolder(runs / "ptl")], there, Silent(), out=tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "No thresholds. Under the protocol &#39;market&#39;" in html
+    assert "Rank lists" in headings(html)
+
+
+def test_crops_come_from_where_the_images_are_now(runs, settings, market_folder, tmp_path):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(market_folder, moved / "market")
+    there = settings.model_copy(update={"root": str(moved)})
+    html = write_report([RunFolder(runs / "ptl")], there, Silent(), out=tmp_path / "a.html").read_text(encoding="utf-8")
+    assert f"<title>{moved}" in html
+    assert str(market_folder) not in html.partition("<main>")[2]
+
+
+def test_the_command_writes_the_page_and_tells_where(ptlreid, runs, market_folder):
+    places = ("--root", market_folder.parent, "--runs", runs)
+    code, out, err = ptlreid("report", "ptl", *places, "--out", "page.html", "--queries", 1, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["written"] == [{"file": "page.html", "bytes": Path("page.html").stat().st_size}]
+    assert told["settings"]["queries"] == 1
+    assert Path("page.html").read_text(encoding="utf-8").count("<article>") == 2  # the worst, and one drawn
+    code, out, _ = ptlreid("report", "ptl", *places, "--out", "page.html")
+    assert re.fullmatch(r"Written: page\.html \(0\.\d\d MB\)\n", out)
+
+
+@pytest.mark.parametrize("figure", ["cmc", "ranklist", "cameras", "curves", "distances", "cells"])
+def test_each_figure_can_be_had_alone(ptlreid, runs, market_folder, figure):
+    places = ("--root", market_folder.parent, "--runs", runs)
+    code, _, err = ptlreid("report", "ptl", *places, "--figure", figure, "--out", "figure.pdf")
+    assert code == 0, err
+    assert Path("figure.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_table_has_a_row_a_run(ptlreid, runs, market_folder):
+    places = ("--root", market_folder.parent, "--runs", runs)
+    code, out, err = ptlreid("report", "ptl", "plain", *places, "--table", "runs.md")
+    assert code == 0, err
+    lines = Path("runs.md").read_text().splitlines()
+    metrics = files.read_json(runs / "plain" / "metrics.json")
+    assert lines[3].startswith("| plain | market | tiny | baseline | 2 | ")
+    assert f" {100 * metrics['mAP']:.1f} " in lines[3]
+    assert "Written: runs.md" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("none",), "No run is called 'none'"),
+        (("ptl", "--figure", "cmc"), "Add --out FILE.png, .svg or .pdf"),
+        (("ptl", "--figure", "cmx", "--out", "a.png"), "Did you mean 'cmc'"),
+        (("ptl", "--figure", "cmc", "--out", "a.gif"), "pictures are written as png, svg, pdf"),
+        (("ptl", "--table", "a.xls"), "tables are written as .md, .tex, .csv"),
+        (("ptl", "plain", "--figure", "distances", "--out", "a.png"), "is of one run, 2 were given"),
+        (("plain", "--figure", "cells", "--out", "a.png"), "tells of no BConv-Cells"),
+        (("ptl", "--data", "markt"), "Did you mean 'market'"),
+        (("ptl", "--data", "duke"), "DukeMTMC-reID was not found"),
+        (("ptl", "--places", 0), "places = 0 is not possible"),
+    ],
+)
+def test_a_mistake_is_one_clear_message(ptlreid, runs, market_folder, arguments, message):
+    code, out, err = ptlreid("report", *arguments, "--root", market_folder.parent, "--runs", runs)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_two_runs_of_one_name_cannot_be_told_apart(runs, settings, tmp_path):
+    shutil.copytree(runs / "ptl", tmp_path / "ptl")
+    with pytest.raises(OptionError, match="have the same name"):
+        report(["ptl", str(tmp_path / "ptl")], runs, settings, Silent())
+    written = report(["ptl", str(runs / "ptl")], runs, settings, Silent(), out=tmp_path / "a.html")
+    assert "Comparison" not in headings(written[0].read_text(encoding="utf-8"))
+
+
+CHAIN = {
+    "chain": ["synthetic", "market"],
+    "stages": [
+        {"run": "plain", "data": "synthetic", "method": "baseline"},
+        {"run": "ptl", "data": "market", "method": "ptl"},
+    ],
+    "data": ["synthetic", "market"],
+    "rows": ["start", "synthetic", "market"],
+    "scores": [
+        [{"mAP": 0.1, "cmc": {"1": 0.2}}, {"mAP": 0.11, "cmc": {"1": 0.21}}],
+        [{"mAP": 0.5, "cmc": {"1": 0.6}}, {"mAP": 0.25, "cmc": {"1": 0.35}}],
+        [{"mAP": 0.4, "cmc": {"1": 0.5}}, None],
+    ],
+    "forward_transfer": {"synthetic": None, "market": 0.14},
+    "forgetting": {"synthetic": 0.1, "market": None},
+}
+
+
+def test_the_page_of_a_chain_has_its_matrix_and_its_stages(ptlreid, runs, settings):
+    write_report([RunFolder(runs / "ptl")], settings, Silent())
+    (runs / "plain" / "report.html").unlink(missing_ok=True)
+    files.write_json(runs / "chain" / "chain.json", CHAIN)
+    code, out, err = ptlreid("report", "chain", "--runs", runs)
+    assert code == 0, err
+    assert f"Written: {runs / 'chain' / 'report.html'}" in out.replace("\n", "")
+    html = (runs / "chain" / "report.html").read_text(encoding="utf-8")
+    assert headings(html) == ["After each stage", "Transfer and forgetting", "Stages"]
+    cells = r'<th scope="row">synthetic</th>\s*<td class="n">50\.0</td><td class="n">25\.0</td>'
+    assert re.search(cells, html)
+    assert re.search(r'<th scope="row">market</th>\s*<td class="n">40\.0</td><td class="n">–</td>', html)
+    assert re.search(r'<th scope="row">market</th>\s*<td class="n">\+14\.0</td><td class="n">–</td>', html)
+    assert '<a href="../ptl/report.html">ptl</a>' in html
+    assert "../plain/report.html" not in html
+    assert "Scores over epochs" in html
+
+
+def test_a_chain_stands_alone(ptlreid, runs):
+    files.write_json(runs / "chain" / "chain.json", CHAIN)
+    code, _, err = ptlreid("report", "chain", "ptl", "--runs", runs)
+    assert (code, "a chain, which has a page of its own" in err) == (1, True)
+
+
+def test_a_chain_file_that_is_not_whole_says_what_it_lacks(ptlreid, runs, tmp_path):
+    files.write_json(tmp_path / "half" / "chain.json", {"chain": [], "data": [], "rows": [], "scores": []})
+    code, _, err = ptlreid("report", str(tmp_path / "half"))
+    assert code == 1
+    assert "chain.json: without stages" in err
+
+
+def test_a_chain_whose_runs_are_gone_still_has_its_matrix(tmp_path):
+    files.write_json(tmp_path / "chain" / "chain.json", CHAIN)
+    html = write_chain_report(tmp_path / "chain").read_text(encoding="utf-8")
+    assert headings(html) == ["After each stage", "Transfer and forgetting", "Stages"]

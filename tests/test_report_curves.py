@@ -1,0 +1,113 @@
+"""Curves of training, from the lines of a history."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ptlreid.reports import cells, curves, ink
+from ptlreid.reports.curves import Steps, thin
+
+
+def step(epoch, number, loss, **more):
+    return {"kind": "step", "epoch": epoch, "step": number, "loss": loss, "lr": 0.01, "images": 8, **more}
+
+
+def evaluation(epoch, share):
+    return {"kind": "epoch", "epoch": epoch, "mAP": share, "mINP": share / 2, "cmc": {"1": share + 0.1}}
+
+
+def test_thinning_keeps_every_extreme():
+    x = np.arange(100_000, dtype=float)
+    y = np.ones_like(x)
+    y[[0, 31_415, 99_999]] = 50, 70, -20
+    thinned = thin(x, y, bins=100)
+    assert len(thinned.x) == 100
+    assert (thinned.high.max(), thinned.low.min(), thinned.high[0]) == (70, -20, 50)
+    # Bins of 1,000 steps: the one with the 70 has a mean of (999 + 70) / 1000.
+    assert thinned.mean.max() == pytest.approx(1.069)
+    assert thinned.x[0] == pytest.approx(499.5)
+
+
+def test_a_short_curve_stays_as_it_is():
+    thinned = thin(np.array([1.0, 2, 3]), np.array([5.0, 4, 6]))
+    assert thinned.mean.tolist() == thinned.low.tolist() == thinned.high.tolist() == [5, 4, 6]
+
+
+def test_what_is_not_a_number_is_left_out():
+    thinned = thin(np.array([1.0, 2, 3]), np.array([5.0, np.nan, np.inf]))
+    assert (thinned.x.tolist(), thinned.mean.tolist()) == ([1], [5])
+
+
+def test_steps_lie_between_whole_epochs():
+    steps = Steps.of([step(0, 0, 4), step(0, 1, 3), evaluation(1, 0.2), step(1, 0, 2)])
+    assert steps.epochs.tolist() == [0.5, 1, 1.5]
+    assert steps.values["loss"].tolist() == [4, 3, 2]
+
+
+def test_a_history_of_an_older_version_lacks_terms_and_speed():
+    steps = Steps.of([step(0, 0, 4), step(0, 1, 3)])
+    assert steps.terms == ["loss"]
+    assert np.isnan(steps.values["images_per_second"]).all()
+
+
+def test_a_loss_of_two_terms_is_drawn_with_them():
+    lines = [step(0, number, 3, terms={"ce": 2, "triplet": 1}) for number in range(2)]
+    assert Steps.of(lines).terms == ["loss", "term: ce", "term: triplet"]
+    picture = curves.loss({"run": Steps.of(lines)})
+    assert "loss 3, ce 2, triplet 1" in picture.alt
+    assert Steps.of([step(0, 0, 3, terms={"ce": 3})]).terms == ["loss"]
+
+
+def test_the_table_of_a_loss_has_a_row_an_epoch():
+    steps = Steps.of([step(0, 0, 4), step(0, 1, 2), step(1, 0, 1), step(1, 1, 1)])
+    assert curves.loss({"run": steps}).table.rows == [["run", "1", "3", "2", "4"], ["run", "2", "1", "1", "1"]]
+
+
+def test_the_rate_is_drawn_in_powers_of_ten_where_it_falls_far():
+    from matplotlib.figure import Figure
+
+    lines = [step(epoch, 0, 1, lr=rate) for epoch, rate in enumerate((0.01, 0.001, 0.0001))]
+    for history, scale in ((lines, "log"), (lines[:2], "linear")):
+        axes = Figure().add_subplot()
+        curves.rate({"run": Steps.of(history)}).draw(axes)
+        assert axes.get_yscale() == scale
+
+
+def test_final_scores_complete_a_history_that_lacks_them():
+    history = [step(0, 0, 1), evaluation(2, 0.3)]
+    metrics = {"epochs": 4, "mAP": 0.5, "mINP": 0.2, "cmc": {"1": 0.6}}
+    found = curves.evaluations(history, metrics)
+    assert [(line["epoch"], line["mAP"]) for line in found] == [(2, 0.3), (4, 0.5)]
+    assert len(curves.evaluations([*history, evaluation(4, 0.5)], metrics)) == 2
+    assert curves.evaluations(history, None) == history[1:]
+    assert curves.evaluations(history, {"epochs": 4}) == history[1:]
+
+
+def test_scores_over_epochs_are_in_percent():
+    picture = curves.scores({"run": [evaluation(1, 0.25), evaluation(2, 0.5)]})
+    assert picture.table.rows == [["run", "1", "25.0", "35.0", "12.5"], ["run", "2", "50.0", "60.0", "25.0"]]
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    picture.draw(axes)
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[25, 50], [35, 60]]
+    several = Figure().add_subplot()
+    curves.scores({"a": [evaluation(1, 0.25)], "b": [evaluation(1, 0.5)]}).draw(several)
+    assert [line.get_ydata().tolist() for line in several.lines] == [[25], [50]]
+
+
+def test_cells_have_a_picture_for_the_state_and_each_gate():
+    def epoch(number, norm):
+        cell = {"state_norm": norm, "input": 0.5, "forget": 0.25, "output": 0.75}
+        return {"kind": "epoch", "epoch": number, "cells": {"cells.0": cell, "cells.1": cell}}
+
+    pictures = cells.cells([epoch(1, 2.0), step(1, 0, 3), epoch(2, 4.0)])
+    assert [picture.name for picture in pictures] == ["cell-state-norm", "cell-input", "cell-forget", "cell-output"]
+    assert pictures[0].table.rows == [["1", "2", "2"], ["2", "4", "4"]]
+    assert "cells.0 0.25" in pictures[2].alt
+    assert all("<svg" in ink.inline(picture) for picture in pictures)
+
+
+def test_without_cells_there_is_no_picture_of_them():
+    assert cells.cells([step(0, 0, 1), evaluation(1, 0.2)]) == []
