@@ -24,7 +24,15 @@ from ptlreid.workflows.finetune import finetune
 
 
 def config(**changed) -> FinetuneConfig:
-    settings = {"backbone": "tiny", "init": "none", "height": 64, "width": 32, "batch_size": 8, "epochs": 4}
+    settings = {
+        "backbone": "tiny",
+        "init": "none",
+        "height": 64,
+        "width": 32,
+        "batch_size": 8,
+        "epochs": 4,
+        "report": False,
+    }
     return FinetuneConfig.resolve(None, device="cpu", decay_every=2, evaluate_every=2, **settings | changed)
 
 
@@ -82,6 +90,12 @@ def test_a_run_leaves_all_its_files_and_its_scores_are_those_of_evaluate(tmp_pat
     written = {path.name for path in run.path.iterdir()}
     weights = {"checkpoint.pt", "weights.safetensors", "best.safetensors"}
     assert written == weights | {"config.toml", "data.json", "history.jsonl", "metrics.json", "features"}
+
+
+def test_a_report_is_written_at_the_end_where_it_is_not_declined(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    finetune(config(epochs=1, report=True), splits, run, Silent())
+    assert "<html" in (run.path / "report.html").read_text()
 
 
 def test_every_epoch_begins_with_the_zero_state(tmp_path, splits, monkeypatch):

@@ -21,6 +21,11 @@ def test_what_came_after_the_last_checkpoint_is_forgotten(tmp_path):
 
 
 def test_a_damaged_line_is_named(tmp_path):
-    (tmp_path / "history.jsonl").write_text('{"kind": "step"}\n{"kind"\n')
+    (tmp_path / "history.jsonl").write_text('{"kind": "step"}\n{"kind"\n{"ki')
     with pytest.raises(DataError, match=r"history\.jsonl, line 2: not JSON"):
         history.read(tmp_path / "history.jsonl")
+
+
+def test_a_line_that_is_still_being_written_is_left_out(tmp_path):
+    (tmp_path / "history.jsonl").write_text('{"kind": "step"}\n{"kind"')
+    assert history.read(tmp_path / "history.jsonl") == [{"kind": "step"}]

@@ -28,7 +28,15 @@ RANKS = 2
 
 
 def config(**changed) -> FinetuneConfig:
-    settings = {"backbone": "tiny-even", "ptl": False, "init": "none", "height": 64, "width": 32, "epochs": 3}
+    settings = {
+        "backbone": "tiny-even",
+        "ptl": False,
+        "init": "none",
+        "height": 64,
+        "width": 32,
+        "epochs": 3,
+        "report": False,
+    }
     return FinetuneConfig.resolve(None, device="cpu", evaluate_every=2, **{"batch_size": 4} | settings | changed)
 
 

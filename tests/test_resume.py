@@ -33,7 +33,15 @@ TIMES = {"images_per_second", "wait", "memory"}
 
 
 def config(**changed) -> FinetuneConfig:
-    settings = {"backbone": "tiny", "init": "none", "height": 64, "width": 32, "batch_size": 4, "epochs": 4}
+    settings = {
+        "backbone": "tiny",
+        "init": "none",
+        "height": 64,
+        "width": 32,
+        "batch_size": 4,
+        "epochs": 4,
+        "report": False,
+    }
     return FinetuneConfig.resolve(
         None, **({"device": "cpu", "decay_every": 2, "evaluate_every": 2} | settings | changed)
     )
@@ -137,8 +145,12 @@ def test_a_second_signal_acts_at_once(tmp_path, splits):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        finetune(config(), splits, RunFolder(tmp_path / "run"), At(2, twice))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores Ctrl-C
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            finetune(config(), splits, RunFolder(tmp_path / "run"), At(2, twice))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_kill_while_scoring_repeats_no_update(tmp_path, splits, monkeypatch):
@@ -205,7 +217,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_update_and_terms(tmp_
         value = output.embedding.square().mean()
         return {"good": value, "bad": value * (float("nan") if len(calls) == 6 else 1)}
 
-    with pytest.raises(PtlreidError, match=r"Update 2 of epoch 2: the loss is not finite \(good = .*, bad = nan\)"):
+    with pytest.raises(
+        PtlreidError, match=r"Update 2 of epoch 2: the loss is not finite \(good = .*, bad = nan\)\. Last good"
+    ):
         finetune(config(), splits, run, Silent(), objective=lambda device: broken)
     checkpoint = torch.load(run.checkpoint, weights_only=True)
     assert (checkpoint["epoch"], checkpoint["step"]) == (1, 0)

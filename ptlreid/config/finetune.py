@@ -18,7 +18,7 @@ _COMPARING = {"triplet", "ce-triplet"}
 class FinetuneConfig(DataSettings):
     """Fine-tuning one network on one data set."""
 
-    MACHINE: ClassVar[frozenset[str]] = DataSettings.MACHINE | {"checkpoint_minutes", "tensorboard"}
+    MACHINE: ClassVar[frozenset[str]] = DataSettings.MACHINE | {"checkpoint_minutes", "tensorboard", "report"}
 
     data: str = Field("market", description="Data set, by name (see `ptlreid prepare --list`) or by folder.")
     backbone: str = Field("resnet50", description="Backbone network, such as resnet18, resnet50 or densenet161.")
@@ -68,6 +68,7 @@ class FinetuneConfig(DataSettings):
         10.0, ge=0, description="Minutes between two checkpoints within an epoch; 0 after every update."
     )
     tensorboard: bool = Field(False, description="Write TensorBoard events into the run folder, too.")
+    report: bool = Field(True, description="Write the run's report.html at its end.")
     seed: int = Field(0, ge=0, description="Seed of every random choice.")
 
     @model_validator(mode="after")

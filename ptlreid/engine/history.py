@@ -43,9 +43,9 @@ class History:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All lines of a history; `DataError` naming the line that is not JSON."""
+    """All lines of a history, but a last one that is still being written; `DataError` names a line that is not JSON."""
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
         try:
             entries.append(json.loads(line))
         except ValueError:

@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.lr_scheduler import StepLR
 
 _BACKBONE = "backbone."
 
@@ -24,8 +23,8 @@ def make(
     """The optimiser called `name` over all parameters: `sgd` (the paper's SGD-M), `adam` or `adamw`.
 
     `momentum` is SGD's; Adam and AdamW have torch's own betas, and with `amsgrad` the largest second moment so far
-    (Reddi et al., ICLR 2018). AdamW decays weights apart from the gradient. The backbone is the first group and learns at `lr`, all
-    else is the second and learns at `lr` times `new_lr_factor`.
+    (Reddi et al., ICLR 2018). AdamW decays weights apart from the gradient. The backbone is the first group and learns
+    at `lr`, all else is the second and learns at `lr` times `new_lr_factor`.
     """
     groups = _groups(network, lr, new_lr_factor)
     # One pass over all weights: on a CPU, AdamW's plain loop takes a seventh of a small network's step.
@@ -45,11 +44,6 @@ def freeze(network: nn.Module, frozen: bool) -> None:
     for name, parameter in network.named_parameters():
         if name.startswith(_BACKBONE):
             parameter.requires_grad_(not frozen)
-
-
-def step_decay(optimizer: Optimizer, every: int, factor: float) -> StepLR:
-    """The rate times `factor` after each `every` epochs; stepped once an epoch."""
-    return StepLR(optimizer, step_size=every, gamma=factor)
 
 
 def _groups(network: nn.Module, lr: float, new_lr_factor: float) -> list[dict[str, Any]]:

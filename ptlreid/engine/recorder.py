@@ -14,6 +14,7 @@ from ptlreid.engine.fit import Step
 from ptlreid.engine.history import History
 from ptlreid.errors import OptionError, PtlreidError
 from ptlreid.progress import Advance
+from ptlreid.runs import RunFolder
 
 # On a GPU, to read a loss is to wait until it is computed: done for some updates together.
 _READ_TOGETHER = {"cpu": 1}
@@ -23,26 +24,26 @@ _READ_TOGETHER_ELSEWHERE = 10
 class Recorder:
     """Writes each update and epoch, means and sums over all processes; a context manager.
 
-    A loss that is not finite is a `PtlreidError` naming update and terms.
-
-    `epochs`, `updates`: of the whole run and of an epoch, for the progress.
+    A loss that is not finite is a `PtlreidError` naming update, terms and the last checkpoint. `epochs`, `updates`: of
+    the whole run and of an epoch, for the progress.
     """
 
     def __init__(
         self,
         history: History,
         advance: Advance,
+        run: RunFolder,
         device: torch.device,
         *,
         epochs: int,
         updates: int,
-        events: Path | None,
+        tensorboard: bool,
     ) -> None:
         self.history, self._advance, self._device = history, advance, device
-        self._epochs, self._updates = epochs, updates
+        self._epochs, self._updates, self._checkpoint = epochs, updates, run.checkpoint
         self._pending: list[tuple[int, Step]] = []
         self._status = ""
-        self._board = _tensorboard(events) if events else None
+        self._board = _tensorboard(run.path / "events") if tensorboard else None
 
     def step(self, epoch: int, step: Step) -> None:
         """One update of the epoch with this number, from 0."""
@@ -86,10 +87,10 @@ class Recorder:
     def _write(self, epoch: int, step: Step, terms: dict[str, float], memory: int) -> None:
         if not all(isfinite(value) for value in terms.values()):
             told = ", ".join(f"{name} = {value}" for name, value in terms.items())
+            kept = f"Last good checkpoint: {self._checkpoint}" if self._checkpoint.is_file() else "No checkpoint yet"
             raise PtlreidError(
                 f"Update {step.step + 1} of epoch {epoch + 1}: the loss is not finite ({told}). "
-                f"The run is kept as it was at its last checkpoint. Start anew under "
-                "another --name with a lower --lr, or with --amp off."
+                f"{kept}. Start anew under another --name with a lower --lr, or with --amp off."
             )
         loss, images = sum(terms.values()), step.images * distributed.ranks()
         self._status = f"epoch {epoch + 1}/{self._epochs}, loss {loss:.3f}"

@@ -46,11 +46,19 @@ def train_epochs(job: Job, training: Training, device: torch.device, numerics: N
     """
     config, run = job.config, job.run
     objective = job.objective(device) if job.objective else _of_loss(config)
-    events = run.path / "events" if config.tensorboard and distributed.is_main() else None
+    main = distributed.is_main()
     with (
-        History(run.history if distributed.is_main() else None, keep=training.history_bytes) as history,
+        History(run.history if main else None, keep=training.history_bytes) as history,
         job.progress.task(f"train {run.path.name}", config.epochs * job.updates) as advance,
-        Recorder(history, advance, device, epochs=config.epochs, updates=job.updates, events=events) as recorder,
+        Recorder(
+            history,
+            advance,
+            run,
+            device,
+            epochs=config.epochs,
+            updates=job.updates,
+            tensorboard=config.tensorboard and main,
+        ) as recorder,
         torch.random.fork_rng(),  # what dropout draws is ours, and the caller's generator stays as it was
     ):
         forward = _forward(job, training)

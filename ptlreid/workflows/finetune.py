@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
 from ptlreid.samplers import Identities, Shuffled
+from ptlreid.workflows.processes import joined
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ def finetune(
     """
     config = sized(config)
     sampler = batches(config, splits)
-    with _joined(config):
+    with joined(config.device):
         finished = distributed.from_main(lambda: _finished(config, splits, run, depends))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")
@@ -49,7 +49,10 @@ def finetune(
         from ptlreid.workflows.job import Job
         from ptlreid.workflows.training import train
 
-        return train(Job(config, splits, sampler, run, progress, objective=objective, depends=depends))
+        metrics = train(Job(config, splits, sampler, run, progress, objective=objective, depends=depends))
+        if config.report:
+            _report(config, splits, run, progress)
+        return metrics
 
 
 def batches(config: FinetuneConfig, splits: Splits) -> Shuffled | Identities:
@@ -86,13 +89,10 @@ def _finished(
     return files.read_json(run.metrics) if run.finished else None
 
 
-@contextmanager
-def _joined(config: FinetuneConfig) -> Iterator[None]:
-    """The processes that `torchrun` started, joined; torch is not imported where there is one."""
-    if distributed.ranks() == 1 or distributed.active():
-        yield
-        return
-    from ptlreid.devices import choose_device
+def _report(config: FinetuneConfig, splits: Splits, run: RunFolder, progress: Progress) -> None:
+    """Write the page of the finished run."""
+    from ptlreid.config.report import ReportConfig
+    from ptlreid.workflows.report import write_report
 
-    with distributed.together(choose_device(config.device).type):
-        yield
+    machine = {name: getattr(config, name) for name in ("root", "device", "workers")}
+    write_report([run], ReportConfig(**machine), progress, splits=splits)

@@ -1,0 +1,20 @@
+"""The processes that `torchrun` started, joined for the length of a command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ptlreid import distributed
+
+
+@contextmanager
+def joined(device: str) -> Iterator[None]:
+    """Joins the processes that work on `device`, by name; with one process does nothing and imports no torch."""
+    if distributed.ranks() == 1 or distributed.active():
+        yield
+        return
+    from ptlreid.devices import choose_device
+
+    with distributed.together(choose_device(device).type):
+        yield
