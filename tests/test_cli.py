@@ -127,10 +127,10 @@ def test_ctrl_c_says_how_to_go_on(ptlreid, market_folder, monkeypatch):
 
     from ptlreid.workflows import training
 
-    monkeypatch.setattr(training, "_epochs", stop)
+    monkeypatch.setattr(training, "train_epochs", stop)
     code, out, err = ptlreid(*TRAIN, "--root", market_folder.parent)
     assert (code, out) == (130, "")
-    assert "the same command again goes on" in err
+    assert "to go on: ptlreid finetune" in err
     assert "Traceback" not in err
 
 

@@ -65,3 +65,12 @@ def test_default_names_tell_data_backbone_method_and_seed():
     assert FinetuneConfig.resolve(None, data="cuhk03:labeled").default_name == "cuhk03-labeled-resnet50-ptl-s0"
     assert FinetuneConfig.resolve(None, ptl=False, seed=3).default_name == "market-resnet50-baseline-s3"
     assert FinetuneConfig.resolve(None, data="some/crops", memory="mean").default_name == "crops-resnet50-ptl-mean-s0"
+
+
+@pytest.mark.parametrize("loss", ["triplet", "ce-triplet"])
+@pytest.mark.parametrize("batch", [{}, {"images_per_person": 1}, {"images_per_person": 4, "batch_size": 4}])
+def test_a_loss_that_compares_people_wants_batches_of_people(loss, batch):
+    with pytest.raises(OptionError, match=r"compares people .* Use images_per_person = 4 with --batch-size 16"):
+        FinetuneConfig.resolve(None, loss=loss, **batch)
+    assert FinetuneConfig.resolve(None, loss=loss, images_per_person=2, batch_size=4).loss == loss
+    assert FinetuneConfig.resolve(None, loss="ce", **batch).loss == "ce"

@@ -1,9 +1,10 @@
-"""Optimisers and schedule, against hand-made steps and torch's own."""
+"""Optimisers, against hand-made steps."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from conftest import tiny_network
 from torch import nn
 
 from ptlreid.engine import optim
@@ -37,13 +38,64 @@ def test_an_unknown_name_is_our_own_mistake():
         weight_after("lion", [])
 
 
-def test_the_rate_falls_tenfold_every_ten_epochs():
-    network = nn.Linear(1, 1)
-    optimizer = optim.make("sgd", network, lr=0.01, momentum=0.9, weight_decay=0.0)
-    schedule = optim.step_decay(optimizer, every=10, factor=0.1)
-    rates = []
-    for _ in range(21):
-        rates.append(optimizer.param_groups[0]["lr"])
+class Parts(nn.Module):
+    """One weight of the backbone and one beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(1, 1, bias=False)
+        self.head = nn.Linear(1, 1, bias=False)
+        for weight in self.parameters():
+            nn.init.ones_(weight)
+
+    def step(self, optimizer: torch.optim.Optimizer, *gradients: float) -> list[float]:
+        for weight, gradient in zip(self.parameters(), gradients, strict=True):
+            weight.grad = torch.tensor([[gradient]]) if weight.requires_grad else None
         optimizer.step()
-        schedule.step()
-    assert rates == pytest.approx([0.01] * 10 + [0.001] * 10 + [0.0001])
+        return [weight.item() for weight in self.parameters()]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_what_is_new_learns_at_a_multiple_of_the_backbones_rate(name):
+    network = Parts()
+    optimizer = optim.make(name, network, lr=0.01, momentum=0.9, weight_decay=0.0, new_lr_factor=10)
+    # A first step of Adam is the rate itself, of SGD the rate times the gradient.
+    assert network.step(optimizer, 1.0, 1.0) == pytest.approx([1 - 0.01, 1 - 0.1])
+
+
+def test_a_network_that_is_all_new_makes_one_group():
+    optimizer = optim.make("sgd", nn.Linear(1, 1), lr=0.01, momentum=0.9, weight_decay=0.0, new_lr_factor=10)
+    assert [(len(group["params"]), group["lr"]) for group in optimizer.param_groups] == [(2, 0.1)]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_amsgrad_keeps_the_largest_second_moment(name):
+    # Gradients 10, then 0.1: with the largest second moment so far, the second step divides by more.
+    # First moments 0.1 * 10 = 1, then 0.9 * 1 + 0.01 = 0.91; second moments 0.1, then 0.0999 + 0.00001 = 0.09991.
+    # Corrected by 1 - 0.9^2 = 0.19 and 1 - 0.999^2 = 0.001999, and by 0.1 and 0.001 before.
+    def second(moment: float) -> float:
+        return 1 - 0.1 - 0.1 * (0.91 / 0.19) / (moment / 0.001999) ** 0.5
+
+    assert weight_after(name, [10.0, 0.1]) == pytest.approx(second(0.09991), rel=1e-6)
+    assert weight_after(name, [10.0, 0.1], amsgrad=True) == pytest.approx(second(0.1), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_frozen_backbone_stays_as_it_is_until_it_thaws(name):
+    network = Parts()
+    optimizer = optim.make(name, network, lr=0.1, momentum=0.9, weight_decay=0.5)
+    optim.freeze(network, True)
+    backbone, head = network.step(optimizer, 1.0, 1.0)
+    assert backbone == 1.0
+    assert head < 1.0
+    optim.freeze(network, False)
+    assert network.step(optimizer, 1.0, 1.0)[0] < 1.0
+
+
+def test_freezing_is_of_every_backbone_and_of_nothing_else():
+    network = tiny_network()
+    optim.freeze(network, True)
+    frozen = {name.split(".")[0]: not weight.requires_grad for name, weight in network.named_parameters()}
+    assert frozen == {"backbone": True, "fusions": False, "cells": False, "head": False}
+    optim.freeze(network, False)
+    assert all(weight.requires_grad for weight in network.parameters())

@@ -13,22 +13,24 @@ from ptlreid.config import DataSettings, EvaluateConfig, FinetuneConfig, Setting
 S = TypeVar("S", bound=Settings)
 
 
-def option(model: type[Settings], field: str, *flags: str) -> Any:
+def option(model: type[Settings], field: str, *flags: str, hidden: bool = False) -> Any:
     """The Typer option for one field of a config model: its help, and its default as text.
 
     The parameter itself defaults to None, which means not given: only then do a config file and the model's own
-    default have their say.
+    default have their say. A `hidden` option works, and is left out of --help.
     """
     about = model.model_fields[field]
     default = about.default
     shown = str(default).lower() if isinstance(default, bool) else str(default)
-    return typer.Option(*flags, help=about.description, show_default=shown if default is not None else False)
+    return typer.Option(
+        *flags, help=about.description, show_default=shown if default is not None else False, hidden=hidden
+    )
 
 
 def settings(model: type[S], arguments: Mapping[str, Any]) -> S:
-    """The settings of a command from its own arguments (`locals()` at its first line), and its --config file."""
+    """The settings of a command: its own arguments (`locals()` at its first line), its --config, its --recipe."""
     given = {name: value for name, value in arguments.items() if name in model.model_fields}
-    return model.resolve(arguments.get("config"), **given)
+    return model.resolve(arguments.get("config"), recipe=arguments.get("recipe"), **given)
 
 
 Root = Annotated[
@@ -40,6 +42,9 @@ Device = Annotated[str | None, option(DataSettings, "device")]
 Workers = Annotated[int | None, option(DataSettings, "workers")]
 Name = Annotated[
     str | None, typer.Option(help="Name of the run folder.", show_default="from data, backbone, method, seed")
+]
+Recipe = Annotated[
+    str | None, typer.Option(help="Named settings, which --config and options override: see `ptlreid recipes`.")
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options override it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]

@@ -13,8 +13,8 @@ def loss(output: Output, labels: Tensor, *, margin: float = 0.3) -> dict[str, Te
     """`triplet`: the mean over `output.metric` of the mean over anchors, a scalar. `labels`: (B,).
 
     For each image as anchor max(0, margin + farthest of the same person - nearest of another): at 1 and 4 with margin
-    5, that is 2. An anchor that has no other image of its person, or no other person, in the batch is no triplet and
-    is left out of the mean; the loss of a batch without any triplet is 0, with gradients of 0.
+    5, that is 2. An anchor that has no other image of its person in the batch is left out of the mean; a batch without
+    any triplet costs 0, with gradients of 0.
     """
     vectors = output.metric.values()
     return {"triplet": torch.stack([batch_hard(metric, labels, margin) for metric in vectors]).mean()}
@@ -25,16 +25,14 @@ def batch_hard(vectors: Tensor, labels: Tensor, margin: float) -> Tensor:
     distances = _distances(vectors)
     same = labels[:, None] == labels
     positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    # Where there is none, the farthest is -inf or the nearest inf, and the margin is kept whatever it is.
     farthest = distances.masked_fill(~positive, -torch.inf).amax(dim=1)
     nearest = distances.masked_fill(same, torch.inf).amin(dim=1)
-    anchors = positive.any(dim=1) & ~same.all(dim=1)
-    # Infinities are replaced before they are subtracted: a gradient through one would not be a number.
-    gaps = farthest.masked_fill(~anchors, 0.0) - nearest.masked_fill(~anchors, 0.0)
-    return (F.relu(margin + gaps) * anchors).sum() / anchors.sum().clamp(min=1)
+    return F.relu(margin + farthest - nearest).sum() / positive.any(dim=1).sum().clamp(min=1)
 
 
 def _distances(vectors: Tensor) -> Tensor:
     """(B, B) Euclidean distances; equal vectors are 0 apart, with a gradient of 0, where a plain root has none."""
-    with torch.autocast(vectors.device.type, enabled=False):
-        # Not by a matrix product, which loses the digits of small distances.
-        return torch.cdist(vectors.float(), vectors.float(), compute_mode="donot_use_mm_for_euclid_dist")
+    vectors = vectors.float()
+    # Not by a matrix product, which loses the digits of small distances, and which autocast would make in bf16.
+    return torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")

@@ -18,7 +18,8 @@ class Summary:
 
     `params`: all weights with the classifier. `macs`: multiply-adds of one image of `input_size` (height, width)
     going forward in training, all gates and the classifier included. `stages`: channels and stride, against the block
-    before, of each Conv-block. `paper_params_m`: #Param in the paper, in millions.
+    before, of each Conv-block; empty for a network that is not `Staged`. `paper_params_m`: #Param in the paper, in
+    millions.
     """
 
     name: str
@@ -39,7 +40,7 @@ def summarize(name: str, ptl: bool, num_classes: int) -> Summary:
         network = models.build(NetworkSpec(name, ptl, "slot", num_classes, height, width)).train()
         with FlopCounterMode(display=False) as counter:
             network(torch.zeros(2, 3, height, width))  # batch norm wants more than one image
-    staged = next(module for module in network.modules() if isinstance(module, Staged))
+    staged = next((module for module in network.modules() if isinstance(module, Staged)), None)
     return Summary(
         name=name,
         ptl=ptl,
@@ -47,6 +48,6 @@ def summarize(name: str, ptl: bool, num_classes: int) -> Summary:
         macs=counter.get_total_flops() // (2 * 2),  # a multiply-add is two operations, and there were two images
         feature_width=network.feature_width,
         input_size=backbone.input_size,
-        stages=list(zip(staged.channels, staged.strides, strict=True)),
+        stages=list(zip(staged.channels, staged.strides, strict=True)) if staged else [],
         paper_params_m=backbone.paper[ptl],
     )

@@ -45,7 +45,7 @@ def train_epochs(job: Job, training: Training, device: torch.device, numerics: N
     end, after a checkpoint.
     """
     config, run = job.config, job.run
-    objective = job.objective(device) if job.objective else _of_loss(config)
+    objective = job.objective(device) if job.objective else of_loss(config)
     main = distributed.is_main()
     with (
         History(run.history if main else None, keep=training.history_bytes) as history,
@@ -142,7 +142,8 @@ def _forward(job: Job, training: Training) -> nn.Module:
     return torch.compile(forward) if config.compile else forward  # type: ignore[return-value]
 
 
-def _of_loss(config: FinetuneConfig) -> Objective:
+def of_loss(config: FinetuneConfig) -> Objective:
+    """The loss that `config` names, with its settings."""
     loss = losses.find(config.loss, config.model_dump())
     return lambda output, labels, images: loss(output, labels)
 

@@ -27,14 +27,14 @@ def train(job: Job) -> dict[str, Any]:
     """
     device = choose_device(job.config.device)
     numerics = Numerics(choose_amp(job.config.amp, device), job.config.channels_last)
-    training = _begin(job, device, numerics)
+    training = begin(job, device, numerics)
     distributed.from_main(lambda: job.run.claim(job.config, job.splits, job.depends))
     train_epochs(job, training, device, numerics)
     distributed.from_main(lambda: weights.save(training.network, job.spec, job.run.weights()))
     return scoring.finish(job, training)
 
 
-def _begin(job: Job, device: torch.device, numerics: Numerics) -> Training:
+def begin(job: Job, device: torch.device, numerics: Numerics) -> Training:
     """The training state at the start, or where the run's checkpoint left it."""
     config = job.config
     network = models.build(job.spec, config.seed)

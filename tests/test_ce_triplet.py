@@ -1,0 +1,39 @@
+"""The combination of cross-entropy and triplet loss, and how losses find their settings."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+import torch
+
+from ptlreid import losses
+from ptlreid.outputs import Output
+
+LABELS = torch.tensor([0, 0, 1, 1])
+LINE = torch.tensor([[0.0], [3.0], [4.0], [10.0]])
+OUTPUT = Output(LINE, logits={"a": torch.zeros(4, 2), "b": torch.zeros(4, 4)}, metric={"global": LINE})
+
+
+def test_both_terms_under_their_names():
+    # Equal scores cost ln 2 and ln 4. 0 and 3 against 4 and 10, margin 1.2: 0.2, 3.2, 6.2 and 0.2.
+    terms = losses.find("ce-triplet", {"margin": 1.2})(OUTPUT, LABELS)
+    assert {name: term.item() for name, term in terms.items()} == {
+        "ce": pytest.approx((log(2) + log(4)) / 2),
+        "triplet": pytest.approx((0.2 + 3.2 + 6.2 + 0.2) / 4),
+    }
+
+
+def test_settings_go_to_the_loss_that_names_them():
+    # Smoothed by 0.2 over two classes, 0.9 of the label is class 0's; scores (1, 0): 0.9 ln(1 + 1/e) + 0.1 ln(1 + e).
+    output = Output(LINE[:1], logits={"pid": torch.tensor([[1.0, 0.0]])})
+    settings = {"margin": 7.0, "label_smoothing": 0.2, "lr": 3.0}
+    smooth = losses.find("ce", settings)(output, torch.tensor([0]))["ce"].item()
+    assert smooth == pytest.approx(0.9 * 0.3132617 + 0.1 * 1.3132617, rel=1e-6)
+    assert losses.find("triplet", settings)(OUTPUT, LABELS)["triplet"].item() == pytest.approx((6 + 9 + 12 + 6) / 4)
+
+
+def test_the_smoothed_label_reaches_the_combination():
+    output = Output(LINE, logits={"pid": torch.tensor([[1.0, 0.0]] * 4)}, metric={"global": LINE})
+    terms = losses.find("ce-triplet", {"label_smoothing": 0.2})(output, torch.tensor([0, 0, 0, 0]))
+    assert terms["ce"].item() == pytest.approx(0.9 * 0.3132617 + 0.1 * 1.3132617, rel=1e-6)
