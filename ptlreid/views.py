@@ -1,11 +1,12 @@
 """How an image file becomes the array that a network sees. Frozen, and able to describe themselves.
 
-A view decodes, resizes and augments in uint8, every choice drawn from a generator that it is handed; `standardize`
-makes floats of whole batches where the network is, so that loader processes send a quarter of the bytes.
+Images are decoded, resized and augmented in uint8, every choice drawn from a generator that a view is handed;
+`standardize` makes floats of whole batches where the network is, so that loader processes send a quarter of the bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 # Of ImageNet, as all of torchvision's weights expect: docs.pytorch.org/vision/stable/models.html
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+INTERPOLATION = "bilinear, antialiased"
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,12 @@ class EvalView:
     height: int
     width: int
 
-    def __call__(self, path: Path, rng: np.random.Generator | None = None) -> np.ndarray:
-        """(height, width, 3) uint8 RGB; `rng` is not used. `DataError` for a file that cannot be decoded."""
-        return _read(path, self.height, self.width)
+    def augment(self, image: np.ndarray, rng: np.random.Generator) -> None:
+        """Leaves the image as it is."""
 
     def describe(self) -> dict[str, Any]:
         """What features depend on, for JSON."""
-        return {"view": "eval", **asdict(self), "interpolation": "bilinear, antialiased", "mean": MEAN, "std": STD}
+        return {"view": "eval", **asdict(self), "interpolation": INTERPOLATION, "mean": MEAN, "std": STD}
 
 
 @dataclass(frozen=True)
@@ -54,22 +55,18 @@ class TrainView:
     pad: int = 0
     erase: float = 0.0
 
-    def __call__(self, path: Path, rng: np.random.Generator) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, every choice drawn from `rng`."""
-        image = _read(path, self.height, self.width)
+    def augment(self, image: np.ndarray, rng: np.random.Generator) -> None:
+        """Changes the (height, width, 3) uint8 image itself, every choice drawn from `rng`."""
         if rng.random() < self.flip:
-            image = _mirrored(image)
+            _mirror(image)
         if self.pad:
-            top, left = rng.integers(0, 2 * self.pad, size=2, endpoint=True)
-            around = ((self.pad, self.pad), (self.pad, self.pad), (0, 0))
-            image = np.pad(image, around)[top : top + self.height, left : left + self.width]
+            _crop(image, self.pad, *rng.integers(0, 2 * self.pad, size=2, endpoint=True).tolist())
         if rng.random() < self.erase:
-            image = _erased(image, rng)
-        return np.ascontiguousarray(image)
+            _erase(image, rng)
 
     def describe(self) -> dict[str, Any]:
         """Every setting by name, for JSON."""
-        return {"view": "train", **asdict(self), "interpolation": "bilinear, antialiased", "mean": MEAN, "std": STD}
+        return {"view": "train", **asdict(self), "interpolation": INTERPOLATION, "mean": MEAN, "std": STD}
 
 
 def standardize(images: Tensor) -> Tensor:
@@ -81,37 +78,63 @@ def standardize(images: Tensor) -> Tensor:
     return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2).contiguous()
 
 
-def _read(path: Path, height: int, width: int) -> np.ndarray:
+def decode(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, not to be written to. `DataError` for a file that cannot be decoded."""
     try:
         with Image.open(path) as file:
-            pixels = np.array(file if file.mode == "RGB" else file.convert("RGB"))
+            return np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path}: not an image that can be decoded ({error}). Replace the file, or take it out of the data set."
         ) from None
-    return pixels if pixels.shape[:2] == (height, width) else _resize(pixels, height, width)
 
 
-def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(images: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
+    """(B, height, width, 3) uint8: B images of any size, (H, W, 3) uint8 each. One that fits already is copied.
+
+    What an image becomes does not depend on the others.
+    """
+    resized = np.empty((len(images), height, width, 3), dtype=np.uint8)
+    sizes = [image.shape for image in images]
+    for size in dict.fromkeys(sizes):  # all of one size in one call, which takes two thirds of the time
+        places = [place for place, other in enumerate(sizes) if other == size]
+        alike = np.stack([images[place] for place in places])
+        done = alike if size == resized.shape[1:] else _interpolate(alike, height, width)
+        if len(places) == len(images):
+            return done
+        resized[places] = done
+    return resized
+
+
+def _interpolate(images: np.ndarray, height: int, width: int) -> np.ndarray:
     # The kernel behind torchvision's v2 resize: the same numbers as Pillow's, in a fifth of the time where the
     # channels lie last in memory, as here.
     import torch
     from torch.nn import functional as F
 
-    image = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
-    resized = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
-    return np.asarray(resized[0].permute(1, 2, 0).numpy())
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    resized = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+    return np.asarray(resized.permute(0, 2, 3, 1).contiguous().numpy())
 
 
-def _mirrored(image: np.ndarray) -> np.ndarray:
+def _mirror(image: np.ndarray) -> None:
     # A ninth of the time that NumPy takes, which copies reversed triples one by one.
     import torch
 
-    return np.asarray(torch.from_numpy(image).flip(1).numpy())
+    pixels = torch.from_numpy(image)
+    pixels.copy_(pixels.flip(1))
 
 
-def _erased(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A copy with one rectangle in the mean colour; as it was where ten tries find none that fits."""
+def _crop(image: np.ndarray, pad: int, top: int, left: int) -> None:
+    """Leaves what a window of the image's size shows at `top`, `left` of a copy with `pad` black rows all round."""
+    height, width = image.shape[:2]
+    framed = np.zeros((height + 2 * pad, width + 2 * pad, 3), dtype=np.uint8)
+    framed[pad : pad + height, pad : pad + width] = image
+    image[:] = framed[top : top + height, left : left + width]
+
+
+def _erase(image: np.ndarray, rng: np.random.Generator) -> None:
+    """Fills one rectangle with the mean colour; none where ten tries find none that fits."""
     rows, columns = image.shape[:2]
     for _ in range(10):
         area = rng.uniform(0.02, 0.4) * rows * columns
@@ -119,7 +142,5 @@ def _erased(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         height, width = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < height <= rows and 0 < width <= columns:
             top, left = rng.integers(0, rows - height + 1), rng.integers(0, columns - width + 1)
-            image = image.copy()
             image[top : top + height, left : left + width] = np.rint(255 * np.array(MEAN))
-            return image
-    return image
+            return

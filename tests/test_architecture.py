@@ -17,16 +17,24 @@ PACKAGE = Path(ptlreid.__file__).parent
 RANKS = [
     ["__init__", "errors", "records", "plugins", "progress", "files", "outputs"],
     ["config", "drawing", "distributed", "devices"],
-    ["datasets", "images", "views", "samplers", "runs"],
+    ["datasets", "images", "packs", "views", "samplers", "runs"],
     ["models", "losses", "retrieval"],
     ["features", "cache", "engine"],
+    ["reports"],
     ["workflows"],
     ["cli"],
     ["__main__"],
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
 # Within one rank, this part may use that one.
-BESIDE = {("records", "errors"), ("plugins", "errors"), ("files", "errors"), ("images", "views")}
+BESIDE = {
+    ("records", "errors"),
+    ("plugins", "errors"),
+    ("files", "errors"),
+    ("images", "views"),
+    ("images", "packs"),
+    ("packs", "views"),
+}
 
 
 def part(module: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ptlreid import datasets
 from ptlreid.errors import DataError
 from ptlreid.images import load_batches
 from ptlreid.records import Records
-from ptlreid.views import EvalView, TrainView
+from ptlreid.views import EvalView, TrainView, decode
 
 VIEW = TrainView(64, 32)
 
@@ -29,7 +30,7 @@ def test_batches_come_in_the_order_asked_for(train):
     batches = list(load_batches(train, EvalView(64, 32), rows))
     assert [batch.rows.tolist() for batch in batches] == [[5, 0, 3], [1]]
     assert batches[0].images.shape == (3, 64, 32, 3)
-    assert np.array_equal(batches[0].images[1].numpy(), EvalView(64, 32)(train.paths[0]))
+    assert np.array_equal(batches[0].images[1].numpy(), decode(train.paths[0]))
 
 
 def test_augmentation_depends_on_seed_and_row_alone(train):
@@ -64,13 +65,16 @@ def test_a_broken_image_is_one_clear_message_from_any_process(tmp_path, workers)
     assert "Traceback" not in str(error.value)
 
 
-def test_a_loader_process_that_is_killed_is_told_of(train):
+def test_a_loader_process_that_is_killed_is_told_of(tmp_path):
+    os.mkfifo(tmp_path / "stuck.jpg")  # whoever opens it waits for ever: so does the loader, and we for the loader
+    records = Records.make([tmp_path / "stuck.jpg"], [1], [1], "some")
+
     def kill_children():
         for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
 
-    batches = load_batches(train, EvalView(64, 32), [np.arange(4)] * 200, workers=1)
-    next(batches)
-    kill_children()
+    killer = threading.Timer(0.5, kill_children)
+    killer.start()
     with pytest.raises(DataError, match=r"A process that loads images ended .* fewer --workers"):
-        list(batches)
+        list(load_batches(records, EvalView(64, 32), [np.array([0])], workers=1))
+    killer.join()

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from conftest import write_image
 from PIL import Image
 
 from ptlreid import datasets
-from ptlreid.config import OwnDataConfig
-from ptlreid.datasets import _place, cuhk03, duke, market, msmt17, part_of
+from ptlreid.config import OwnDataConfig, SyntheticConfig
+from ptlreid.datasets import _place, cuhk03, duke, market, msmt17, part_of, synthetic
 from ptlreid.errors import DataError, OptionError, PtlreidError
 from ptlreid.progress import Silent
 from ptlreid.workflows.prepare import prepare
@@ -117,11 +118,21 @@ def test_every_reader_goes_from_the_download_to_scores(ptlreid, sources, name):
     assert scores["protocol"] == ("cuhk03-classic" if "classic" in name else "market")
 
 
-def test_a_drawn_site_is_checked_like_the_others(ptlreid):
+@pytest.mark.parametrize("name", ["synthetic", "synthetic-a", "synthetic-b", "synthetic-c"])
+def test_every_drawn_site_goes_from_nothing_to_scores(ptlreid, name):
     draw = ("--identities", 4, "--cameras", 2, "--images-per-camera", 2, "--height", 64, "--width", 32)
-    assert ptlreid("prepare", "synthetic-b", *draw)[0] == 0
-    code, out, _ = ptlreid("prepare", "synthetic-b", "--check", "--json")
+    code, out, err = ptlreid("prepare", name, *draw, "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert made["drawn"] is True
+    assert made["train"] == {"images": 8, "identities": 2, "cameras": 2}  # half of the people train
+    code, out, _ = ptlreid("prepare", name, "--check", "--json")
     assert (code, json.loads(out)["findings"]) == (0, [])
+    code, _, err = ptlreid("finetune", "--data", name, "--name", "run", "--batch-size", 8, *TRAIN)
+    assert code == 0, err
+    code, out, err = ptlreid("evaluate", "--run", "run", "--json")
+    assert code == 0, err
+    assert 0 < json.loads(out)["mAP"] <= 1
 
 
 @pytest.mark.parametrize("level", ["", "Market-1501-v15.09.15", "Market-1501-v15.09.15/query"])
@@ -271,6 +282,39 @@ def test_a_prepare_that_was_killed_goes_on(sources, tmp_path, name, module, func
     assert len(kept) == len(before)
     assert len(datasets.load(name, root).train) > 0
     assert not part_of(folder).exists()
+
+
+def test_two_at_once_make_one_data_set_and_harm_nothing(market_zip, tmp_path, monkeypatch):
+    put = _place.put
+
+    def slow(*arguments: Path) -> None:
+        put(*arguments)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(_place, "put", slow)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda _: make("market", market_zip, tmp_path / "data"), range(2)))
+    assert sorted(made) == [False, True]
+    splits = datasets.load("market", tmp_path / "data")
+    assert [len(part) for part in splits.parts] == [16, 6, 8]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["market"]
+
+
+def test_two_that_draw_at_once_make_one_site(tmp_path, monkeypatch):
+    settings = SyntheticConfig(identities=4, cameras=2, images_per_camera=2, height=64, width=32)
+    drawn: list[Path] = []
+    draw = synthetic._draw
+
+    def watched(folder: Path, *rest: object) -> None:
+        drawn.append(folder)
+        draw(folder, *rest)
+
+    monkeypatch.setattr(synthetic, "_draw", watched)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda _: synthetic.prepare(tmp_path / "data" / "site", "a", settings), range(2)))
+    assert sorted(made) == [False, True]
+    assert len(drawn) == 1
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["site"]
 
 
 def test_what_was_begun_from_another_source_is_not_gone_on_with(market_zip, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,14 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from ptlreid.errors import DataError
-from ptlreid.views import MEAN, STD, EvalView, TrainView, standardize
+from ptlreid.views import MEAN, STD, EvalView, TrainView, decode, resize, standardize
+
+
+def seen(view: EvalView | TrainView, path: Path, seed: int = 0) -> np.ndarray:
+    """What the view shows of one file."""
+    image = resize([decode(path)], view.height, view.width)[0]
+    view.augment(image, np.random.default_rng(seed))
+    return image
 
 
 @pytest.fixture
@@ -26,16 +34,16 @@ def test_evaluation_is_torchvisions_resize_and_normalize(picture):
         expected = v2.Compose(
             [v2.PILToTensor(), v2.Resize((64, 32)), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
         )(image)
-    images = torch.from_numpy(EvalView(64, 32)(picture).copy())[None]
+    images = torch.from_numpy(seen(EvalView(64, 32), picture).copy())[None]
     torch.testing.assert_close(standardize(images)[0], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_training_mirrors_with_the_chance_that_is_asked_for(picture):
-    plain = EvalView(64, 32)(picture)
-    assert np.array_equal(TrainView(64, 32, flip=0.0)(picture, np.random.default_rng(0)), plain)
-    assert np.array_equal(TrainView(64, 32, flip=1.0)(picture, np.random.default_rng(0)), plain[:, ::-1])
+    plain = seen(EvalView(64, 32), picture)
+    assert np.array_equal(seen(TrainView(64, 32, flip=0.0), picture, 0), plain)
+    assert np.array_equal(seen(TrainView(64, 32, flip=1.0), picture, 0), plain[:, ::-1])
     view = TrainView(64, 32, flip=0.25)
-    mirrored = sum(not np.array_equal(view(picture, np.random.default_rng(seed)), plain) for seed in range(400))
+    mirrored = sum(not np.array_equal(seen(view, picture, seed), plain) for seed in range(400))
     assert 70 <= mirrored <= 130  # 100 expected, and 3.5 standard deviations (8.7) either way
 
 
@@ -43,26 +51,26 @@ def test_training_mirrors_with_the_chance_that_is_asked_for(picture):
 def test_resizing_is_pillows(picture, size):
     with Image.open(picture) as image:
         expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(EvalView(*size)(picture).astype(int), expected.astype(int), atol=1)
+    np.testing.assert_allclose(seen(EvalView(*size), picture).astype(int), expected.astype(int), atol=1)
 
 
 def test_a_padded_crop_is_a_shift_with_black_borders(picture):
-    plain = EvalView(64, 32)(picture)
+    plain = seen(EvalView(64, 32), picture)
     framed = np.zeros((64 + 6, 32 + 6, 3), dtype=np.uint8)
     framed[3:-3, 3:-3] = plain
     shifts = {(top, left): framed[top : top + 64, left : left + 32] for top in range(7) for left in range(7)}
     found = set()
     for seed in range(600):
-        image = TrainView(64, 32, flip=0.0, pad=3)(picture, np.random.default_rng(seed))
+        image = seen(TrainView(64, 32, flip=0.0, pad=3), picture, seed)
         found |= {place for place, shifted in shifts.items() if np.array_equal(image, shifted)}
     assert found == set(shifts)  # fixed seeds: 600 draws come by all 49 places
 
 
 def test_erasing_fills_one_rectangle_with_the_mean_colour(picture):
-    plain = EvalView(64, 32)(picture)
+    plain = seen(EvalView(64, 32), picture)
     shares = []
     for seed in range(200):
-        image = TrainView(64, 32, flip=0.0, erase=1.0)(picture, np.random.default_rng(seed))
+        image = seen(TrainView(64, 32, flip=0.0, erase=1.0), picture, seed)
         changed = (image != plain).any(axis=2)
         rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
         box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -71,15 +79,31 @@ def test_erasing_fills_one_rectangle_with_the_mean_colour(picture):
     assert 0.015 < min(shares) < 0.05
     assert 0.3 < max(shares) < 0.42
     view = TrainView(64, 32, flip=0.0, erase=0.25)
-    erased = sum(not np.array_equal(view(picture, np.random.default_rng(seed)), plain) for seed in range(400))
+    erased = sum(not np.array_equal(seen(view, picture, seed), plain) for seed in range(400))
     assert 70 <= erased <= 130  # 100 expected, and 3.5 standard deviations (8.7) either way
+
+
+@pytest.mark.parametrize("height", [70, 256])
+def test_an_image_does_not_depend_on_those_it_is_resized_with(height):
+    rng = np.random.default_rng(0)
+    sizes = [(70, 50), (64, 32), (70, 50), (256, 128), (64, 32), (70, 50)]
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    together = resize(images, height, 128)
+    for image, one in zip(together, images, strict=True):
+        assert np.array_equal(image, resize([one], height, 128)[0])
+
+
+def test_an_image_that_fits_is_a_copy():
+    image = np.zeros((64, 32, 3), dtype=np.uint8)
+    resize([image], 64, 32)[0][:] = 1
+    assert not image.any()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
 def test_every_colour_mode_becomes_rgb(tmp_path, mode):
     path = tmp_path / "image.tiff"
     Image.new("RGB", (10, 20), (200, 30, 40)).convert(mode).save(path)
-    assert EvalView(20, 10)(path).shape == (20, 10, 3)
+    assert seen(EvalView(20, 10), path).shape == (20, 10, 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", None])
@@ -87,7 +111,7 @@ def test_a_file_that_cannot_be_decoded_is_named(tmp_path, picture, content):
     path = tmp_path / "broken.png"
     path.write_bytes(picture.read_bytes()[:500] if content is None else content)
     with pytest.raises(DataError, match=r"broken\.png: not an image that can be decoded"):
-        EvalView(64, 32)(path)
+        decode(path)
 
 
 def test_a_view_describes_all_that_features_depend_on():

@@ -13,6 +13,7 @@ import typer
 
 from ptlreid.cli import console, options
 from ptlreid.config import DataSettings, OwnDataConfig, Settings, SyntheticConfig
+from ptlreid.config.prepare import PackConfig
 from ptlreid.errors import OptionError
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from ptlreid.records import Splits
 
 _SHOWN_OF_A_KIND = 20
+
+
+def _size(side: str) -> Any:
+    """The option for the height or the width of images."""
+    drawn, packed = (model.model_fields[side].default for model in (SyntheticConfig, PackConfig))
+    return typer.Option(help=f"Image {side} in pixels: drawn ({drawn}), or with --pack packed ({packed}).")
 
 
 def prepare(
@@ -30,14 +37,15 @@ def prepare(
         Path | None, typer.Option(help="What it is made of: its archive or folder; for `folder` a CSV too.")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Look for everything that is wrong; decodes all.")] = False,
+    pack: Annotated[bool, typer.Option("--pack", help="Resize all images once, into one file that is read.")] = False,
     variant: Annotated[str | None, typer.Option(help="The same as :VARIANT after the name.")] = None,
     name: Annotated[str | None, options.option(OwnDataConfig, "name")] = None,
     test_share: Annotated[float | None, options.option(OwnDataConfig, "test_share")] = None,
     identities: Annotated[int | None, options.option(SyntheticConfig, "identities")] = None,
     cameras: Annotated[int | None, options.option(SyntheticConfig, "cameras")] = None,
     images_per_camera: Annotated[int | None, options.option(SyntheticConfig, "images_per_camera")] = None,
-    height: Annotated[int | None, options.option(SyntheticConfig, "height")] = None,
-    width: Annotated[int | None, options.option(SyntheticConfig, "width")] = None,
+    height: Annotated[int | None, _size("height")] = None,
+    width: Annotated[int | None, _size("width")] = None,
     seed: Annotated[int | None, options.option(SyntheticConfig, "seed")] = None,
     config: options.ConfigFile = None,
     root: options.Root = None,
@@ -59,18 +67,21 @@ def prepare(
     if source:
         found, made = _from_source(found, source, place, given)
     else:
-        made = {} if check else _drawn_or_there(found, place, given)
+        made = {} if check or pack else _drawn_or_there(found, place, given)
     folder = found.folder(place)
+    packing = _packed(found, folder, given) if pack else {}
     if check:
-        _show_check(found, folder, made, as_json=json)
+        _show_check(found, folder, {**made, **packing}, as_json=json)
         return
     splits = found.read(folder)
     if json:
-        console.show_json({"data": splits.name, "folder": str(folder), **made, **_numbers(splits)})
+        console.show_json({"data": splits.name, "folder": str(folder), **made, **packing, **_numbers(splits)})
         return
     _show_numbers(splits.name, _numbers(splits))
     new = "Drawn into" if made.get("drawn") else "Prepared in"
     console.say(f"{new if any(made.values()) else 'Reused:'} {folder}")
+    if pack:
+        console.say(f"{'Packed into' if packing['packed'] else 'Reused:'} {packing['pack']}")
 
 
 def _from_source(found: Found, source: Path, root: Path, given: Mapping[str, Any]) -> tuple[Found, dict[str, bool]]:
@@ -81,7 +92,7 @@ def _from_source(found: Found, source: Path, root: Path, given: Mapping[str, Any
     if found.path or not hasattr(found.module, "gather"):
         raise OptionError(f"{found.name} is not made from a --source. Give the name of a data set, or `folder`.")
     own = _own_settings(found, source, given) if found.module is folder else None
-    _refuse_others(found, given, OwnDataConfig if own else None)
+    _refuse_others(found, given, *([OwnDataConfig] if own else []), *([PackConfig] if given["pack"] else []))
     found = replace(found, name=own.name) if own and own.name else found
     progress = console.Reporter()
     if found.about.note:
@@ -108,7 +119,7 @@ def _drawn_or_there(found: Found, root: Path, given: Mapping[str, Any]) -> dict[
         _refuse_others(found, given, SyntheticConfig)
         settings = options.settings(SyntheticConfig, given)
         return {"drawn": found.module.prepare(found.folders(root)[0], found.variant, settings, console.Reporter())}
-    _refuse_others(found, given, None)
+    _refuse_others(found, given)
     if not any(folder.is_dir() for folder in found.folders(root)):
         raise OptionError(
             f"{found.about.title} cannot be made here: get it from {found.about.source}, and give its archive or "
@@ -117,16 +128,27 @@ def _drawn_or_there(found: Found, root: Path, given: Mapping[str, Any]) -> dict[
     return {"prepared": False}
 
 
-def _refuse_others(found: Found, given: Mapping[str, Any], settings: type[Settings] | None) -> None:
-    """Raise `OptionError` for an option that has no meaning for this data set."""
-    allowed = settings.model_fields if settings else {}
+def _packed(found: Found, folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The pack's file, and how many images had to be packed."""
+    from ptlreid.workflows.pack import pack
+
+    if not given["source"]:  # else --config is of own images
+        _refuse_others(found, given, PackConfig)
+    file = None if given["source"] else given["config"]
+    made = pack(found, folder, options.settings(PackConfig, {**given, "config": file}), console.Reporter())
+    return {"pack": str(made.file), "packed": made.new}
+
+
+def _refuse_others(found: Found, given: Mapping[str, Any], *settings: type[Settings]) -> None:
+    """Raise `OptionError` for an option that is of none of these `settings`: it has no meaning here."""
+    allowed = {name for one in settings for name in one.model_fields}
     for name in {**OwnDataConfig.model_fields, **SyntheticConfig.model_fields}:
         if given[name] is not None and name not in allowed:
             flag = "--" + name.replace("_", "-")
             raise OptionError(f"{flag} has no meaning for {found.name}. Leave it out; see `ptlreid prepare --help`.")
 
 
-def _show_check(found: Found, folder: Path, made: Mapping[str, bool], *, as_json: bool) -> None:
+def _show_check(found: Found, folder: Path, made: Mapping[str, Any], *, as_json: bool) -> None:
     """Show what a check found, and end with exit code 1 if any of it is serious."""
     from ptlreid.workflows.check import check
 

@@ -1,4 +1,4 @@
-"""Settings of drawn data sets and of the user's own images."""
+"""Settings of drawn data sets, of the user's own images, and of packs."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ class OwnDataConfig(Settings):
     test_share: float = Field(
         0.5, gt=0, lt=1, description="Share of the people in own images that are for testing, where no split is given."
     )
+
+
+class PackConfig(Settings):
+    """The size of packed images, which is that of the network's input."""
+
+    height: int = Field(256, ge=1, description="Image height in pixels.")
+    width: int = Field(128, ge=1, description="Image width in pixels.")

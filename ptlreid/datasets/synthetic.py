@@ -7,6 +7,7 @@ from pathlib import Path
 from ptlreid.config import SyntheticConfig
 from ptlreid.datasets import market
 from ptlreid.datasets._about import About
+from ptlreid.datasets._alone import alone
 from ptlreid.datasets._faults import Reject, refuse
 from ptlreid.errors import OptionError
 from ptlreid.files import replacing_folder
@@ -38,8 +39,17 @@ def prepare(folder: Path, variant: str, config: SyntheticConfig, progress: Progr
     A folder that was made with the same settings is left as it is. Raises `OptionError` when it was made with
     others: nothing in it is touched.
     """
-    from ptlreid.drawing import SITES, draw_site
+    if _is_made(folder, config):
+        return False
+    progress = progress or Silent()
+    with alone(folder, progress):
+        if not _is_made(folder, config):  # nor was made meanwhile
+            _draw(folder, variant, config, progress)
+            return True
+    return False
 
+
+def _is_made(folder: Path, config: SyntheticConfig) -> bool:
     made = folder / SETTINGS
     if made.is_file():
         changed = SyntheticConfig.resolve(made).differences(config)
@@ -48,14 +58,16 @@ def prepare(folder: Path, variant: str, config: SyntheticConfig, progress: Progr
                 f"{folder} was drawn with other settings ({'; '.join(changed)}). Remove that folder, "
                 "or give another --root."
             )
-        return False
+        return True
     if folder.exists():
         raise OptionError(f"{folder} exists and was not drawn by ptlreid. Move it, or give another --root.")
+    return False
+
+
+def _draw(folder: Path, variant: str, config: SyntheticConfig, progress: Progress) -> None:
+    from ptlreid.drawing import SITES, draw_site
+
     options = config.model_dump()
-    with (
-        replacing_folder(folder) as temporary,
-        (progress or Silent()).task(f"draw {folder.name}", None) as advance,
-    ):
+    with replacing_folder(folder) as temporary, progress.task(f"draw {folder.name}", None) as advance:
         draw_site(SITES[variant], temporary, **options, progress=lambda done, total: advance(done, total=total))
         (temporary / SETTINGS).write_text(config.to_toml(), encoding="utf-8")
-    return True

@@ -76,6 +76,7 @@ def check(found: Found, folder: Path, progress: Progress) -> Report:
     faults += _without_match(splits)
     faults += _strays(folder, shown.paths, {fault.file for fault in faults})
     faults += _wrong_counts(found, folder, splits, whole)
+    faults += _packs(folder, {path: one.digest for path, one in zip(shown.paths, looks, strict=True)}, progress)
     order = sorted(faults, key=lambda fault: (not fault.serious, fault.kind, str(fault.file), fault.fault))
     return Report(folder, {name: part.numbers() for name, part in _named(splits)}, order)
 
@@ -171,6 +172,13 @@ def _wrong_counts(found: Found, folder: Path, splits: Splits, whole: Splits) -> 
             words = what.replace("_", " ")
             fault = f"{numbers[what]:,} {words}, {published:,} were published"
             yield Fault("counts", folder, fault, _AGAIN + _looks_like(found, numbers))
+
+
+def _packs(folder: Path, digests: Mapping[Path, str], progress: Progress) -> Iterator[Fault]:
+    for file in sorted(folder.glob("packed-*.h5")):
+        from ptlreid.workflows.pack import faults  # HDF5, for those who have packed
+
+        yield from faults(file, digests, progress)
 
 
 def _looks_like(found: Found, numbers: Mapping[str, int]) -> str:

@@ -85,6 +85,7 @@ def _updates(job: Job, training: Training, forward: nn.Module, machine: _Machine
         rows,
         seed=(config.seed, training.epoch),
         workers=choose_workers(config.workers, machine.device),
+        progress=job.progress if training.step + training.epoch == 0 else None,  # what it has to say, once
     )
     steps = train_epoch(
         training,

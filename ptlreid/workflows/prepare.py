@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ptlreid.config import OwnDataConfig
 from ptlreid.datasets import Found, part_of
+from ptlreid.datasets._alone import alone
 from ptlreid.datasets._unpack import is_archive, unpack
 from ptlreid.errors import DataError, OptionError, PtlreidError
 from ptlreid.files import read_json, write_json
@@ -30,18 +32,32 @@ def prepare(found: Found, source: Path, root: Path, own: OwnDataConfig | None, p
     """
     folder = found.folders(root)[0]
     made_of = {"data": folder.name, **_describe(source), **(own.model_dump(exclude={"name"}) if own else {})}
+
+    def gather(material: Path, target: Path) -> None:
+        found.module.gather(material, target, own or found.variant, progress)
+
+    if not folder.exists():
+        with alone(folder, progress):
+            if not folder.exists():  # nor was made meanwhile
+                _make(source, folder, made_of, gather, progress)
+                return True
+    _check_same(folder, made_of)
+    shutil.rmtree(part_of(folder), ignore_errors=True)  # of a prepare that was stopped at the very end
+    return False
+
+
+def _make(
+    source: Path, folder: Path, made_of: dict[str, Any], gather: Callable[[Path, Path], None], progress: Progress
+) -> None:
+    """The data set of `source` in `folder`: put into a folder aside by `gather(material, target)`, and named."""
     part = part_of(folder)
-    if folder.exists():
-        _check_same(folder, made_of)
-        shutil.rmtree(part, ignore_errors=True)  # of a prepare that was stopped at the very end
-        return False
     try:
         _begin(part, made_of, progress)
         material = source
         if is_archive(source):
             material = part / "unpacked"
             unpack(source, material, progress)
-        found.module.gather(material, part / "whole", own or found.variant, progress)
+        gather(material, part / "whole")
         write_json(part / "whole" / MARKER, made_of)
         _name(part / "whole", folder)
     except DataError:
@@ -51,7 +67,6 @@ def prepare(found: Found, source: Path, root: Path, own: OwnDataConfig | None, p
         advice = "Check that the disk has room and may be written to, then run the command again: it goes on from here."
         raise PtlreidError(f"{part}: cannot be written ({error.strerror or error}). {advice}") from error
     shutil.rmtree(part, ignore_errors=True)
-    return True
 
 
 def _describe(source: Path) -> dict[str, Any]:

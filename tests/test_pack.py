@@ -1,0 +1,402 @@
+"""`ptlreid prepare --pack`: packed images are those that the files would give, and of changed files none is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import miniatures
+import numpy as np
+import pytest
+import torch
+from conftest import write_image
+
+from ptlreid import datasets, files, packs
+from ptlreid.config.prepare import PackConfig
+from ptlreid.errors import DataError, PtlreidError
+from ptlreid.images import load_batches
+from ptlreid.progress import Silent
+from ptlreid.records import Records
+from ptlreid.views import EvalView, TrainView, decode, resize
+from ptlreid.workflows import pack as packing
+from ptlreid.workflows.check import check
+
+SIZE = PackConfig(height=48, width=24)
+EVAL = EvalView(48, 24)
+TRAIN = TrainView(48, 24, flip=0.5, pad=4, erase=0.5)
+
+
+class Notes(Silent):
+    """Keeps what is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def pack(folder: Path, size: PackConfig = SIZE, name: str = "") -> packing.Packing:
+    return packing.pack(datasets.find(name or str(folder)), folder, size, Silent())
+
+
+def train_of(folder: Path) -> Records:
+    return datasets.load(str(folder), folder).train
+
+
+def images(records: Records, view: EvalView | TrainView, workers: int = 0, notes: Notes | None = None) -> torch.Tensor:
+    rows = np.array_split(np.arange(len(records)), 3)
+    batches = load_batches(records, view, rows, seed=(1, 2), workers=workers, progress=notes)
+    return torch.cat([batch.images for batch in batches])
+
+
+def rewrite(path: Path, seed: int) -> None:
+    """Other content, and a time of change that is another on every file system."""
+    changed = path.stat().st_mtime_ns
+    write_image(path, seed)
+    os.utime(path, ns=(changed, changed + 10**9))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Market's miniature, its images of several sizes."""
+    miniatures.write_market(tmp_path / "market")
+    for number, path in enumerate(sorted((tmp_path / "market" / "bounding_box_train").iterdir())[:8]):
+        write_image(path, 500 + number, height=40 + 4 * number, width=20 + number % 3)
+    return tmp_path / "market"
+
+
+@pytest.fixture
+def undecoded(monkeypatch):
+    """Ends any attempt to decode an image, until it is undone."""
+
+    def refuse(path: Path) -> np.ndarray:
+        raise AssertionError(f"{path} was decoded")
+
+    with pytest.MonkeyPatch.context() as patch:
+        yield lambda: patch.setattr("ptlreid.images.decode", refuse)
+
+
+@pytest.mark.parametrize("view", [EVAL, TRAIN], ids=["eval", "train"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_the_same_to_the_last_bit(folder, undecoded, view, workers):
+    records = train_of(folder)
+    expected = images(records, view)
+    pack(folder)
+    undecoded()
+    assert torch.equal(images(records, view, workers), expected)
+
+
+def test_another_size_is_read_from_the_files(folder):
+    records = train_of(folder)
+    expected = images(records, EvalView(24, 12))
+    pack(folder)
+    notes = Notes()
+    assert torch.equal(images(records, EvalView(24, 12), notes=notes), expected)
+    assert notes.notes == []
+
+
+def test_all_parts_are_in_it_with_what_they_were_made_of(folder):
+    made = pack(folder)
+    assert made == packing.Packing(folder / "packed-48x24.h5", 16 + 6 + 8, 16 + 6 + 8)
+    with h5py.File(made.file) as content:
+        assert dict(content.attrs) == {
+            "schema": "1",
+            "height": 48,
+            "width": 24,
+            "interpolation": "bilinear, antialiased",
+        }
+        paths = content["paths"].asstr()[:].tolist()
+        assert paths == sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.jpg"))
+        assert content["digests"].asstr()[3] == files.digest(folder / paths[3])
+        stat = (folder / paths[3]).stat()
+        assert content["states"][3].tolist() == [stat.st_size, stat.st_mtime_ns]
+        records = Records.make([folder / path for path in paths], [1] * 30, [1] * 30, "all")
+        made.file.rename(folder / "aside.h5")
+        assert np.array_equal(content["images"][:], images(records, EVAL).numpy())
+
+
+@pytest.mark.parametrize("change", ["content", "time", "size"])
+def test_an_image_that_changed_is_read_from_its_file_and_that_is_told(folder, change):
+    pack(folder)
+    victim = sorted((folder / "bounding_box_train").iterdir())[5]
+    before = victim.stat()
+    if change == "content":
+        rewrite(victim, 99)
+    elif change == "time":
+        os.utime(victim, ns=(0, before.st_mtime_ns + 1))
+    else:
+        victim.write_bytes(victim.read_bytes() + b"\0")
+        os.utime(victim, ns=(0, before.st_mtime_ns))
+    records, notes = train_of(folder), Notes()
+    assert len(packs.find(records.paths, 48, 24)) == 15
+    found = images(records, EVAL, notes=notes)
+    (folder / "packed-48x24.h5").unlink()
+    assert torch.equal(found, images(records, EVAL))
+    (note,) = notes.notes
+    assert "packed-48x24.h5: 1 images came or changed after it was made" in note
+    assert victim.name in note
+    assert "`ptlreid prepare --pack`" in note
+
+
+def test_images_that_changed_places_are_not_mistaken(folder):
+    pack(folder)
+    first, second = sorted((folder / "query").iterdir())[:2]
+    write_image(first, 97, height=80)
+    for path in (first, second):
+        os.utime(path, ns=(0, 10**18))  # as a copy that keeps no times leaves them: all alike
+    assert first.stat().st_size != second.stat().st_size
+    pack(folder)
+    expected = images(datasets.load(str(folder), folder).query, EVAL)
+    first.rename(folder / "aside")
+    second.rename(first)
+    (folder / "aside").rename(second)
+    found = images(datasets.load(str(folder), folder).query, EVAL)
+    assert torch.equal(found[[1, 0, *range(2, len(found))]], expected)
+
+
+def test_a_copy_of_the_folder_reads_the_copied_pack(folder, undecoded):
+    expected = images(train_of(folder), EVAL)
+    pack(folder)
+    moved = folder.with_name("moved")
+    shutil.copytree(folder, moved)  # which keeps times
+    shutil.rmtree(folder)
+    undecoded()
+    assert torch.equal(images(train_of(moved), EVAL), expected)
+
+
+def test_a_union_takes_from_each_pack_what_is_there(folder, tmp_path):
+    other = tmp_path / "data" / "duke"
+    miniatures.write_duke(other)
+    shutil.move(folder, tmp_path / "data" / "market")
+    union = datasets.load("market+duke", tmp_path / "data").train
+    expected = images(union, TRAIN)
+    pack(other)
+    assert len(packs.find(union.paths, 48, 24)) == len(union) // 2
+    assert torch.equal(images(union, TRAIN), expected)
+    pack(tmp_path / "data" / "market")
+    assert len(packs.find(union.paths, 48, 24)) == len(union)
+    assert torch.equal(images(union, TRAIN), expected)
+
+
+def test_images_two_folders_deep_are_found_and_those_of_val_are_packed(tmp_path):
+    miniatures.write_msmt17(tmp_path / "msmt17-v1", "v1")
+    found = datasets.find("msmt17", tmp_path)
+    made = packing.pack(found, tmp_path / "msmt17-v1", SIZE, Silent())
+    assert made.images == 9 + 4 + 4
+    assert len(packs.find(datasets.load("msmt17:v1-val", tmp_path).train.paths, 48, 24)) == 9
+
+
+def test_a_second_variant_is_added_to_the_pack_of_the_first(tmp_path, monkeypatch):
+    rows = miniatures.cuhk03_rows()
+    monkeypatch.setattr("ptlreid.datasets.cuhk03.new_split", lambda: rows)
+    miniatures.write_cuhk03(tmp_path / "cuhk-03.mat", rows)
+    root = tmp_path / "data"
+    from ptlreid.workflows.prepare import prepare
+
+    prepare(datasets.find("cuhk03"), tmp_path / "cuhk-03.mat", root, None, Silent())
+    labeled, detected = (
+        packing.pack(datasets.find(f"cuhk03:{one}"), root / "cuhk03", SIZE, Silent()) for one in ("labeled", "detected")
+    )
+    assert labeled.new == labeled.images
+    assert detected.images == labeled.images + detected.new
+    for one in ("labeled", "detected"):
+        train = datasets.load(f"cuhk03:{one}", root).train
+        assert len(packs.find(train.paths, 48, 24)) == len(train)
+
+
+def test_packing_again_decodes_what_changed_alone(folder, monkeypatch):
+    pack(folder)
+    written = (folder / "packed-48x24.h5").stat().st_ino
+    assert pack(folder).new == 0
+    assert (folder / "packed-48x24.h5").stat().st_ino == written
+    rewrite(folder / "query" / "0005_c1s1_000001_00.jpg", 99)
+    write_image(folder / "query" / "0005_c1s1_000009_00.jpg", 98)
+    (folder / "query" / "0006_c1s1_000001_00.jpg").unlink()
+    decoded: list[str] = []
+    decode = packing.decode
+    monkeypatch.setattr(packing, "decode", lambda path: decoded.append(path.name) or decode(path))
+    assert pack(folder) == packing.Packing(folder / "packed-48x24.h5", 30, 2)
+    assert decoded == ["0005_c1s1_000001_00.jpg", "0005_c1s1_000009_00.jpg"]
+    query = datasets.load(str(folder), folder).query
+    found = images(query, EVAL)
+    (folder / "packed-48x24.h5").unlink()
+    assert torch.equal(found, images(query, EVAL))
+
+
+def test_an_image_that_cannot_be_decoded_leaves_the_pack_as_it_was(folder):
+    pack(folder)
+    before = (folder / "packed-48x24.h5").read_bytes()
+    (folder / "query" / "0005_c1s1_000001_00.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"0005_c1s1_000001_00\.jpg: not an image"):
+        pack(folder)
+    assert (folder / "packed-48x24.h5").read_bytes() == before
+    assert [path.name for path in folder.glob(".*")] == []
+
+
+def test_what_a_killed_writer_left_is_removed(folder):
+    left = folder / ".packed-48x24.h5.abc.part"
+    left.write_bytes(b"half of it")
+    pack(folder)
+    assert not left.exists()
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(folder, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 5, 5))
+    with pytest.raises(PtlreidError, match=r"needs 103,680 bytes, and the disk has 5\. Make room"):  # 30 x 48 x 24 x 3
+        pack(folder)
+    assert not (folder / "packed-48x24.h5").exists()
+
+
+def damage(file: Path, kind: str) -> None:
+    if kind == "cut":
+        os.truncate(file, file.stat().st_size // 2)
+    elif kind == "nothing":
+        file.write_bytes(b"")
+    else:
+        with h5py.File(file, "r+") as content:
+            if kind == "schema":
+                content.attrs["schema"] = "0"
+            elif kind == "interpolation":
+                content.attrs["interpolation"] = "nearest"
+            elif kind == "no index":
+                del content["paths"]
+            elif kind == "in pieces":
+                pixels = content["images"][:]
+                del content["images"]
+                content.create_dataset("images", data=pixels, chunks=True)
+            elif kind == "short index":
+                del content["digests"]
+                content.create_dataset("digests", data=["a"], dtype=h5py.string_dtype())
+
+
+@pytest.mark.parametrize("kind", ["cut", "nothing", "schema", "interpolation", "no index", "short index", "in pieces"])
+def test_a_pack_that_is_not_whole_is_not_used_and_that_is_told(folder, kind):
+    pack(folder)
+    damage(folder / "packed-48x24.h5", kind)
+    records, notes = train_of(folder), Notes()
+    found = images(records, EVAL, notes=notes)
+    (note,) = notes.notes
+    assert note.startswith(f"{folder / 'packed-48x24.h5'}: is ")
+    assert note.endswith("Until then, image files are read.")
+    assert pack(folder).new == 30
+    assert torch.equal(images(records, EVAL), found)
+
+
+def test_a_pack_under_the_name_of_another_size_is_not_used(folder):
+    pack(folder)
+    (folder / "packed-48x24.h5").rename(folder / "packed-24x12.h5")
+    assert len(packs.find(train_of(folder).paths, 24, 12)) == 0
+
+
+def test_a_pack_that_is_replaced_before_it_is_mapped_is_not_used(folder):
+    pack(folder)
+    records = train_of(folder)
+    found = packs.find(records.paths, 48, 24)
+    write_image(folder / "bounding_box_train" / "0001_c1s1_000000_00.jpg", 98)  # all others move on by one place
+    pack(folder)
+    assert found.get(0) is None
+
+
+def findings(folder: Path) -> list[tuple[str, bool, str]]:
+    report = check(datasets.find(str(folder)), folder, Silent())
+    return [(fault.kind, fault.serious, str(fault)) for fault in report.faults]
+
+
+def test_a_check_finds_nothing_wrong_with_a_new_pack(folder):
+    pack(folder)
+    assert findings(folder) == []
+
+
+def test_a_check_counts_what_a_pack_lacks(folder):
+    pack(folder)
+    rewrite(folder / "query" / "0005_c1s1_000001_00.jpg", 99)
+    ((kind, serious, text),) = findings(folder)
+    assert (kind, serious) == ("pack", False)
+    assert "lacks 1 images that came or changed since" in text
+    assert "0005_c1s1_000001_00.jpg" in text
+    pack(folder)
+    assert findings(folder) == []
+
+
+def test_a_check_sees_content_that_changed_under_the_same_size_and_time(folder):
+    pack(folder)
+    victim = folder / "query" / "0005_c1s1_000001_00.jpg"
+    before, content = victim.stat(), bytearray(victim.read_bytes())
+    content[-3] ^= 1
+    victim.write_bytes(bytes(content))
+    os.utime(victim, ns=(0, before.st_mtime_ns))
+    ((kind, serious, text),) = findings(folder)
+    assert (kind, serious) == ("pack", True)
+    assert text.startswith(f"{victim}: was changed")
+    assert "Remove the pack" in text
+
+
+def test_a_check_sees_pixels_that_are_not_those_that_were_packed(folder):
+    pack(folder)
+    with h5py.File(folder / "packed-48x24.h5", "r+") as content:
+        victim = content["paths"].asstr()[7]
+        content["images"][7, 3, 2, 1] ^= 1
+    ((kind, serious, text),) = findings(folder)
+    assert (kind, serious) == ("pack", True)
+    assert victim in text
+    rewrite(folder / "query" / "0005_c1s1_000001_00.jpg", 99)
+    pack(folder)  # keeps what is whole
+    assert findings(folder) == []
+    packed = packs.find([folder / victim], 48, 24).get(0)
+    assert packed is not None
+    assert np.array_equal(packed, resize([decode(folder / victim)], 48, 24)[0])
+
+
+def test_a_check_names_a_pack_that_cannot_be_used(folder):
+    pack(folder)
+    damage(folder / "packed-48x24.h5", "cut")
+    ((kind, serious, text),) = findings(folder)
+    assert (kind, serious) == ("pack", False)
+    assert "is no whole pack" in text
+
+
+def test_the_command_packs_what_it_prepares_and_training_reads_it(ptlreid, tmp_path):
+    miniatures.write_market(tmp_path / "download")
+    sizes = ("--height", 64, "--width", 32)
+    code, out, err = ptlreid("prepare", "market", "--source", "download", "--pack", *sizes, "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert (made["prepared"], made["packed"], made["pack"]) == (True, 30, "data/market/packed-64x32.h5")
+    code, out, err = ptlreid("prepare", "market", "--pack", *sizes)
+    assert code == 0, err
+    assert "Reused: data/market/packed-64x32.h5" in " ".join(out.split())
+    train = ("--backbone", "tiny", "--init", "none", *sizes, "--epochs", 1, "--batch-size", 8, "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ptlreid.images.decode", None)
+        code, _, err = ptlreid("finetune", "--data", "market", "--name", "run", *train)
+    assert code == 0, err
+
+
+def test_the_size_of_a_pack_comes_from_a_settings_file(ptlreid, tmp_path):
+    miniatures.write_market(tmp_path / "data" / "market")
+    (tmp_path / "pack.toml").write_text("height = 40\nwidth = 20\n")
+    code, out, err = ptlreid("prepare", "market", "--pack", "--config", "pack.toml", "--width", 10, "--json")
+    assert code == 0, err
+    assert json.loads(out)["pack"] == "data/market/packed-40x10.h5"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("synthetic-a", "--pack"), "was not found"),
+        (("market", "--pack"), "was not found"),
+        (("market", "--pack", "--identities", 3), "--identities has no meaning for market"),
+        (("market", "--pack", "--height", 0), "height = 0 is not possible"),
+    ],
+)
+def test_a_mistake_in_packing_is_one_clear_message(ptlreid, tmp_path, arguments, message):
+    if message.startswith(("--", "height")):
+        miniatures.write_market(tmp_path / "data" / "market")
+    code, out, err = ptlreid("prepare", *arguments)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert err.startswith("error: ")
