@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 
 import h5py
 import numpy as np
@@ -12,11 +16,13 @@ import pytest
 from conftest import write_image
 
 from ptlreid import cache, datasets
+from ptlreid.cache import partial
 from ptlreid.errors import DataError
 from ptlreid.models.weights import Saved
 from ptlreid.outputs import NetworkSpec, Readout
 from ptlreid.progress import Silent
 from ptlreid.records import Records
+from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.values import Features
 from ptlreid.views import EvalView
 
@@ -32,16 +38,22 @@ class Notes(Silent):
 
 
 class Extractor:
-    """Counts its calls; every call gives other features."""
+    """Counts its calls and notes where each began; gives rows one by one, by each call others."""
 
-    def __init__(self, records: Records) -> None:
-        self.records, self.calls = records, 0
+    def __init__(self, records: Records, *, scale: float = 1.0, stop_after: int | None = None) -> None:
+        self.records, self.calls, self.starts = records, 0, []
+        self.scale, self.stop_after = scale, stop_after
 
-    def __call__(self) -> Features:
+    def matrix(self, call: int) -> np.ndarray:
+        return self.scale * np.random.default_rng(call).normal(size=(len(self.records), 5)).astype(np.float32)
+
+    def __call__(self, start: int) -> Iterator[np.ndarray]:
         self.calls += 1
-        matrix = np.random.default_rng(self.calls).normal(size=(len(self.records), 5)).astype(np.float32)
-        paths = np.array([str(path) for path in self.records.paths], dtype=object)
-        return Features(matrix, self.records.pids, self.records.camids, paths)
+        self.starts.append(start)
+        for row in range(start, len(self.records)):
+            if row == self.stop_after:
+                raise KeyboardInterrupt
+            yield self.matrix(self.calls)[row : row + 1]
 
 
 @pytest.fixture
@@ -118,7 +130,7 @@ def test_a_change_is_named_and_extracted_anew(tmp_path, gallery, source, monkeyp
     features = cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
     assert notes.notes == [f"f.h5: not used, {words} changed; extracting anew"]
     assert extract.calls == 2
-    assert np.array_equal(cache.read(tmp_path / "f.h5").matrix, features.matrix)
+    assert np.array_equal(feature_files.read(tmp_path / "f.h5").matrix, features.matrix)
 
 
 def test_a_file_cut_short_is_never_used(tmp_path, gallery, source):
@@ -134,28 +146,141 @@ def test_a_file_cut_short_is_never_used(tmp_path, gallery, source):
         assert notes.notes == ["f.h5: not used, it is damaged; extracting anew"]
 
 
-def test_a_writer_that_fails_leaves_nothing(tmp_path, gallery, source):
-    def fail() -> Features:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cache.cached(tmp_path / "features" / "f.h5", source, gallery, fail)
-    assert not (tmp_path / "features" / "f.h5").exists()
-
-
-def test_writers_at_the_same_time_leave_one_whole_file(tmp_path, gallery, source):
-    features = [Extractor(gallery)() for _ in range(4)]
-    threads = [threading.Thread(target=cache.write, args=(tmp_path / "f.h5", one, {"schema": "1"})) for one in features]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert np.array_equal(cache.read(tmp_path / "f.h5").matrix, features[0].matrix)
-    assert [path.name for path in tmp_path.glob("*f.h5*")] == ["f.h5"]
+def test_features_that_were_changed_in_the_file_are_never_used(tmp_path, gallery, source):
+    extract, notes = Extractor(gallery), Notes()
+    first = cache.cached(tmp_path / "f.h5", source, gallery, extract)
+    bytes_of = (tmp_path / "f.h5").read_bytes()
+    where = bytes_of.index(first.matrix[3].tobytes())
+    (tmp_path / "f.h5").write_bytes(bytes_of[:where] + b"\1" + bytes_of[where + 1 :])
+    cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    assert notes.notes == ["f.h5: not used, its features changed; extracting anew"]
 
 
-def test_a_file_without_a_part_is_refused_by_name(tmp_path):
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_file_of_another_program_is_never_used(tmp_path, gallery, source, whole):
     with h5py.File(tmp_path / "f.h5", "w") as content:
-        content["features"] = np.zeros((2, 3), dtype=np.float32)
-    with pytest.raises(DataError, match=r"f\.h5: not a whole feature file"):
-        cache.read(tmp_path / "f.h5")
+        content["features"] = np.zeros((8, 5), dtype=np.float32)
+        if whole:
+            content.attrs.update(cache.fingerprint(source, gallery))  # and no digest of the features
+    notes = Notes()
+    features = cache.cached(tmp_path / "f.h5", source, gallery, Extractor(gallery), progress=notes)
+    reason = "it is damaged" if whole else "another program wrote it"
+    assert notes.notes == [f"f.h5: not used, {reason}; extracting anew"]
+    assert features.matrix.any()
+
+
+def test_an_interrupted_extraction_goes_on_after_its_last_block(tmp_path, gallery, source, monkeypatch):
+    monkeypatch.setattr(partial, "BLOCK_ROWS", 2)
+    file, notes = tmp_path / "features" / "f.h5", Notes()
+    first = Extractor(gallery, stop_after=5)
+    with pytest.raises(KeyboardInterrupt):
+        cache.cached(file, source, gallery, first)
+    assert [path.name for path in file.parent.iterdir()] == ["f.partial"]
+    assert cache.status(file, source, gallery) == "to extract: nothing is there; going on after 4 of 8"
+
+    second = Extractor(gallery)
+    second.calls = 1  # its rows are others, so that they can be told apart
+    features = cache.cached(file, source, gallery, second, progress=notes)
+    assert second.starts == [4]
+    assert notes.notes == ["f.h5: going on after 4 of 8 features"]
+    expected = np.concatenate([first.matrix(1)[:4], second.matrix(2)[4:]])
+    np.testing.assert_array_equal(features.matrix, expected)
+    np.testing.assert_array_equal(feature_files.read(file).matrix, expected)
+    assert [path.name for path in file.parent.iterdir()] == ["f.h5"]
+    assert cache.status(file, source, gallery) == "cached"
+
+
+def test_rows_of_other_weights_are_not_gone_on_from(tmp_path, gallery, source, monkeypatch):
+    monkeypatch.setattr(partial, "BLOCK_ROWS", 2)
+    with pytest.raises(KeyboardInterrupt):
+        cache.cached(tmp_path / "f.h5", source, gallery, Extractor(gallery, stop_after=5))
+    other = dataclasses.replace(source, saved=dataclasses.replace(source.saved, digest="abd"))
+    extract = Extractor(gallery)
+    cache.cached(tmp_path / "f.h5", other, gallery, extract)
+    assert extract.starts == [0]
+
+
+def test_two_evaluations_at_once_do_no_harm(tmp_path, gallery, source, monkeypatch):
+    """The second begins while the first extracts, and ends before it."""
+    monkeypatch.setattr(partial, "BLOCK_ROWS", 2)
+    found = []
+
+    class Slow(Extractor):
+        def __call__(self, start: int) -> Iterator[np.ndarray]:
+            for number, row in enumerate(super().__call__(start)):
+                if number == 5:
+                    thread = threading.Thread(
+                        target=lambda: found.append(cache.cached(tmp_path / "f.h5", source, gallery, quick))
+                    )
+                    thread.start()
+                    thread.join()
+                    assert np.array_equal(
+                        cache.cached(tmp_path / "f.h5", source, gallery, quick).matrix, quick.matrix(1)
+                    )
+                yield row
+
+    quick = Extractor(gallery)
+    slow = Slow(gallery)
+    features = cache.cached(tmp_path / "f.h5", source, gallery, slow)
+    assert (slow.starts, quick.starts) == ([0], [0])
+    np.testing.assert_array_equal(features.matrix, found[0].matrix)
+    np.testing.assert_array_equal(feature_files.read(tmp_path / "f.h5").matrix, features.matrix)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["f.h5"]
+
+
+def test_a_killed_extraction_goes_on(tmp_path, market_folder):
+    """Two processes, the first ended by SIGKILL in the middle of a block."""
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from ptlreid import cache, datasets
+from ptlreid.cache import partial
+from ptlreid.cache import partial
+from ptlreid.models.weights import Saved
+from ptlreid.outputs import NetworkSpec, Readout
+from ptlreid.views import EvalView
+partial.BLOCK_ROWS = 2
+gallery = datasets.load({str(market_folder)!r}, Path(".")).gallery
+saved = Saved(Path("w"), NetworkSpec("resnet18", True, "slot", 3, 64, 32), Readout(), digest="abc")
+def extract(start):
+    print(start)
+    for row in range(start, 8):
+        if row == 5 and "kill" in sys.argv:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield np.full((1, 3), row, dtype=np.float32)
+source = cache.Source(saved, Readout(), EvalView(64, 32))
+print(cache.cached(Path({str(tmp_path)!r}, "f.h5"), source, gallery, extract).matrix[:, 0].tolist())
+"""
+    killed = subprocess.run([sys.executable, "-c", script, "kill"], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    again = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert again.stdout.split("\n")[:2] == ["4", str([float(row) for row in range(8)])]
+
+
+def test_as_float16_features_are_rounded_before_their_first_use(tmp_path, gallery, source):
+    half = dataclasses.replace(source, dtype="float16")
+    extract, notes = Extractor(gallery), Notes()
+    first = cache.cached(tmp_path / "f.h5", half, gallery, extract)
+    second = cache.cached(tmp_path / "f.h5", half, gallery, extract)
+    assert extract.calls == 1
+    np.testing.assert_array_equal(first.matrix, extract.matrix(1).astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(first.matrix, second.matrix)
+    with h5py.File(tmp_path / "f.h5") as content:
+        assert content["features"].dtype == np.float16
+    cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    assert notes.notes == ["f.h5: not used, the number format changed; extracting anew"]
+
+
+def test_a_number_too_large_for_float16_is_an_error_that_names_the_image(tmp_path, gallery, source):
+    half = dataclasses.replace(source, dtype="float16")
+    with pytest.raises(DataError, match=rf"{gallery.paths[0].name}: a feature too large for float16"):
+        cache.cached(tmp_path / "f.h5", half, gallery, Extractor(gallery, scale=1e6))
+
+
+def test_paths_are_where_the_images_lie_now(tmp_path, gallery, source):
+    cache.cached(tmp_path / "f.h5", source, gallery, Extractor(gallery))
+    (tmp_path / "market").rename(tmp_path / "elsewhere")
+    moved = datasets.load(str(tmp_path / "elsewhere"), tmp_path).gallery
+    features = cache.cached(tmp_path / "f.h5", source, moved, Extractor(gallery))
+    assert features.paths.tolist() == [str(path) for path in moved.paths]

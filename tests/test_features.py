@@ -1,15 +1,22 @@
-"""Features of records, filled by row."""
+"""Features of records, filled by row, by one process and by two for real (gloo on this machine)."""
 
 from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_network
+from test_processes import free_port
 
-from ptlreid import datasets
-from ptlreid.features import extract
-from ptlreid.views import EvalView, standardize
+from ptlreid import datasets, distributed
+from ptlreid.errors import DataError
+from ptlreid.features import extract, stream
+from ptlreid.views import EvalView, decode, resize, standardize
 
 VIEW = EvalView(64, 32)
 CPU = torch.device("cpu")
@@ -31,7 +38,8 @@ def test_row_i_is_the_feature_of_record_i(network, gallery, batch_size):
     network.eval()
     for row, path in enumerate(gallery.paths):
         with torch.inference_mode():
-            alone = network(standardize(torch.from_numpy(VIEW(path).copy())[None])).embedding[0]
+            image = resize([decode(path)], VIEW.height, VIEW.width)
+            alone = network(standardize(torch.from_numpy(image))).embedding[0]
         np.testing.assert_allclose(features.matrix[row], alone.numpy(), atol=1e-6)
     assert features.pids.tolist() == gallery.pids.tolist()
     assert features.paths.tolist() == [str(path) for path in gallery.paths]
@@ -49,3 +57,64 @@ def test_the_network_is_given_back_in_its_mode(network, gallery, mode):
     network.train(mode)
     extract(network, gallery, VIEW, device=CPU)
     assert network.training is mode
+
+
+def test_a_stream_may_begin_at_any_row(network, gallery):
+    whole = extract(network, gallery, VIEW, device=CPU).matrix
+    for start in (0, 3, 7, 8):
+        parts = list(stream(network, gallery, VIEW, device=CPU, batch_size=2, start=start))
+        assert [len(part) for part in parts] == [2] * ((8 - start) // 2) + [1] * (start % 2)
+        np.testing.assert_allclose(np.concatenate([np.empty((0, 1024)), *parts]), whole[start:], atol=1e-6)
+
+
+def of_rank(rank: int, folder: str, port: str) -> None:
+    """One of two processes: features in batches of several sizes, then of a data set with an image that is none."""
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= places | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    whole, broken = (datasets.load(f"{folder}/{name}", Path()).gallery for name in ("whole", "broken"))
+    with distributed.together("cpu"):
+        for batch_size in SIZES:
+            features = extract(tiny_network(), whole, VIEW, device=CPU, batch_size=batch_size)
+            np.savez(f"{folder}/{batch_size}.{rank}.npz", matrix=features.matrix, pids=features.pids)
+        try:
+            extract(tiny_network(), broken, VIEW, device=CPU, batch_size=2)
+        except DataError as error:
+            Path(f"{folder}/{rank}.txt").write_text(str(error))
+
+
+SIZES = (1, 3, 8)  # of 8 images: four steps; two, the last of one image for each; one step, half for each
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory, market_folder) -> Path:
+    """The folder in which two processes left what they found."""
+    folder = tmp_path_factory.mktemp("two")
+    for name in ("whole", "broken"):
+        shutil.copytree(market_folder, folder / name)
+    datasets.load(str(folder / "broken"), folder).gallery.paths[2].write_bytes(b"no image")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ptlreid.features"])
+    port = free_port()
+    processes = [context.Process(target=of_rank, args=(rank, str(folder), port)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    return folder
+
+
+@pytest.mark.parametrize("batch_size", SIZES)
+def test_features_of_two_processes_are_those_of_one(by_two, network, gallery, batch_size):
+    alone = extract(network, gallery, VIEW, device=CPU)
+    for rank in range(2):
+        found = np.load(by_two / f"{batch_size}.{rank}.npz")
+        np.testing.assert_allclose(found["matrix"], alone.matrix, atol=1e-6)
+        assert found["pids"].tolist() == gallery.pids.tolist()
+
+
+def test_an_image_that_one_process_cannot_read_is_the_error_of_both(by_two):
+    told = [(by_two / f"{rank}.txt").read_text() for rank in range(2)]
+    assert told[0] == told[1]
+    assert "not an image that can be decoded" in told[0]

@@ -11,6 +11,7 @@ _STRIP_BYTES = 640 << 20  # keys of one strip at most, so that a million gallery
 _STRIP_ROWS = (64, 1024)  # fewer are slow to multiply, more are no faster
 _TILE_COLUMNS = 32_768  # smaller calls spend their time on starting and joining the BLAS's threads
 _BYTES_PER_GALLERY_IMAGE = 96  # weights, order by pid, and what ranking one row takes
+_BYTES_PER_RERANKED_IMAGE = 2048
 SQUARED_ROWS = 128  # whose squares are held at once: a megabyte or so stays in the cache
 _DEFAULT_LIMIT = 1 << 30
 
@@ -47,6 +48,35 @@ def plan(num_queries: int, num_gallery: int, width: int, memory_budget: int | No
     choices = [max(1, strip >> halvings) for halvings in range(strip.bit_length())]
     rows = next((rows for rows in choices if needed(rows) <= budget), min(choices, key=needed))
     return Plan(strip, columns, rows, needed(rows))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes that an evaluation takes beside the program: the features, the blocks of keys, and what re-ranking adds.
+
+    `ranking` is the least that works where the budget is below it.
+    """
+
+    features: int
+    ranking: int
+    reranking: int
+
+    @property
+    def total(self) -> int:
+        return self.features + self.ranking + self.reranking
+
+
+def estimate(
+    num_queries: int, num_gallery: int, width: int, *, rerank: bool = False, memory_budget: int | None = None
+) -> Estimate:
+    """What ranking `num_gallery` images for each of `num_queries` takes, both 1 or more."""
+    together = num_queries + num_gallery
+    features = 4 * together * width
+    if not rerank:
+        return Estimate(features, plan(num_queries, num_gallery, width, memory_budget).bytes, 0)
+    # Neighbours are looked for among all; a copy of length 1, and each image's neighbours and encoding.
+    ranking = plan(together, together, width, memory_budget).bytes
+    return Estimate(features, ranking, features + _BYTES_PER_RERANKED_IMAGE * together)
 
 
 def free_memory() -> int:

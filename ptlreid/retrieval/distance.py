@@ -42,6 +42,16 @@ class Block:
     keys_of: Callable[[int], np.ndarray]
 
 
+@dataclass(frozen=True)
+class Stream:
+    """Blocks that can be gone through as often as needed: each time, `make` begins anew."""
+
+    make: Callable[[], Iterator[Block]]
+
+    def __iter__(self) -> Iterator[Block]:
+        return self.make()
+
+
 def blocks(
     query: Features,
     gallery: Features,

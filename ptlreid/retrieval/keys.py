@@ -31,6 +31,7 @@ class Finish:
 
     @classmethod
     def make(cls, images: np.ndarray, metric: Metric) -> Finish:
+        """What turns products with `images`, (G, D) float32, into keys of `metric`."""
         lengths = squares(images)
         twins = _twins(images, lengths)
         copies, originals = (np.array(list(side), dtype=np.int64) for side in (twins.keys(), twins.values()))

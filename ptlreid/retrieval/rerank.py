@@ -15,7 +15,7 @@ from scipy import sparse
 
 from ptlreid.errors import OptionError
 from ptlreid.records import JUNK
-from ptlreid.retrieval.distance import Block, check_pair, key_blocks
+from ptlreid.retrieval.distance import Block, Stream, check_pair, key_blocks
 from ptlreid.retrieval.keys import unit_rows
 from ptlreid.retrieval.nearest import nearest
 from ptlreid.retrieval.parallel import over_rows
@@ -31,7 +31,7 @@ def rerank(
     weight: float = 0.3,
     memory_budget: int | None = None,
     device: str = "cpu",
-) -> Iterator[Block]:
+) -> Stream:
     """Blocks of re-ranked (Q, G) float32 distances, for `evaluate_blocks` and `ranklist_blocks`.
 
     A distance is (1 - `weight`) x Jaccard distance + `weight` x original distance (section 3.5). The original one is
@@ -58,8 +58,12 @@ def rerank(
         return keys
 
     left, right = images[: len(query)], images[len(query) :]
-    source = key_blocks(left, right, metric="cosine", memory_budget=memory_budget, device=device)
-    return (Block(block.start, (block.shape[0], len(gallery)), partial(keys_of, block)) for block in source)
+
+    def stream() -> Iterator[Block]:
+        for block in key_blocks(left, right, metric="cosine", memory_budget=memory_budget, device=device):
+            yield Block(block.start, (block.shape[0], len(gallery)), partial(keys_of, block))
+
+    return Stream(stream)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""`ptlreid compare`: runs side by side, with what other people in the test set would change."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ptlreid import datasets, models
+from ptlreid.config import EvaluateConfig, FinetuneConfig
+from ptlreid.models import weights
+from ptlreid.outputs import NetworkSpec
+from ptlreid.progress import Silent
+from ptlreid.runs import RunFolder
+from ptlreid.workflows.evaluate import evaluate_run
+
+
+@pytest.fixture
+def runs(tmp_path, market_folder):
+    """Three runs of random weights: a, b and, with the weights of a, c."""
+    splits = datasets.load("market", market_folder.parent)
+    found = {}
+    for name, seed in (("a", 0), ("b", 3), ("c", 0)):
+        torch.manual_seed(seed)
+        network = models.find("tiny").plain(4)
+        run = found[name] = RunFolder(tmp_path / "runs" / name)
+        settings = {"data": "market", "backbone": "tiny", "init": "none", "height": 64, "width": 32, "ptl": False}
+        run.claim(FinetuneConfig.resolve(None, **settings), splits)
+        weights.save(network, NetworkSpec("tiny", False, "slot", 4, 64, 32), run.weights())
+    return found, splits
+
+
+def test_differences_are_those_of_the_scores_and_an_equal_run_has_none(ptlreid, runs, market_folder):
+    folders, splits = runs
+    code, out, err = ptlreid("compare", "a", "b", "c", "--json", "--bootstrap", 300, "--root", market_folder.parent)
+    assert code == 0, err
+    found = json.loads(out)
+    one, two = (evaluate_run(folders[name], splits, EvaluateConfig(), Silent()) for name in "ab")
+    assert [run["mAP"] for run in found["runs"]] == [one.mean_ap, two.mean_ap, one.mean_ap]
+    against_b, against_c = found["differences"]
+    assert against_b["mAP"]["difference"] == pytest.approx(two.mean_ap - one.mean_ap)
+    assert against_b["cmc"]["1"]["difference"] == pytest.approx(two.cmc[0] - one.cmc[0])
+    low, high = against_b["mAP"]["interval"]
+    assert low <= against_b["mAP"]["difference"] <= high
+    assert (against_b["mAP"]["verdict"] == "outside the noise") == (not low <= 0 <= high)
+    nothing = {"difference": 0, "interval": [0, 0], "verdict": "inside the noise"}
+    assert (against_c["mAP"], against_c["cmc"]["1"]) == (nothing, nothing)
+    assert against_c["against"] == against_b["against"] == "runs/a"
+    assert (found["data"], found["protocol"], found["settings"]["bootstrap"]) == ("market", "market", 300)
+
+
+def test_the_interval_is_that_of_every_draw_of_three_people(ptlreid, runs, market_folder):
+    """Three people with two queries each: 27 draws, enumerated."""
+    folders, splits = runs
+    one, two = (evaluate_run(folders[name], splits, EvaluateConfig(), Silent()) for name in "ab")
+    gaps = two.average_precision - one.average_precision
+    by_person = [gaps[splits.query.pids == pid].mean() for pid in (5, 6, 7)]
+    draws = np.array(np.meshgrid(*[range(3)] * 3)).reshape(3, -1).T
+    means = np.array(by_person)[draws].mean(axis=1)
+    found = ptlreid("compare", "a", "b", "--json", "--bootstrap", 20_000, "--root", market_folder.parent)
+    interval = json.loads(found[1])["differences"][0]["mAP"]["interval"]
+    assert interval == pytest.approx(np.quantile(np.repeat(means, 1000), (0.025, 0.975)).tolist())
+
+
+def test_the_seed_decides_the_draws(ptlreid, runs, market_folder):
+    found = [
+        json.loads(ptlreid("compare", "a", "b", "--json", *draws, "--root", market_folder.parent)[1])["differences"]
+        for draws in (("--bootstrap", 7), ("--bootstrap", 7, "--seed", 0), ("--bootstrap", 7, "--seed", 1))
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+def test_the_verdict_is_told_in_words(ptlreid, runs, market_folder):
+    code, out, _ = ptlreid("compare", "a", "c", "--root", market_folder.parent)
+    assert code == 0
+    assert "c against a: mAP +0.0 (+0.0 to +0.0), inside the noise." in out
+    assert "c against a: CMC-1 +0.0 (+0.0 to +0.0), inside the noise." in out
+
+
+def test_what_cannot_be_compared_is_an_error(ptlreid, runs, market_folder):
+    folders, _ = runs
+    code, _, err = ptlreid("compare", "a", "--root", market_folder.parent)
+    assert (code, "expected two or more" in err) == (1, True)
+    text = folders["b"].config.read_text()
+    folders["b"].config.write_text(text.replace('data = "market"', 'data = "duke"'))
+    code, _, err = ptlreid("compare", "a", "b", "--root", market_folder.parent)
+    assert (code, "different data sets: market, duke. Choose one with --data." in err) == (1, True)
+    assert ptlreid("compare", "a", "b", "--data", "market", "--root", market_folder.parent)[0] == 0
