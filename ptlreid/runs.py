@@ -64,6 +64,11 @@ class RunFolder:
         kind = DistillConfig if "teacher" in read_toml(self.config) else FinetuneConfig
         return kind.resolve(self.config)
 
+    def same_people(self, splits: Splits) -> bool:
+        """Whether the run's classes are the people of these training images, by data set and labels."""
+        mine = read_json(self.data) if self.data.is_file() else {}
+        return all(mine.get(key) == value for key, value in _people(splits).items())
+
     def check(self, config: FinetuneConfig, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
         """Raise `OptionError` when the folder holds a run that other settings, images or digests made.
 
@@ -118,15 +123,15 @@ def find_run(runs: Path, name: str) -> RunFolder:
 
 
 def newest_ptl(runs: Path) -> RunFolder:
-    """The finished PTL run below `runs` that was finished last; `CheckpointError` when there is none."""
-    found = [RunFolder(path.parent) for path in sorted(runs.glob("*/metrics.json"))]
-    taught = [run for run in found if run.finished and run.config.is_file() and run.settings().ptl]
-    if not taught:
-        raise CheckpointError(
-            f"{runs} holds no finished PTL run to learn from. Train one with `ptlreid finetune`, name another run with "
-            "--teacher, or the folder of runs with --runs."
-        )
-    return max(taught, key=lambda run: run.metrics.stat().st_mtime_ns)
+    """The PTL run below `runs` that was trained and finished last; `CheckpointError` when there is none."""
+    finished = sorted(runs.glob("*/metrics.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for run in (RunFolder(path.parent) for path in finished):
+        if run.finished and run.settings().ptl and run.settings().epochs:
+            return run
+    raise CheckpointError(
+        f"{runs} holds no finished PTL run to learn from. Train one with `ptlreid finetune`, name another run with "
+        "--teacher, or the folder of runs with --runs."
+    )
 
 
 def start_digests(init: str, runs: Path) -> dict[str, str]:
@@ -141,12 +146,10 @@ def start_digests(init: str, runs: Path) -> dict[str, str]:
 
 def manifest(splits: Splits) -> dict[str, Any]:
     """What is trained on: its name, its numbers, and digests of the labels and of the bytes of all images."""
+    return {**_people(splits), "digest": digest_all(splits.train.paths)}
+
+
+def _people(splits: Splits) -> dict[str, Any]:
     train = splits.train
     labels = hashlib.blake2b(train.pids.tobytes(), digest_size=16).hexdigest()
-    return {
-        "name": splits.name,
-        "images": len(train),
-        "identities": train.num_identities,
-        "labels": labels,
-        "digest": digest_all(train.paths),
-    }
+    return {"name": splits.name, "images": len(train), "identities": train.num_identities, "labels": labels}

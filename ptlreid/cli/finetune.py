@@ -51,7 +51,7 @@ def finetune(
     settings = options.settings(FinetuneConfig, locals())
 
     from ptlreid import datasets
-    from ptlreid.runs import RunFolder
+    from ptlreid.runs import RunFolder, start_digests
     from ptlreid.workflows import finetune as workflow
 
     _check_names(settings)
@@ -68,7 +68,8 @@ def finetune(
         found = plan(settings, splits, run, console.Reporter())
         console.show_plan(found if json else _readable(found), as_json=json)
         return
-    metrics = workflow.finetune(settings, splits, run, console.Reporter())
+    depends = start_digests(settings.init, runs)
+    metrics = workflow.finetune(settings, splits, run, console.Reporter(), depends=depends)
     if json:
         console.show_json(metrics)
         return

@@ -33,8 +33,9 @@ class ChainConfig(FinetuneConfig):
         """The settings as for other commands, with a stage for each data set in `chain` where no file has stages."""
         if chain and file and "stage" in read_toml(file):
             raise OptionError(f"{file} has the chain's stages. Leave the data sets out of the command.")
-        stages = [{"data": name} for name in chain] if chain else None
-        config = super().resolve(file, recipe=recipe, stage=stages, **given)
+        if chain:
+            given["stage"] = [{"data": name} for name in chain]
+        config = super().resolve(file, recipe=recipe, **given)
         config._check()
         return config
 

@@ -102,13 +102,14 @@ def load_imagenet(network: nn.Module, name: str) -> Loaded:
     return load_state(network, state, backbone, "ImageNet")
 
 
-def load_file(network: nn.Module, path: Path, name: str) -> Loaded:
-    """Start `network` from the weights in `path`: .safetensors, .pth, .pt or .tar.
+def load_file(network: nn.Module, path: Path, name: str, *, without: str | None = None) -> Loaded:
+    """Start `network` from the weights in `path` (.safetensors, .pth, .pt, .tar), all but names with `without` in them.
 
     Read are this program's weights, torchvision's, and those of programs that keep torchvision's names within
     their own (torchreid, fast-reid). A pickle is opened with `weights_only`: code in it is refused, never run.
     """
-    return load_state(network, _read(path), models.find(name), str(path))
+    state = {key: value for key, value in _read(path).items() if without is None or without not in key}
+    return load_state(network, state, models.find(name), str(path))
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbone, source: str) -> Loaded:
@@ -132,8 +133,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbo
             f"another shape, such as {lost[0]}. Choose the --backbone that these weights belong to, or other weights."
         )
     network.load_state_dict({**own, **{name: state[key] for name, key in taken.items()}})
-    unused = [key for key in state if key not in set(taken.values())]
-    return Loaded(sorted(taken), sorted(replaced), sorted(missing), sorted(unused))
+    return Loaded(sorted(taken), sorted(replaced), sorted(missing), sorted(set(state) - set(taken.values())))
 
 
 # torch's DataParallel, Lightning and fast-reid put their own names before torchvision's.

@@ -10,7 +10,11 @@ from ptlreid import distributed
 
 @contextmanager
 def joined(device: str) -> Iterator[None]:
-    """Joins the processes that work on `device`, by name; with one process does nothing and imports no torch."""
+    """Joins the processes that work on `device`, by name; with one process does nothing and imports no torch.
+
+    Within another such block it does nothing: what trains several runs joins around all of them, as processes that have
+    parted find one another again with trouble.
+    """
     if distributed.ranks() == 1 or distributed.active():
         yield
         return

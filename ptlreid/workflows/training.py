@@ -81,5 +81,8 @@ def _initialise(network: Network, job: Job) -> None:
     elif Path(init).is_file():
         loaded = weights.load_file(network, Path(init), backbone)
     else:
-        loaded = weights.load_file(network, find_run(job.run.path.parent, init).weights(), backbone)
+        before = find_run(job.run.path.parent, init)
+        # The people of another data set are other classes: the whole classifier is made anew for them.
+        without = None if before.same_people(job.splits) else "classifier"
+        loaded = weights.load_file(network, before.weights(), backbone, without=without)
     job.progress.note(f"start from {init}: {loaded}")

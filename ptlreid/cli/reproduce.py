@@ -1,0 +1,120 @@
+"""`ptlreid reproduce`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ptlreid.cli import console, options
+from ptlreid.config.reproduce import SCALES, ReproduceConfig, tables
+
+_MACS_PER_SECOND = 1e13  # of a machine that the hours of an estimate are for
+
+
+def reproduce(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="Table of the paper, 1 to 6, or all.")],
+    scale: Annotated[str | None, options.option(ReproduceConfig, "scale")] = None,
+    seed: options.Seed = None,
+    config: options.ConfigFile = None,
+    root: options.Root = None,
+    runs: options.Runs = Path("runs"),
+    device: options.Device = None,
+    workers: options.Workers = None,
+    json: options.Json = False,
+    dry_run: options.DryRun = False,
+) -> None:
+    """Make the runs behind a table of the paper, and show what they measured beside what was published.
+
+    Rows whose data sets are missing say so. The same command again reuses what is finished and continues the rest.
+    """
+    settings = options.settings(ReproduceConfig, locals())
+    chosen = tables(table)
+
+    from ptlreid.workflows import reproduce as workflow
+
+    size = SCALES[settings.scale]
+    if dry_run:
+        plans = [workflow.dry_run(one, settings, runs, size) for one in chosen]
+        if json:
+            console.show_json({"tables": plans})
+            return
+        for plan in plans:
+            _show_plan(plan)
+        return
+    progress = console.Reporter()
+    results = [workflow.reproduce(one, settings, runs, size, progress) for one in chosen]
+    if json:
+        console.show_json({"tables": results})
+        return
+    for result in results:
+        _show_result(result)
+
+
+def _show_plan(plan: Mapping[str, Any]) -> None:
+    def say(text: str) -> None:
+        console.say(_labelled(plan, text))
+
+    say(f"Table {plan['table']}, {plan['title']}: {plan['trainings']} trainings, each done once")
+    for row in plan["rows"]:
+        say(f"{row['row']} [{_state(row)}]")
+        for line in row.get("trainings", []):
+            say(f"  {line}")
+    say(_cost(plan["cost"]))
+
+
+def _cost(cost: Mapping[str, Any] | None) -> str:
+    """The cost of a plan in plain words."""
+    if cost is None:
+        return "What it costs is known once the data sets are there."
+    hours = cost["macs"] / _MACS_PER_SECOND / 3600
+    return (
+        f"From nothing: {_amount(cost['images'])} images (training images × epochs), each with "
+        f"{_amount(cost['macs'] / cost['images'])} multiply-adds forward and back, make {_amount(cost['macs'])}: "
+        f"{f'{hours:,.1f} hours' if hours >= 1 else f'{60 * hours:.1f} minutes'} of a machine that does "
+        f"{_amount(_MACS_PER_SECOND)} a second."
+    )
+
+
+def _amount(number: float) -> str:
+    for size, word in ((1e15, "million billion"), (1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if number >= size:
+            return f"{number / size:,.1f} {word}"
+    return f"{number:,.0f}"
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    if "cited" in row:
+        return f"cited: {row['cited']}"
+    if row["missing"]:
+        return f"missing: {', '.join(row['missing'])}"
+    return "finished" if row["finished"] else "to do"
+
+
+def _show_result(result: Mapping[str, Any]) -> None:
+    compared = result["setting"] == "paper"
+    columns = ("row", "mAP", "CMC-1", *(("published", "difference") if compared else ()))
+    rows = [[_labelled(row, row["row"]), *_cells(row)][: len(columns)] for row in result["rows"]]
+    title = _labelled(result, f"Table {result['table']}, {result['title']}, in percent")
+    console.show_rows(title, columns, rows)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    """Measured mAP and CMC-1, what was published, and the differences."""
+    published, difference = row.get("published"), row.get("difference")
+    beside = f"{published['mAP']:.2f} / {published['cmc1']:.2f}" if published else ""
+    if "cited" in row:
+        return ["", "", beside, f"cited: {row['cited']}"]
+    if row["missing"]:
+        return ["", "", beside, f"missing: {', '.join(row['missing'])}"]
+    measured = row["measured"]
+    apart = f"{difference['mAP']:+.2f} / {difference['cmc1']:+.2f}" if difference else ""
+    return [f"{measured['mAP']:.2f}", f"{measured['cmc1']:.2f}", beside, apart]
+
+
+def _labelled(content: Mapping[str, Any], text: str) -> str:
+    """The text, with the setting behind it where that is not the paper's."""
+    setting = content.get("setting", "paper")
+    return text if setting == "paper" else f"{text} ({setting})"

@@ -1,0 +1,95 @@
+"""Settings of a chain: what each of its stages gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ptlreid.config import ChainConfig, DistillConfig, FinetuneConfig
+from ptlreid.errors import OptionError
+
+
+def file(tmp_path, text):
+    path = tmp_path / "chain.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_stage_has_the_settings_of_the_chain():
+    config = ChainConfig.resolve(None, chain=["duke", "market"], backbone="densenet161", epochs=7)
+    expected = [
+        FinetuneConfig.resolve(None, data=data, backbone="densenet161", epochs=7) for data in ("duke", "market")
+    ]
+    assert config.stages() == expected
+    assert config.chain == ["duke", "market"]
+
+
+def test_a_stage_is_its_table_over_its_recipe_over_the_chain_over_the_chains_recipe(tmp_path):
+    text = """
+    epochs = 5
+    lr = 0.5
+    [[stage]]
+    data = "duke"
+    [[stage]]
+    data = "market"
+    recipe = "large-batch"
+    lr = 0.25
+    """
+    first, second = ChainConfig.resolve(file(tmp_path, text), recipe="small", seed=3).stages()
+    # `small`: batch 16, AdamW, 20 epochs; `large-batch`: batch 90, SGD, 50 epochs.
+    assert (first.batch_size, first.optimizer, first.epochs, first.lr, first.seed) == (16, "adamw", 5, 0.5, 3)
+    assert (second.batch_size, second.optimizer, second.epochs, second.lr, second.seed) == (90, "sgd", 50, 0.25, 3)
+
+
+def test_what_the_cells_would_carry_does_not_tell_plain_stages_apart(tmp_path):
+    text = '[[stage]]\ndata = "duke"\nptl = false\n[[stage]]\ndata = "market"\n'
+    first, second = ChainConfig.resolve(file(tmp_path, text), memory="mean").stages()
+    assert (first.ptl, first.memory, second.ptl, second.memory) == (False, "slot", True, "mean")
+
+
+def test_the_distilled_stage_is_the_last_one_for_a_plain_student():
+    config = ChainConfig.resolve(None, chain=["duke", "market"], std=True, lambda_=0.5, epochs=3)
+    assert config.last_distilled() == DistillConfig.resolve(None, data="market", epochs=3, lambda_=0.5)
+    assert config.default_name == "duke-market-resnet50-ptl-std0.5-s0"
+
+
+def test_toml_goes_there_and_back(tmp_path):
+    config = ChainConfig.resolve(None, chain=["market+duke", "msmt17"], std=True, lambda_=0.3, lr=0.1)
+    assert ChainConfig.resolve(file(tmp_path, config.to_toml())) == config
+    assert config.differences(ChainConfig.resolve(None, chain=["market+duke", "msmt17"], std=True, lr=0.1)) == [
+        "lambda: 0.3 -> 0.8"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Which data sets"),
+        ('data = "market"\n[[stage]]\ndata = "duke"', "A chain has several data sets"),
+        ("[[stage]]\nepochs = 3", "Stage 1 names no data set"),
+        ('[[stage]]\ndata = "duke"\ninit = "none"', "Stage 1 has init, which is the same for the whole chain"),
+        ('[[stage]]\ndata = "duke"\nepoch = 3', "Stage 1: No setting is called 'epoch'. Did you mean 'epochs'"),
+        ('[[stage]]\ndata = "duke"\n[[stage]]\ndata = "market"\nlr = -1.0', "Stage 2: lr = -1.0 is not possible"),
+        ('[[stage]]\ndata = "duke"\nrecipe = "papper"', "Stage 1: No recipe is called 'papper'. Did you mean 'paper'"),
+        ('std = true\nptl = false\n[[stage]]\ndata = "duke"', "Leave out --no-ptl, or --std"),
+    ],
+)
+def test_what_cannot_be_is_named(tmp_path, text, message):
+    with pytest.raises(OptionError) as error:
+        ChainConfig.resolve(file(tmp_path, text))
+    assert message in str(error.value)
+
+
+def test_data_sets_are_named_once(tmp_path):
+    with pytest.raises(OptionError, match="Leave the data sets out of the command"):
+        ChainConfig.resolve(file(tmp_path, '[[stage]]\ndata = "duke"'), chain=["market"])
+
+
+@pytest.mark.parametrize("chosen", [{"ptl": False}, {"memory": "mean"}, {"memory": "none"}, {"std": True}], ids=str)
+def test_all_methods_of_the_experiment_begin_with_the_same_plain_network(chosen):
+    experiment = Path(__file__).parent.parent / "docs" / "experiments" / "sites.toml"
+    first, second = ChainConfig.resolve(experiment, recipe="small", **chosen).stages()
+    plain, _ = ChainConfig.resolve(experiment, recipe="small").stages(ptl=False)
+    assert first == plain
+    assert (second.ptl, second.memory) == (chosen.get("ptl", True), chosen.get("memory", "slot"))

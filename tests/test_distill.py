@@ -1,0 +1,245 @@
+"""Student-teacher distillation: what it learns from, what it leaves alone, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from test_resume import At, Fault, fault
+
+from ptlreid import datasets, files
+from ptlreid.config import DistillConfig, EvaluateConfig, FinetuneConfig
+from ptlreid.engine import history
+from ptlreid.errors import CheckpointError, OptionError
+from ptlreid.models.bconv import memory_state
+from ptlreid.models.weights import Saved, saved
+from ptlreid.progress import Silent
+from ptlreid.records import Records, Splits
+from ptlreid.runs import RunFolder
+from ptlreid.workflows.distill import completed, distill
+from ptlreid.workflows.evaluate import evaluate_run, features_of
+from ptlreid.workflows.finetune import finetune
+
+SMALL = {"init": "none", "height": 64, "width": 32, "batch_size": 8, "epochs": 2, "device": "cpu", "evaluate_every": 0}
+
+
+@pytest.fixture(scope="module")
+def splits(market_folder):
+    return datasets.load("market", market_folder.parent)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory, splits):
+    """A folder of runs with a PTL run called `ptl`."""
+    runs = tmp_path_factory.mktemp("runs")
+    finetune(FinetuneConfig.resolve(None, backbone="tiny", **SMALL), splits, RunFolder(runs / "ptl"), Silent())
+    return runs
+
+
+@pytest.fixture
+def runs(tmp_path, taught):
+    shutil.copytree(taught, tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+def config(runs, **changed) -> DistillConfig:
+    return completed(DistillConfig.resolve(None, **SMALL | {"teacher": "ptl"} | changed), runs, Silent())
+
+
+def weights(run: RunFolder) -> dict[str, torch.Tensor]:
+    return saved(run.weights()).build().state_dict()
+
+
+def features(run: RunFolder, splits: Splits) -> np.ndarray:
+    return features_of(run, splits, EvaluateConfig.resolve(None, device="cpu"), Silent()).query.matrix
+
+
+def test_lambda_0_is_plain_fine_tuning_bit_for_bit_and_runs_no_teacher(runs, splits, monkeypatch):
+    plain, student = RunFolder(runs / "plain"), RunFolder(runs / "student")
+    finetune(FinetuneConfig.resolve(None, backbone="tiny", ptl=False, **SMALL), splits, plain, Silent())
+    built, build = [], Saved.build
+    monkeypatch.setattr(Saved, "build", lambda self: built.append(self.path) or build(self))
+    distill(config(runs, lambda_=0.0), splits, student, Silent())
+    assert RunFolder(runs / "ptl").weights() not in built
+    ours, theirs = weights(student), weights(plain)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_lambda_1_learns_nothing_from_labels(runs, splits):
+    order = np.random.default_rng(0).permutation(len(splits.train))
+    train = splits.train
+    mixed = Records(train.paths, train.pids[order], train.camids, train.sources)
+    other = Splits(splits.name, mixed, splits.query, splits.gallery, splits.protocol)
+    one, two = RunFolder(runs / "one"), RunFolder(runs / "two")
+    distill(config(runs, lambda_=1.0), splits, one, Silent())
+    distill(config(runs, lambda_=1.0), other, two, Silent())
+    ours, theirs = weights(one), weights(two)
+    learnt = [name for name in ours if "classifier" not in name]
+    assert len(learnt) > 30
+    assert all(torch.equal(ours[name], theirs[name]) for name in learnt)
+
+
+def test_the_teacher_is_left_as_it_is(runs, splits):
+    teacher = RunFolder(runs / "ptl")
+    before = {path: path.read_bytes() for path in teacher.path.rglob("*") if path.is_file()}
+    distill(config(runs), splits, RunFolder(runs / "student"), Silent())
+    assert {path: path.read_bytes() for path in teacher.path.rglob("*") if path.is_file()} == before
+
+
+def test_the_teacher_in_memory_keeps_weights_statistics_mode_and_zero_state(runs, splits, monkeypatch):
+    built, build = [], Saved.build
+    monkeypatch.setattr(Saved, "build", lambda self: built.append((build(self), self)) or built[-1][0])
+    distill(config(runs), splits, RunFolder(runs / "student"), Silent())
+    network, source = built[0]
+    assert source.path == RunFolder(runs / "ptl").weights()
+    theirs = build(source).state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in network.state_dict().items())
+    assert not any(module.training for module in network.modules())
+    assert memory_state(network) == {}
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in network.parameters())
+
+
+def test_teacher_and_student_see_the_same_images(runs, splits):
+    # A network without batch norm has the same features in both modes: a student that starts as its own teacher is
+    # nowhere apart from it, and would be on any image that only one of them saw, such as a mirrored one.
+    settings = FinetuneConfig.resolve(None, **SMALL | {"backbone": "tiny-even"})
+    finetune(settings, splits, RunFolder(runs / "even"), Silent())
+    changed = {"lr": 1e-12, "flip": 0.5, "pad": 4, "erase": 0.5}
+    student = RunFolder(runs / "student")
+    distill(config(runs, teacher="even", init="even", **changed), splits, student, Silent())
+    assert history.read(student.history)[0]["terms"]["l1"] == pytest.approx(0, abs=1e-7)
+    assert history.read(student.history)[0]["terms"]["ce"] > 0.1
+
+
+def test_a_student_comes_nearer_to_its_teacher(runs, splits):
+    teacher, student, plain = RunFolder(runs / "ptl"), RunFolder(runs / "student"), RunFolder(runs / "plain")
+    longer = {"epochs": 10, "lr": 0.05}
+    distill(config(runs, lambda_=0.8, **longer), splits, student, Silent())
+    distill(config(runs, lambda_=0.0, **longer), splits, plain, Silent())
+    theirs = features(teacher, splits)
+    apart = [np.abs(features(run, splits) - theirs).mean() for run in (student, plain)]
+    assert apart[0] < 0.5 * apart[1]
+
+
+def test_teacher_and_student_may_know_other_numbers_of_people(runs, splits):
+    train = splits.train
+    pairs = Records(train.paths, np.arange(16, dtype=np.int64) // 2 + 1, train.camids, train.sources)
+    other = Splits(splits.name, pairs, splits.query, splits.gallery, splits.protocol)
+    distill(config(runs), other, RunFolder(runs / "student"), Silent())
+    assert saved(RunFolder(runs / "ptl").weights()).spec.num_classes == 4
+    assert saved(RunFolder(runs / "student").weights()).spec.num_classes == 8
+
+
+def test_a_stopped_run_goes_on_to_equal_weights_and_a_finished_one_is_reused(runs, splits):
+    whole, stopped = RunFolder(runs / "whole"), RunFolder(runs / "stopped")
+    expected = distill(config(runs), splits, whole, Silent())
+    with pytest.raises(Fault):
+        distill(config(runs), splits, stopped, At(3, fault))
+    assert distill(config(runs), splits, stopped, Silent()) == {**expected, "run": "stopped"}
+    assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(stopped).items())
+    progress = At(1, fault)
+    assert distill(config(runs), splits, whole, progress) == expected
+    assert progress.notes == [f"{whole.path} is finished: reused, nothing trained"]
+
+
+def test_another_teacher_of_the_same_name_is_noticed(runs, splits):
+    student = RunFolder(runs / "student")
+    distill(config(runs), splits, student, Silent())
+    assert set(files.read_json(student.data)["depends"]) == {"teacher"}
+    shutil.rmtree(runs / "ptl")
+    settings = FinetuneConfig.resolve(None, backbone="tiny", **SMALL | {"seed": 7})
+    finetune(settings, splits, RunFolder(runs / "ptl"), Silent())
+    with pytest.raises(OptionError, match="the teacher's weights changed"):
+        distill(config(runs), splits, student, Silent())
+
+
+def test_what_is_not_given_is_the_teachers(runs, splits, market_folder):
+    given = DistillConfig.resolve(None, teacher="ptl", epochs=3)
+    full = completed(given, runs, Silent())
+    assert (full.data, full.backbone, full.height, full.width) == ("market", "tiny", 64, 32)
+    assert (full.ptl, full.epochs, full.lambda_) == (False, 3, 0.8)
+    assert full.default_name == "market-tiny-std0.8-s0"
+
+
+def test_the_newest_ptl_run_teaches_unless_another_is_named_and_is_told(runs):
+    progress = At(-1, fault)
+    full = completed(DistillConfig.resolve(None), runs, progress)
+    assert full.teacher == "ptl"
+    assert progress.notes == [f"teacher: {runs / 'ptl'}, the PTL run that was finished last"]
+
+
+def test_another_image_size_than_the_teachers_is_refused(runs):
+    with pytest.raises(OptionError, match=r"images of 128×32, and its teacher ptl sees 64×32.*Leave out --height"):
+        config(runs, height=128)
+
+
+def test_features_of_another_width_are_refused_with_the_ways_out(runs, splits):
+    with pytest.raises(OptionError, match=r"tiny-even are 8 wide, those of the teacher \(tiny\) 1024.*--backbone tiny"):
+        distill(config(runs, backbone="tiny-even"), splits, RunFolder(runs / "student"), Silent())
+    assert not (runs / "student").exists()
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.01"])
+def test_lambda_outside_0_to_1_is_refused(ptlreid, value):
+    code, _, told = ptlreid("distill", "--lambda", value)
+    assert code == 1
+    assert f"lambda = {value} is not possible" in told
+
+
+def test_a_teacher_that_is_not_there_gets_a_hint(runs):
+    with pytest.raises(CheckpointError, match=r"No run is called 'pt'\. Did you mean 'ptl'"):
+        completed(DistillConfig.resolve(None, teacher="pt"), runs, Silent())
+
+
+@pytest.fixture
+def small(tmp_path):
+    file = tmp_path / "small.toml"
+    file.write_text("batch_size = 8\nepochs = 1\ninit = 'none'\nevaluate_every = 0\n")
+    return file
+
+
+def test_the_command_prints_the_scores_that_evaluate_finds(ptlreid, runs, splits, market_folder, small):
+    where = ("--root", market_folder.parent, "--runs", runs, "--device", "cpu")
+    code, out, told = ptlreid("distill", "--config", small, *where, "--json")
+    assert code == 0
+    assert "teacher:" in told
+    metrics = json.loads(out)
+    assert metrics["run"] == "market-tiny-std0.8-s0"
+    run = RunFolder(runs / metrics["run"])
+    scores = evaluate_run(run, splits, EvaluateConfig.resolve(None, device="cpu"), Silent())
+    assert metrics["mAP"] == pytest.approx(scores.mean_ap, abs=1e-9)
+
+
+def test_a_sweep_is_a_run_for_each_lambda_and_one_table(ptlreid, runs, market_folder, small):
+    where = ("--config", small, "--root", market_folder.parent, "--runs", runs, "--device", "cpu", "--teacher", "ptl")
+    code, out, _ = ptlreid("distill", "--sweep", "0,0.3,1", *where, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["teacher"] == "ptl"
+    assert [(row["lambda"], row["run"]) for row in found["runs"]] == [
+        (share, f"market-tiny-std{share:g}-s0") for share in (0.0, 0.3, 1.0)
+    ]
+    assert len({(runs / row["run"] / "weights.safetensors").read_bytes() for row in found["runs"]}) == 3
+    code, out, told = ptlreid("distill", "--sweep", "0,0.3,1", *where)
+    assert told.count("is finished: reused") == 3
+    assert [line for line in out.splitlines() if "λ = " in line][1].startswith("│ λ = 0.3 │")
+    for wrong in (("--sweep", "0,x"), ("--sweep", "0", "--lambda", "1"), ("--sweep", "0,2")):
+        code, _, told = ptlreid("distill", *wrong, *where)
+        assert code == 1, told
+
+
+def test_a_dry_run_trains_nothing_and_finds_what_would_fail(ptlreid, runs, market_folder, small):
+    where = ("--config", small, "--root", market_folder.parent, "--runs", runs, "--device", "cpu", "--dry-run")
+    code, out, _ = ptlreid("distill", *where, "--json")
+    assert code == 0
+    plan = json.loads(out)
+    assert (plan["steps"], plan["train"]) == (2, {"images": 16, "identities": 4})
+    assert (plan["settings"]["teacher"], plan["settings"]["lambda"]) == ("ptl", 0.8)
+    assert [path.name for path in runs.iterdir()] == ["ptl"]
+    code, _, told = ptlreid("distill", "--backbone", "tiny-even", *where)
+    assert code == 1
+    assert "8 wide" in told

@@ -1,0 +1,212 @@
+"""The paper's tables: their rows, the runs behind them, and the same plans on drawn sites."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_resume import At, fault
+
+from ptlreid import files
+from ptlreid.config import SyntheticConfig
+from ptlreid.config.reproduce import SCALES, TINY, ReproduceConfig, tables
+from ptlreid.datasets import find
+from ptlreid.errors import OptionError
+from ptlreid.models.summary import summarize
+from ptlreid.progress import Silent
+from ptlreid.workflows.chain import plan
+from ptlreid.workflows.reproduce import dry_run, reproduce
+
+PAPER = SCALES["paper"]
+# The drawn sites and the networks of `--scale tiny`, smaller still.
+SMALLER = replace(
+    TINY,
+    settings={**TINY.settings, "backbone": "tiny", "height": 64, "width": 32, "epochs": 1, "batch_size": 8},
+    of_recipe={"large-batch": {"batch_size": 12}},
+    sites=SyntheticConfig(identities=8, cameras=2, images_per_camera=2, height=64, width=32),
+)
+ROWS = [(table, row) for table in tables("all") for row in table.rows]
+
+
+def config(root, **changed) -> ReproduceConfig:
+    return ReproduceConfig.resolve(None, root=str(root), device="cpu", **changed)
+
+
+def by_name(rows: list[dict]) -> dict[str, dict]:
+    return {row["row"]: row for row in rows}
+
+
+def test_the_six_tables_have_the_papers_rows():
+    # Counted in the paper: rows, and those that cite others; of Table 3 each of the two columns.
+    assert [(len(table.rows), sum(bool(row.cited) for row in table.rows)) for table in tables("all")] == [
+        (8, 3),
+        (10, 4),
+        (10, 6),
+        (5, 3),
+        (10, 0),
+        (6, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "published"),
+    [
+        ("1", "DenseNet-161+PTL+STD", (41.38, 73.12)),
+        ("2", "DenseNet-161*", (69.90, 88.30)),
+        ("3", "MGN+PTL, labeled", (77.31, 79.79)),
+        ("4", "MGN (reproduced)", (77.07, 87.70)),
+        ("5", "DenseNet-161+PTL+STD: Duke to Market to MSMT17", (42.73, 74.31)),
+        ("6", "DenseNet-161+PTL+STD, λ = 0.8", (42.51, 73.37)),
+    ],
+)
+def test_published_figures_are_those_printed_in_the_paper(number, name, published):
+    (table,) = tables(number)
+    (row,) = (row for row in table.rows if row.name == name)
+    assert (row.mean_ap, row.cmc1) == published
+
+
+@pytest.mark.parametrize(("table", "row"), ROWS, ids=[f"{table.number}: {row.name}" for table, row in ROWS])
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_every_row_is_cited_or_has_a_plan_that_resolves(table, row, scale, tmp_path):
+    if row.cited:
+        assert not row.plan
+        return
+    stage = plan(scale.chain(row, config(tmp_path)))[-1]
+    asked = row.name.split(",")[0].split(":")[0]
+    parts = {"PTL": "ptl", "STD": "std"}
+    assert [part for part in parts if part in asked.split("+")] == [
+        part for part in parts if parts[part] in {one.config.method[:3] for one in stage.trainings().values()}
+    ]
+
+
+def test_the_papers_plans_are_those_of_its_text(tmp_path):
+    # Section 5.2 and under Table 2: batch 32, but 90 for DenseNet-161*; λ = 0.8; MGN as its authors.
+    plans = {row.name: plan(PAPER.chain(row, config(tmp_path)))[-1].config for row in tables("2")[0].rows if row.plan}
+    assert {name: stage.batch_size for name, stage in plans.items()} == {
+        "DenseNet-161*": 90,
+        "DenseNet-161": 32,
+        "DenseNet-161+PTL": 32,
+        "DenseNet-161+PTL+STD": 32,
+        "MGN (reproduced)": 16,
+        "MGN+PTL": 16,
+    }
+    assert plans["DenseNet-161+PTL+STD"].lambda_ == 0.8
+    assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].height, plans["MGN+PTL"].ptl) == ("ce-triplet", 384, True)
+    # Section 5.8: teacher and student both went from ImageNet to Market-1501 first.
+    for row in tables("6")[0].rows[1:]:
+        stage = plan(PAPER.chain(row, config(tmp_path)))[-1]
+        assert stage.start is not None and stage.teacher is not None and stage.teacher.start is not None
+        assert (stage.start.config.data, stage.start.config.ptl) == ("market", False)
+        assert (stage.teacher.config.data, stage.teacher.start.config.data) == ("msmt17", "market")
+        assert f"λ = {stage.config.lambda_:g}" in row.name
+
+
+def test_a_dry_run_names_missing_data_and_the_cost_of_all_trainings(tmp_path):
+    light = replace(PAPER, settings={"backbone": "tiny"})
+    found = dry_run(tables("1")[0], config(tmp_path), tmp_path, light)
+    rows = by_name(found["rows"])
+    assert rows["GLAD"] == {"row": "GLAD", "cited": "Wei et al. 2018"}
+    assert rows["DenseNet-161+PTL+STD"]["trainings"] == ["tiny ptl: msmt17", "tiny std0.8: msmt17"]
+    assert all(row["missing"] == ["msmt17"] for row in found["rows"] if "cited" not in row)
+    # Both backbones are one here, so there are three trainings: 50 epochs of MSMT17's published training images, each
+    # with a pass forward and two back, and one of the teacher.
+    images = find("msmt17").counts["train_images"]
+    plain, ptl = (summarize("tiny", cells, 1000).macs for cells in (False, True))
+    assert found["trainings"] == 3
+    assert found["cost"] == {"images": 3 * 50 * images, "macs": 50 * images * (3 * (plain + ptl + plain) + ptl)}
+
+
+def test_the_cost_of_batches_of_people_counts_the_images_that_are_drawn(tmp_path):
+    light = replace(PAPER, settings={"backbone": "tiny"})
+    found = dry_run(tables("4")[0], config(tmp_path), tmp_path, light)
+    # MGN and MGN+PTL: 450 epochs that show four images of each of the 702 people.
+    assert found["cost"]["images"] == 2 * 450 * 4 * 702
+
+
+def test_rows_whose_data_are_missing_say_so_beside_what_was_published(tmp_path):
+    found = reproduce(tables("4")[0], config(tmp_path), tmp_path / "runs", PAPER, Silent())
+    assert found["setting"] == "paper"
+    row = by_name(found["rows"])["MGN+PTL"]
+    assert row["published"] == {"mAP": 79.16, "cmc1": 89.36}
+    assert (row["missing"], row["measured"], row["difference"], row["run"]) == (["duke"], None, None, None)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture(scope="module")
+def table6(tmp_path_factory):
+    """Table 6, all six rows, on sites and a network that take no time."""
+    place = tmp_path_factory.mktemp("table6")
+    return place, reproduce(tables("6")[0], config(place / "data"), place / "runs", SMALLER, Silent())
+
+
+def test_a_whole_table_runs_on_drawn_sites(table6):
+    place, found = table6
+    assert len(found["rows"]) == 6
+    for row in found["rows"]:
+        metrics = files.read_json(place / "runs" / "tiny" / row["run"] / "metrics.json")
+        assert row["measured"] == pytest.approx({"mAP": 100 * metrics["mAP"], "cmc1": 100 * metrics["cmc"]["1"]})
+    assert len({row["run"] for row in found["rows"]}) == 6  # six different chains end in six different runs
+
+
+def test_what_rows_share_is_trained_once(table6):
+    place, _ = table6
+    # PTL on both data sets, which is the teacher of all; the plain network on the first, where all students start; five
+    # students.
+    assert len(list((place / "runs" / "tiny").iterdir())) == 2 + 1 + 5
+
+
+def test_a_second_time_everything_is_reused(table6):
+    place, found = table6
+    progress = At(1, fault)  # raises if an update is made
+    assert reproduce(tables("6")[0], config(place / "data"), place / "runs", SMALLER, progress) == found
+    plans = dry_run(tables("6")[0], config(place / "data"), place / "runs", SMALLER)
+    assert all(row["finished"] for row in plans["rows"])
+    assert plans["cost"]["images"] > 0
+
+
+def test_another_scale_is_labelled_everywhere_and_compared_with_nothing(table6):
+    place, found = table6
+    label = "tiny: not the paper's setting"
+    plans = dry_run(tables("6")[0], config(place / "data"), place / "runs", SMALLER)
+    for content in (found, plans):
+        assert content["setting"] == label
+        assert all(row["setting"] == label for row in content["rows"])
+        assert not {"published", "difference"} & {key for row in content["rows"] for key in row}
+    assert not any(row.get("cited") for row in reproduce_rows_of_table_1(place))
+    assert not list((place / "runs").glob("*/metrics.json"))  # apart from runs of the user's own
+
+
+def reproduce_rows_of_table_1(place: Path) -> list[dict]:
+    return dry_run(tables("1")[0], config(place / "data"), place / "runs", SMALLER)["rows"]
+
+
+def test_rows_that_differ_in_their_batch_do_so_at_the_tiny_scale_too(tmp_path):
+    plans = {row.name: plan(TINY.chain(row, config(tmp_path)))[-1].config for row in tables("2")[0].rows if row.plan}
+    assert (plans["DenseNet-161*"].batch_size, plans["DenseNet-161"].batch_size) == (45, 16)
+    assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].images_per_person) == ("ce-triplet", 4)
+
+
+def test_every_line_of_a_tiny_plan_says_that_it_is_tiny(ptlreid):
+    code, out, _ = ptlreid("reproduce", "all", "--scale", "tiny", "--dry-run")
+    assert code == 0
+    assert all(line.endswith("(tiny: not the paper's setting)") for line in out.splitlines())
+    assert "synthetic-b → synthetic-a → synthetic-c" in out
+
+
+def test_the_command_shows_measured_beside_published(ptlreid):
+    code, out, _ = ptlreid("reproduce", "4", "--device", "cpu")
+    assert code == 0
+    lines = [line for line in out.splitlines() if "MGN+PTL" in line]
+    assert [cell.strip() for cell in lines[0].split("│")[1:-1]] == ["MGN+PTL", "", "", "79.16 / 89.36", "missing: duke"]
+    assert "cited: Sun et al. 2018" in out
+    code, out, _ = ptlreid("reproduce", "all", "--json")
+    assert [table["table"] for table in json.loads(out)["tables"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_unknown_table_is_named(ptlreid):
+    with pytest.raises(OptionError, match=r"The paper has no table 7\. Give a number from 1 to 6, or all"):
+        tables("7")
+    code, _, told = ptlreid("reproduce", "seven")
+    assert (code, told.startswith("error:")) == (1, True)

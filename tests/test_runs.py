@@ -1,0 +1,104 @@
+"""The run folder: what it is bound by, and which run is meant."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ptlreid import datasets, files
+from ptlreid.config import DistillConfig, FinetuneConfig
+from ptlreid.errors import CheckpointError, OptionError
+from ptlreid.runs import RunFolder, newest_ptl, start_digests
+
+
+@pytest.fixture
+def splits(market_folder):
+    return datasets.load("market", market_folder.parent)
+
+
+def begun(path: Path, config: FinetuneConfig, splits, depends=None) -> RunFolder:
+    """A run that has reached a checkpoint."""
+    run = RunFolder(path)
+    run.claim(config, splits, depends)
+    run.checkpoint.touch()
+    return run
+
+
+def finished(path: Path, at: int, **settings) -> RunFolder:
+    """A run that ended at this second."""
+    run = RunFolder(path)
+    path.mkdir()
+    kind = DistillConfig if "teacher" in settings else FinetuneConfig
+    run.config.write_text(kind.resolve(None, **settings).to_toml())
+    run.weights().touch()
+    run.metrics.touch()
+    os.utime(run.metrics, (at, at))
+    return run
+
+
+def test_settings_are_of_the_kind_that_made_the_run(tmp_path, splits):
+    plain = begun(tmp_path / "plain", FinetuneConfig(), splits)
+    taught = begun(tmp_path / "taught", DistillConfig.resolve(None, teacher="plain", lambda_=0.3), splits)
+    assert type(plain.settings()) is FinetuneConfig
+    assert taught.settings() == DistillConfig.resolve(None, teacher="plain", lambda_=0.3)
+    assert "lambda = 0.3\n" in taught.config.read_text()
+
+
+def test_what_else_a_run_depends_on_must_be_the_same(tmp_path, splits):
+    config = FinetuneConfig()
+    run = begun(tmp_path / "run", config, splits, {"init": "1", "teacher": "2"})
+    run.check(config, splits, {"init": "1", "teacher": "2"})
+    with pytest.raises(
+        OptionError, match=r"another run \(the starting weights changed\)\. Give this one another --name"
+    ):
+        run.check(config, splits, {"init": "3", "teacher": "2"})
+    with pytest.raises(OptionError, match=r"the starting weights changed; the teacher's weights changed"):
+        run.check(config, splits, {"init": "3", "teacher": "4"})
+
+
+def test_a_run_of_before_digests_were_kept_is_taken_on_trust(tmp_path, splits):
+    run = begun(tmp_path / "run", FinetuneConfig(), splits)
+    assert "depends" not in files.read_json(run.data)
+    run.check(FinetuneConfig(), splits, {"init": "1"})
+
+
+def test_a_run_with_and_one_without_a_teacher_are_never_the_same(tmp_path, splits):
+    config = DistillConfig.resolve(None, teacher="some")
+    run = begun(tmp_path / "run", FinetuneConfig(ptl=False), splits)
+    with pytest.raises(OptionError, match=r"method: 'baseline' -> 'std0\.8'"):
+        run.check(config, splits)
+    run.claim(config, splits)
+    with pytest.raises(OptionError, match=r"method: 'std0\.8' -> 'baseline'"):
+        run.check(FinetuneConfig(ptl=False), splits)
+    with pytest.raises(OptionError, match=r"\(teacher: 'some' -> 'other'; lambda: 0.8 -> 0.5\)"):
+        run.check(DistillConfig.resolve(None, teacher="other", lambda_=0.5), splits)
+
+
+def test_the_newest_ptl_run_is_the_one_that_was_trained_and_finished_last(tmp_path):
+    finished(tmp_path / "z-first", 100)
+    expected = finished(tmp_path / "a-second", 200)
+    finished(tmp_path / "plain", 300, ptl=False)
+    finished(tmp_path / "untrained", 400, epochs=0)
+    finished(tmp_path / "taught", 500, teacher="z-first")
+    finished(tmp_path / "lost", 600).weights().unlink()
+    assert newest_ptl(tmp_path) == expected
+
+
+def test_no_ptl_run_is_told_with_the_ways_out(tmp_path):
+    finished(tmp_path / "plain", 300, ptl=False)
+    with pytest.raises(CheckpointError, match=r"no finished PTL run to learn from\. Train one with `ptlreid finetune`"):
+        newest_ptl(tmp_path)
+
+
+def test_a_start_is_known_by_its_bytes(tmp_path):
+    run = finished(tmp_path / "run", 1)
+    run.weights().write_bytes(b"weights")
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(b"weights")
+    assert start_digests("run", tmp_path) == start_digests(str(copy), tmp_path) == {"init": files.digest(copy)}
+    assert start_digests("imagenet", tmp_path) == start_digests("none", tmp_path) == {}
+    run.weights().unlink()
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: no such weights\. Finish that run first"):
+        start_digests("run", tmp_path)
