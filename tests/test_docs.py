@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
+import option_tables
 import pytest
+import typer
 
+import ptlreid
 from ptlreid import models
+from ptlreid.cli import app
 from ptlreid.models.mgn import MGNPTL
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -33,3 +39,41 @@ def test_mgns_cells_are_those_that_are_described():
     assert shapes == [*image, *trunk, (512, 128, 2), (512, 128, 1), (512, 128, 1)]
     fusions = [(fuse[0].in_channels, fuse[0].out_channels) for fuse in network.fusions]
     assert fusions == [(64 + 32, 64), (256 + 64, 128), (512 + 256, 256), (1024 + 512, 512)]
+
+
+def test_the_option_tables_are_the_programs():
+    assert option_tables.PAGE.read_text(encoding="utf-8") == option_tables.page(), (
+        "run `python tests/option_tables.py --write`"
+    )
+
+
+def test_every_command_with_a_config_file_has_its_settings_on_the_page():
+    commands = typer.main.get_command(app).commands
+    with_config = {name for name, one in commands.items() if any(param.name == "config" for param in one.params)}
+    assert with_config - set(option_tables.SETTINGS) == set()
+
+
+def texts() -> list[str]:
+    """Every text in the source, … for what is filled in."""
+    found = []
+    for path in Path(ptlreid.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def quoted() -> list[str]:
+    """The messages that the page of troubleshooting quotes: the first column of its tables."""
+    rows = re.findall(r"^\| `(.+?)` \| ", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 30
+    return rows
+
+
+def test_every_message_on_the_page_of_troubleshooting_is_one_of_the_program():
+    known = texts()
+    assert [message for message in quoted() if not any(message in text for text in known)] == []

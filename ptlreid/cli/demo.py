@@ -32,7 +32,7 @@ def demo(
         return
     console.show_scores("Retrieval of people that training never saw, in percent", scores)
     name = scores["PTL"]["run"]
-    console.say(f"Run folder: {runs / name}")
+    console.say(f"Run folder: {runs / name}. Open its report.html in a browser to see what was found and what not.")
     places = _where("--root", settings.root, "data") + _where("--runs", str(runs), "runs")
     size = "--height 128 --width 64"
     console.say("Next, adapt it to another camera network:")

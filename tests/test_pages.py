@@ -1,0 +1,100 @@
+"""The documentation runs: every page, read from top to bottom in an empty folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import option_tables
+import pages
+import pytest
+from blocks import PAGES, blocks, to_run
+
+from ptlreid.config import Settings
+from ptlreid.errors import OptionError
+
+# Followed as they stand, with the networks and the sizes that they name, in test_docs_walks.py.
+AS_IT_STANDS = {"docs/own-cameras.md", "docs/distributed.md", "docs/extending.md"}
+
+PAGE = """\
+Text.
+
+<!-- first: ptlreid models -->
+
+```sh
+ptlreid finetune \\
+  --data market  # in two lines
+ls
+```
+
+<!-- not run: a day on a GPU -->
+
+```sh
+ptlreid finetune
+```
+
+<!-- file: mine.toml -->
+
+```toml
+epochs = 1
+```
+"""
+
+
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if to_run(page) and name not in AS_IT_STANDS])
+def test_what_a_page_says_can_be_done(name, ptlreid, monkeypatch):
+    page = PAGES[name]
+    pages.made_small(monkeypatch)
+    pages.made_tiny(monkeypatch)
+    pages.furnish(page, ptlreid)
+    pages.follow(page, ptlreid)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_that_are_not_run_are_commands_of_the_program(name):
+    for block in blocks(PAGES[name].read_text(encoding="utf-8")):
+        for command in block.commands() if block.language == "sh" and block.reason else ():
+            if command.startswith("ptlreid ") and "$" not in command:
+                pages.parse(command)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_settings_on_a_page_are_settings_of_a_command(name, tmp_path):
+    file = tmp_path / "settings.toml"
+    for block in blocks(PAGES[name].read_text(encoding="utf-8")):
+        if block.language == "toml":
+            file.write_text(block.text, encoding="utf-8")
+            assert any(accepts(model, file) for model in option_tables.SETTINGS.values()), f"line {block.line}"
+
+
+def accepts(model: type[Settings], file: Path) -> bool:
+    try:
+        model.resolve(file)
+    except OptionError:
+        return False
+    return True
+
+
+def test_blocks_are_found_with_what_is_to_be_done_with_them():
+    first, two_lines, left_out, saved = blocks(PAGE)
+    assert first.commands() == ["ptlreid models"]
+    assert two_lines.commands() == ["ptlreid finetune    --data market  # in two lines", "ls"]
+    assert left_out.reason == "a day on a GPU"
+    assert (saved.file, saved.text, saved.reason) == ("mine.toml", "epochs = 1\n", None)
+
+
+@pytest.mark.parametrize("text", ["  ```sh\n  ls\n  ```\n", "```sh\nls\n", "<!-- not run: reason -->\nText.\n"])
+def test_a_block_that_the_tests_would_not_see_is_refused(text):
+    with pytest.raises(AssertionError):
+        blocks(text)
+
+
+def test_a_page_that_does_not_work_is_found(ptlreid, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```sh\nptlreid finetune --data nowhere\n```\n")
+    with pytest.raises(AssertionError, match=r"page.md, line 1: ptlreid finetune --data nowhere"):
+        pages.follow(page, ptlreid)
+
+
+def test_an_option_that_is_not_is_found():
+    with pytest.raises(Exception, match="No such option"):
+        pages.parse("ptlreid finetune --epoch 3")
