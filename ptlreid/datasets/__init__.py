@@ -29,6 +29,7 @@ class Found:
 
     @property
     def about(self) -> About:
+        """The facts of the data set."""
         about: About = self.module.ABOUT
         return about
 

@@ -50,6 +50,7 @@ class Shown:
 
     @property
     def table(self) -> Table:
+        """The places as a table, a row each."""
         rows = [
             [str(p.rank), p.path.name, str(p.pid), str(p.camid), p.measured, "right" if p.match else "wrong"]
             for p in self.places

@@ -65,8 +65,12 @@ def memory(job: Job, numerics: Numerics) -> dict[str, int]:
     config = job.config
     accumulate = min(config.accumulate, 2)  # more change nothing: the second finds the gradients of the first
     loop = Numerics(channels_last=numerics.channels_last)
-    with torch.device("meta"), ExitStack() as modes:
+    import torch._dynamo  # torch up to 2.7 at least reads tensors as it loads this, which meta has none of
+
+    with torch.device("meta"):
         training = _begin(job, torch.device("meta"), loop)
+    # Adam counts steps in a tensor that older torch reads: it must not be a meta one.
+    with ExitStack() as modes:
         weights = [*training.network.parameters(), *training.network.buffers()]
         if numerics.dtype:
             modes.enter_context(Autocast(numerics.dtype))

@@ -34,6 +34,7 @@ def write_table(runs: Sequence[RunFolder], config: ReportConfig, out: Path, prog
 
 
 def figure(kind: str, runs: Sequence[RunFolder], config: ReportConfig, progress: Progress) -> list[Picture]:
+    """The pictures of the figure `kind`, of `FIGURES`, for the runs; `DataError` where there is nothing to draw."""
     if kind == "curves":
         pictures = sections.training([Account.read(run) for run in runs])
         return _some(pictures, f"{runs[0].path}: its history has no steps. Train the run first.")
@@ -58,6 +59,7 @@ def figure(kind: str, runs: Sequence[RunFolder], config: ReportConfig, progress:
 
 
 def rank_lists(found: Retrieval, config: ReportConfig) -> Section:
+    """The rank lists of a report: the worst queries, then some drawn by lot."""
     return sections.lists(found, count=config.queries, places=config.places, seed=config.seed, metric=config.metric)
 
 
