@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,10 @@ from ptlreid.cli import main
 from ptlreid.models import backbones
 from ptlreid.models.network import Network
 from ptlreid.outputs import Memory
+
+# Sums of another number of threads are others in the last bit: here and in every process that a test starts, one.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # From here on `tiny` is a backbone like any other, in every command.
 backbones.__path__.append(str(Path(__file__).parent / "parts"))
