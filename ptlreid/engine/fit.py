@@ -78,6 +78,7 @@ def train_epoch(
         totals: dict[str, Tensor] = {}
         images = 0
         waited = 0.0
+        training.optimizer.zero_grad(set_to_none=True)
         for number in range(1, accumulate + 1):
             asked = perf_counter()
             batch = next(source, None)
@@ -122,7 +123,6 @@ def _update(training: Training) -> None:
     scale = scaler.get_scale() if scaler.is_enabled() else 1.0
     scaler.step(training.optimizer)
     scaler.update()
-    training.optimizer.zero_grad(set_to_none=True)
     # fp16 leaves out an update whose gradients overflowed, and halves its scale: the schedule waits with it.
     if not scaler.is_enabled() or scaler.get_scale() >= scale:
         training.schedule.step()

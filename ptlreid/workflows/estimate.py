@@ -72,6 +72,7 @@ def memory(job: Job, numerics: Numerics) -> dict[str, int]:
     # Adam counts steps in a tensor that older torch reads: it must not be a meta one.
     with ExitStack() as modes:
         weights = [*training.network.parameters(), *training.network.buffers()]
+        gradients = sum(tensor.nbytes for tensor in training.network.parameters())
         if numerics.dtype:
             modes.enter_context(Autocast(numerics.dtype))
         footprint = modes.enter_context(Footprint(weights))
@@ -82,11 +83,12 @@ def memory(job: Job, numerics: Numerics) -> dict[str, int]:
         training.optimizer.register_step_pre_hook(lambda *_: before_step.append(footprint.peak))
         updates = _updates(job, training, loop, config.batch_size, accumulate=accumulate, count=2)
         next(updates)
-        between = footprint.peak = footprint.live
+        footprint.peak = footprint.live
+        between = footprint.live - gradients  # which the next update drops before it begins
         next(updates)
     return {
         "weights": sum(tensor.nbytes for tensor in weights),
-        "gradients": sum(tensor.nbytes for tensor in training.network.parameters()),
+        "gradients": gradients,
         "optimizer": sum(
             value.nbytes
             for state in training.optimizer.state.values()
