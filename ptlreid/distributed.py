@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ptlreid.errors import PtlreidError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -85,6 +85,16 @@ def mean(value: Tensor) -> Tensor:
     total = value.clone()
     distributed.all_reduce(total)
     return total / distributed.get_world_size()
+
+
+def same_buffers(network: nn.Module) -> None:
+    """Give every process the main one's buffers, such as batch norm's statistics, which each gathers for itself."""
+    if not active():
+        return
+    from torch import distributed
+
+    for buffer in network.buffers():
+        distributed.broadcast(buffer, src=0)
 
 
 def gather(value: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,22 +68,18 @@ def load_batches(
         generator=torch.Generator(),  # the loader draws a seed for its workers: not from the global generator
         worker_init_fn=_leave_signals,
     )
-    for item in _told(loader):
-        if isinstance(item, DataError):
-            raise item
-        yield item
+    with loaders_watched():
+        for item in loader:
+            if isinstance(item, DataError):
+                raise item
+            yield item
 
 
-def _leave_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach a whole group of processes: the one that trains decides, its loaders end with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _told(loader: Iterable[Batch | DataError]) -> Iterator[Batch | DataError]:
-    """The items of `loader`; `DataError` when a process of it is no more."""
+@contextmanager
+def loaders_watched() -> Iterator[None]:
+    """A `DataError` for the error that torch raises, wherever its caller is, when a loader process is no more."""
     try:
-        yield from loader
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -90,6 +87,12 @@ def _told(loader: Iterable[Batch | DataError]) -> Iterator[Batch | DataError]:
             f"A process that loads images ended ({str(error).splitlines()[0]}). Memory may have run out: try again "
             "with fewer --workers."
         ) from None
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach a whole group of processes: the one that trains decides, its loaders end with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Images(Dataset[Batch | DataError]):

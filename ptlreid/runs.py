@@ -78,11 +78,12 @@ class RunFolder:
         if not (self.checkpoint.is_file() or self.finished):
             return
         before, made_of = self.settings(), read_json(self.data)
+        recorded = made_of.pop("depends", {})  # runs of before it was written down are taken on trust
+        same = [what for what, value in (depends or {}).items() if recorded.get(what) == value]  # by whatever name
         if type(before) is type(config):
-            changed = before.differences(config)
+            changed = before.differences(config, same)
         else:
             changed = [f"method: {before.method!r} -> {config.method!r}"]
-        recorded = made_of.pop("depends", {})  # runs of before it was written down are taken on trust
         if made_of != manifest(splits):
             changed.append("the training images changed")
         for what, value in (depends or {}).items():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from ptlreid.models.weights import saved
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.samplers import Shuffled
+from ptlreid.workflows import scoring
 from ptlreid.workflows.finetune import finetune
 
 RANKS = 2
@@ -69,6 +71,7 @@ def work(rank: int, port: str, data: str, folder: str, settings: dict, ends: dic
     places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
     os.environ |= places | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
     splits = datasets.load("market", Path(data))
+    spy_on_extraction(Path(f"{folder}.extracted.{rank}"))
     progress = At(*ends[rank]) if rank in ends else Silent()
     try:
         metrics = finetune(config(**settings), splits, RunFolder(Path(folder)), progress)
@@ -78,6 +81,19 @@ def work(rank: int, port: str, data: str, folder: str, settings: dict, ends: dic
     except PtlreidError as error:
         told = f"error {error}"
     Path(f"{folder}.{rank}").write_text(told)
+
+
+def spy_on_extraction(file: Path) -> None:
+    """Writes a digest of the network that features are extracted with in the middle of training."""
+    extract = scoring.features.extract
+
+    def spied(network, *arguments, **settings):
+        sums = [value.double().sum().item() for value in network.state_dict().values()]
+        with file.open("a") as told:
+            print(sums, file=told)
+        return extract(network, *arguments, **settings)
+
+    scoring.features = SimpleNamespace(extract=spied)
 
 
 def together(folder: Path, data: Path, settings: dict | None = None, ends: dict | None = None) -> list[str | None]:
@@ -113,6 +129,13 @@ def test_two_processes_learn_what_one_learns_from_the_doubled_batch(tmp_path, da
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     ours, theirs = (saved(run.weights()).build().state_dict() for run in (two, one))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_in_training_all_extract_with_the_same_network(tmp_path, data):
+    together(tmp_path / "run", data, {"backbone": "tiny", "ptl": True})  # each gathers batch norm's statistics
+    networks = [(tmp_path / f"run.extracted.{rank}").read_text() for rank in range(RANKS)]
+    assert networks[0] == networks[1]
+    assert networks[0].count("\n") == 2  # query and gallery, after the second of three epochs
 
 
 @pytest.mark.parametrize("settings", [{}, {"backbone": "tiny", "ptl": True, "accumulate": 2, "batch_size": 2}], ids=str)

@@ -21,7 +21,7 @@ import torch
 from ptlreid import datasets
 from ptlreid.config import FinetuneConfig
 from ptlreid.engine import history
-from ptlreid.errors import CheckpointError, PtlreidError, Stopped
+from ptlreid.errors import CheckpointError, DataError, PtlreidError, Stopped
 from ptlreid.models.weights import saved
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
@@ -224,6 +224,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_update_and_terms(tmp_
     checkpoint = torch.load(run.checkpoint, weights_only=True)
     assert (checkpoint["epoch"], checkpoint["step"]) == (1, 0)
     assert all(tensor.isfinite().all() for tensor in checkpoint["network"].values())
+
+
+def test_a_loader_that_is_lost_in_the_middle_of_an_update_is_told_of(tmp_path, splits):
+    def lose():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    with pytest.raises(DataError, match=r"A process that loads images ended .* fewer --workers"):
+        finetune(config(), splits, RunFolder(tmp_path / "run"), At(2, lose))
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, splits):

@@ -58,6 +58,13 @@ def test_what_else_a_run_depends_on_must_be_the_same(tmp_path, splits):
         run.check(config, splits, {"init": "3", "teacher": "4"})
 
 
+def test_the_same_weights_under_another_name_are_the_same_start(tmp_path, splits):
+    run = begun(tmp_path / "run", FinetuneConfig(init="one"), splits, {"init": "1"})
+    run.check(FinetuneConfig(init="another"), splits, {"init": "1"})
+    with pytest.raises(OptionError, match="init: 'one' -> 'another'"):
+        run.check(FinetuneConfig(init="another"), splits)  # nothing is known of that start
+
+
 def test_a_run_of_before_digests_were_kept_is_taken_on_trust(tmp_path, splits):
     run = begun(tmp_path / "run", FinetuneConfig(), splits)
     assert "depends" not in files.read_json(run.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -46,13 +47,16 @@ class Settings(BaseModel):
         """The settings as TOML; a key whose value is None is left out, as TOML has no such value."""
         return tomli_w.dumps(self.model_dump(exclude_none=True, by_alias=True))
 
-    def differences(self, other: Self) -> list[str]:
-        """`key: here -> there`, for each setting on which the result depends and the two differ."""
+    def differences(self, other: Self, same: Collection[str] = ()) -> list[str]:
+        """`key: here -> there`, for each setting on which the result depends and the two differ.
+
+        `same`: settings that name what is known to be the same under both names.
+        """
         mine, yours = self.model_dump(by_alias=True), other.model_dump(by_alias=True)
         return [
             f"{key}: {mine[key]!r} -> {yours[key]!r}"
             for key in mine
-            if key not in self.MACHINE and mine[key] != yours[key]
+            if key not in self.MACHINE and key not in same and mine[key] != yours[key]
         ]
 
 

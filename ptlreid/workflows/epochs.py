@@ -61,10 +61,10 @@ def train_epochs(job: Job, training: Training, device: torch.device, numerics: N
         ) as recorder,
         torch.random.fork_rng(),  # what dropout draws is ours, and the caller's generator stays as it was
     ):
-        forward = _forward(job, training)
+        forward = None
         machine = _Machine(device, numerics, objective, recorder)
         while training.epoch < config.epochs and not _hopeless(job, training):
-            if training.epoch == config.freeze_epochs:
+            if forward is None or training.epoch == config.freeze_epochs:
                 forward = _forward(job, training)
             _updates(job, training, forward, machine)
             # The checkpoint before an evaluation, which may take long: a kill meanwhile repeats no update.

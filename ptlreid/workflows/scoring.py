@@ -30,6 +30,7 @@ def in_training(job: Job, training: Training, device: torch.device, *, before: C
     if not due or epoch == config.epochs or not splits.has_test:
         return {}
     before()
+    distributed.same_buffers(network)  # all extract with the network that is saved
     view, workers = EvalView(job.spec.height, job.spec.width), choose_workers(config.workers, device)
     query, gallery = (
         features.extract(network, part, view, device=device, workers=workers) for part in (splits.query, splits.gallery)

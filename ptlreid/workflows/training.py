@@ -12,6 +12,7 @@ from ptlreid.devices import choose_amp, choose_device
 from ptlreid.engine import checkpoint, optim, schedule
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.fit import Numerics
+from ptlreid.images import loaders_watched
 from ptlreid.models import weights
 from ptlreid.models.network import Network
 from ptlreid.runs import find_run
@@ -29,7 +30,8 @@ def train(job: Job) -> dict[str, Any]:
     numerics = Numerics(choose_amp(job.config.amp, device), job.config.channels_last)
     training = begin(job, device, numerics)
     distributed.from_main(lambda: job.run.claim(job.config, job.splits, job.depends))
-    train_epochs(job, training, device, numerics)
+    with loaders_watched():
+        train_epochs(job, training, device, numerics)
     distributed.from_main(lambda: weights.save(training.network, job.spec, job.run.weights()))
     return scoring.finish(job, training)
 
