@@ -30,7 +30,7 @@ def demo(
     if json:
         console.show_json({"settings": settings.model_dump(), "runs": scores})
         return
-    console.show_scores("Retrieval of people that training never saw, in percent", scores)
+    console.show_scores("Retrieval of people never seen before, percent", scores)
     name = scores["PTL"]["run"]
     console.say(f"Run folder: {runs / name}. Open its report.html in a browser to see what was found and what not.")
     places = _where("--root", settings.root, "data") + _where("--runs", str(runs), "runs")

@@ -124,7 +124,7 @@ def scores(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
     def draw(axes: Axes) -> None:
         for index, (epochs, shares) in enumerate(curves.values()):
             axes.plot(epochs, 100 * np.array(shares), marker="o", **ink.line_style(index))  # type: ignore[arg-type]
-        axes.set(xlabel="epochs", ylabel="%" if len(runs) == 1 else "mAP, %", ylim=(0, None))
+        axes.set(xlabel="epochs", ylabel="%" if len(runs) == 1 else "mAP, %", xlim=(0, None), ylim=(0, None))
         ink.whole_numbers(axes)
         ink.legend(axes, list(curves))
 
