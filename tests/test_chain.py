@@ -280,12 +280,29 @@ def test_a_union_is_a_step_without_a_test_set(root, tmp_path):
     assert list(result["forward_transfer"]) == [SITES[2]]
 
 
+def test_without_a_teachers_share_the_student_is_one_whatever_the_cells_carry(root, tmp_path):
+    chains = [config(root, *SITES[:2], epochs=1, std=True, lambda_=0.0, memory=memory) for memory in ("slot", "mean")]
+    slot, mean = (run_chain(one, ChainFolder(tmp_path / f"chain-{one.memory}"), Silent()) for one in chains)
+    assert slot["stages"][-1] == mean["stages"][-1]
+    assert slot["stages"][-2]["run"] != mean["stages"][-2]["run"]
+
+
+def test_a_chain_and_a_run_do_not_share_a_folder(whole):
+    settings, runs, result = whole
+    for act in (run_chain, lambda *given: dry_run(*given[:2])):
+        with pytest.raises(OptionError, match="holds a run, and a chain has a folder of its own"):
+            act(settings, ChainFolder(runs / runs_of(result)[0]), Silent())
+    assert config(settings.root, SITES[0]).default_name != plan(config(settings.root, SITES[0]))[0].config.default_name
+
+
 def test_a_name_holds_one_chain(whole):
     settings, runs, _ = whole
     with pytest.raises(
         OptionError, match=r"chain holds another chain \(lr: 0.01 -> 0.5\)\. Give this one another --name"
     ):
         run_chain(settings.model_copy(update={"lr": 0.5}), ChainFolder(runs / "chain"), Silent())
+    with pytest.raises(OptionError, match="holds another chain"):
+        dry_run(settings.model_copy(update={"lr": 0.5}), ChainFolder(runs / "chain"))
 
 
 def test_a_chain_that_failed_before_its_first_score_binds_nobody(root, tmp_path):
@@ -345,6 +362,11 @@ def test_forward_transfer_and_forgetting_are_those_worked_by_hand():
     # The start is no stage: nothing that it knew can be forgotten. Nor is a data set new when it comes again.
     assert forgetting(trained, [0.99, 0.8, 0.9, 0.6], "a") == pytest.approx(0.9 - 0.6)
     assert forward_transfer(["a", "b", "a"], a, "a") is None
+    # In a union a data set is trained on, too: before c alone, b had been seen; and it is seen again at the end.
+    assert forward_transfer(["a+b", "b", "c"], b, "b") is None
+    assert forward_transfer(["a", "b+c", "c"], c, "c") == pytest.approx(0.2 - 0.3)
+    assert forgetting(["a+b", "b", "c"], a, "a") == pytest.approx(0.9 - 0.6)
+    assert forgetting(["a", "b", "a+c"], a, "a") is None
 
 
 def test_a_chain_that_has_not_got_that_far_has_no_transfer_yet():

@@ -51,7 +51,7 @@ def test_what_the_cells_would_carry_does_not_tell_plain_stages_apart(tmp_path):
 def test_the_distilled_stage_is_the_last_one_for_a_plain_student():
     config = ChainConfig.resolve(None, chain=["duke", "market"], std=True, lambda_=0.5, epochs=3)
     assert config.last_distilled() == DistillConfig.resolve(None, data="market", epochs=3, lambda_=0.5)
-    assert config.default_name == "duke-market-resnet50-ptl-std0.5-s0"
+    assert config.default_name == "chain-duke-market-resnet50-ptl-std0.5-s0"
 
 
 def test_toml_goes_there_and_back(tmp_path):
@@ -60,6 +60,11 @@ def test_toml_goes_there_and_back(tmp_path):
     assert config.differences(ChainConfig.resolve(None, chain=["market+duke", "msmt17"], std=True, lr=0.1)) == [
         "lambda: 0.3 -> 0.8"
     ]
+
+
+def test_lambda_makes_no_other_chain_where_nothing_is_distilled():
+    chains = [ChainConfig.resolve(None, chain=["duke"], std=False, lambda_=share) for share in (0.3, 0.8)]
+    assert chains[0].differences(chains[1]) == []
 
 
 @pytest.mark.parametrize(
@@ -72,6 +77,7 @@ def test_toml_goes_there_and_back(tmp_path):
         ('[[stage]]\ndata = "duke"\nepoch = 3', "Stage 1: No setting is called 'epoch'. Did you mean 'epochs'"),
         ('[[stage]]\ndata = "duke"\n[[stage]]\ndata = "market"\nlr = -1.0', "Stage 2: lr = -1.0 is not possible"),
         ('[[stage]]\ndata = "duke"\nrecipe = "papper"', "Stage 1: No recipe is called 'papper'. Did you mean 'paper'"),
+        ('lambda = 0.3\n[[stage]]\ndata = "duke"', "--lambda weighs what --std distils"),
         ('std = true\nptl = false\n[[stage]]\ndata = "duke"', "Leave out --no-ptl, or --std"),
     ],
 )

@@ -126,12 +126,19 @@ def test_a_student_comes_nearer_to_its_teacher(runs, splits):
 
 
 def test_teacher_and_student_may_know_other_numbers_of_people(runs, splits):
-    train = splits.train
-    pairs = Records(train.paths, np.arange(16, dtype=np.int64) // 2 + 1, train.camids, train.sources)
-    other = Splits(splits.name, pairs, splits.query, splits.gallery, splits.protocol)
-    distill(config(runs), other, RunFolder(runs / "student"), Silent())
-    assert saved(RunFolder(runs / "ptl").weights()).spec.num_classes == 4
-    assert saved(RunFolder(runs / "student").weights()).spec.num_classes == 8
+    def of_people(number: int) -> Splits:
+        """One image of each: those of the small set again and again."""
+        train, some = splits.train, np.arange(number) % len(splits.train)
+        paths = [train.paths[row] for row in some]
+        records = Records(paths, np.arange(1, number + 1), train.camids[some], train.sources[some])
+        return Splits(splits.name, records, splits.query, splits.gallery, splits.protocol)
+
+    # Market-1501 has 751 people to train on, MSMT17 1,041.
+    small = {"batch_size": 64, "epochs": 1}
+    teacher, student = RunFolder(runs / "teacher"), RunFolder(runs / "student")
+    finetune(FinetuneConfig.resolve(None, backbone="tiny", **SMALL | small), of_people(751), teacher, Silent())
+    distill(config(runs, teacher="teacher", **small), of_people(1041), student, Silent())
+    assert [saved(run.weights()).spec.num_classes for run in (teacher, student)] == [751, 1041]
 
 
 def test_a_stopped_run_goes_on_to_equal_weights_and_a_finished_one_is_reused(runs, splits):
@@ -181,6 +188,21 @@ def test_features_of_another_width_are_refused_with_the_ways_out(runs, splits):
     with pytest.raises(OptionError, match=r"tiny-even are 8 wide, those of the teacher \(tiny\) 1024.*--backbone tiny"):
         distill(config(runs, backbone="tiny-even"), splits, RunFolder(runs / "student"), Silent())
     assert not (runs / "student").exists()
+
+
+def test_a_sweep_that_cannot_be_finished_is_not_begun(ptlreid, runs, market_folder, small):
+    where = ("--config", small, "--root", market_folder.parent, "--runs", runs, "--device", "cpu", "--teacher", "ptl")
+    code, _, told = ptlreid("distill", "--sweep", "0,0.8", "--backbone", "tiny-even", *where)
+    assert (code, "8 wide" in told) == (1, True)
+    assert [path.name for path in runs.iterdir()] == ["ptl"]
+
+
+def test_with_lambda_0_another_teacher_makes_no_other_run():
+    one, two = (DistillConfig.resolve(None, teacher=name, lambda_=0.0) for name in ("one", "two"))
+    assert one.differences(two) == []
+    assert DistillConfig.resolve(None, teacher="one").differences(DistillConfig.resolve(None, teacher="two")) == [
+        "teacher: 'one' -> 'two'"
+    ]
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.01"])

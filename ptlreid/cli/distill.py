@@ -62,6 +62,9 @@ def distill(
         plans = [_plan(one, splits, run) for one, run in zip(settings, folders, strict=True)]
         _show_plans(plans, as_json=json)
         return
+    for one, run in zip(settings, folders, strict=True):
+        if not run.finished:  # of a sweep, all before the first is trained
+            workflow.check_widths(one, runs)
     with joined(full.device):
         found = [workflow.distill(one, splits, run, progress) for one, run in zip(settings, folders, strict=True)]
     if json and sweep is None:
@@ -103,8 +106,7 @@ def _plan(settings: DistillConfig, splits: Splits, run: RunFolder) -> dict[str, 
     from ptlreid.workflows import finetune
 
     run.check(settings, splits, workflow.depends_on(settings, run.path.parent))
-    if settings.lambda_:
-        workflow.check_widths(settings, workflow.taught_by(settings, run.path.parent))
+    workflow.check_widths(settings, run.path.parent)
     return {
         "run": str(run.path),
         "settings": settings.model_dump(by_alias=True),

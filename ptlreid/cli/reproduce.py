@@ -34,6 +34,7 @@ def reproduce(
     chosen = tables(table)
 
     from ptlreid.workflows import reproduce as workflow
+    from ptlreid.workflows.processes import joined
 
     size = SCALES[settings.scale]
     if dry_run:
@@ -45,7 +46,8 @@ def reproduce(
             _show_plan(plan)
         return
     progress = console.Reporter()
-    results = [workflow.reproduce(one, settings, runs, size, progress) for one in chosen]
+    with joined(settings.device):
+        results = [workflow.reproduce(one, settings, runs, size, progress) for one in chosen]
     if json:
         console.show_json({"tables": results})
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,9 +52,13 @@ class ChainConfig(FinetuneConfig):
 
     @property
     def default_name(self) -> str:
-        """The name of the chain's folder when none is given: never a clock."""
+        """The name of the chain's folder when none is given: never a clock, and never that of a run."""
         data = "-".join(Path(name).name.replace(":", "-") for name in self.chain)
-        return f"{data}-{self.backbone}-{self.method}-s{self.seed}"
+        return f"chain-{data}-{self.backbone}-{self.method}-s{self.seed}"
+
+    def differences(self, other: Self, same: Collection[str] = ()) -> list[str]:
+        """As for other settings; λ is one of them only where something is distilled."""
+        return super().differences(other, same if self.std or other.std else [*same, "lambda"])
 
     def stages(self, **changed: Any) -> list[FinetuneConfig]:
         """The settings of each stage, in order: the chain's, then the stage's recipe, then its table, then `changed`.
@@ -88,6 +93,8 @@ class ChainConfig(FinetuneConfig):
             raise OptionError("Which data sets? Name them in order, such as `ptlreid transfer-chain duke market`.")
         if self.std and not self.ptl:
             raise OptionError("--std teaches a plain backbone what PTL learnt. Leave out --no-ptl, or --std.")
+        if "lambda_" in self.model_fields_set and "std" not in self.model_fields_set:
+            raise OptionError("--lambda weighs what --std distils. Add --std, or leave out --lambda.")
         for number, table in enumerate(self.stage, start=1):
             if not isinstance(table.get("data"), str):
                 raise OptionError(f'Stage {number} names no data set. Give it a line such as data = "market".')

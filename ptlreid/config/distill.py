@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Collection
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -20,6 +21,10 @@ class DistillConfig(FinetuneConfig):
     teacher: str | None = Field(None, description="Run whose features are taught; the newest finished PTL run.")
     lambda_: Lambda = LAMBDA
     ptl: bool = Field(False, description="Whether the student has BConv-Cells too, or is the plain backbone.")
+
+    def differences(self, other: Self, same: Collection[str] = ()) -> list[str]:
+        """As for other settings; with λ = 0 on both sides a teacher teaches nothing, whatever it is called."""
+        return super().differences(other, same if self.lambda_ or other.lambda_ else [*same, "teacher"])
 
     @property
     def method(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptlreid import distributed, files
+from ptlreid import datasets, distributed, files
 from ptlreid.config import ChainConfig, DistillConfig, EvaluateConfig, FinetuneConfig
 from ptlreid.errors import OptionError
 from ptlreid.progress import Progress, Silent
@@ -39,14 +39,20 @@ class ChainFolder:
         """The stages and the scores of each on every data set."""
         return self.path / "chain.json"
 
-    def claim(self, config: ChainConfig) -> None:
-        """Write the settings down; `OptionError` when the folder holds results of a chain with others."""
+    def check(self, config: ChainConfig) -> None:
+        """Raise `OptionError` when the folder holds a run, or results of a chain with other settings."""
+        if RunFolder(self.path).config.is_file():
+            raise OptionError(f"{self.path} holds a run, and a chain has a folder of its own. Give it another --name.")
         changed = ChainConfig.resolve(self.config).differences(config) if self.result.is_file() else []
         if changed:
             raise OptionError(
                 f"{self.path} holds another chain ({'; '.join(changed)}). Give this one another --name: stages that "
                 "both have are reused."
             )
+
+    def claim(self, config: ChainConfig) -> None:
+        """Write the settings down, after a `check`."""
+        self.check(config)
         with files.replacing(self.config) as temporary:
             temporary.write_text(config.to_toml(), encoding="utf-8")
 
@@ -88,7 +94,11 @@ def run_chain(config: ChainConfig, folder: ChainFolder, progress: Progress) -> d
 
 
 def dry_run(config: ChainConfig, folder: ChainFolder) -> dict[str, Any]:
-    """What `run_chain` would do: each training, with its run where that is known already, and the missing data sets."""
+    """What `run_chain` would do: each training, with its run where that is known already, and the missing data sets.
+
+    Raises what `run_chain` would raise before its first training.
+    """
+    folder.check(config)
     absent = sorted({name for data in config.chain for name in missing(data, Path(config.root))})
     stages = Stages(folder.path.parent, Silent())
     shown: list[dict[str, Any]] = []
@@ -107,7 +117,9 @@ def describe(
     scores: Sequence[Sequence[Cell]],
 ) -> dict[str, Any]:
     """The result of a chain for JSON; docs/file-formats.md describes it. The first row is the start."""
-    trained = [stage.config.data for stage, _ in rows[1:]]
+    # A student of distillation is another network than the one that went through the stages: it forgot nothing.
+    trained = [stage.config.data for stage, _ in rows[1:] if not isinstance(stage.config, DistillConfig)]
+    columns = {name: [float(row[n]["mAP"]) for row in scores[: len(trained) + 1]] for n, name in enumerate(data)}
     return {
         "chain": list(chain),
         "stages": [
@@ -117,30 +129,34 @@ def describe(
         "data": list(data),
         "rows": [START, *(_row_name(stage.config) for stage, _ in rows[1:])],
         "scores": [list(row) for row in scores],
-        "forward_transfer": {name: forward_transfer(trained, _of(scores, n), name) for n, name in enumerate(data)},
-        "forgetting": {name: forgetting(trained, _of(scores, n), name) for n, name in enumerate(data)},
+        "forward_transfer": {name: forward_transfer(trained, column, name) for name, column in columns.items()},
+        "forgetting": {name: forgetting(trained, column, name) for name, column in columns.items()},
     }
 
 
 def forward_transfer(trained: Sequence[str], scores: Sequence[float], data: str) -> float | None:
     """What training on other data sets did for `data`: its score just before its own training, less that of the start.
 
-    `trained`: the data set of each stage. `scores`: (stages + 1,) of the start and after each stage. None for the
-    first data set, and for one not reached yet. Lopez-Paz and Ranzato, NIPS 2017, per data set.
+    `trained`: the data set of each stage; one in a union is trained on with it. `scores`: (stages + 1,) of the start
+    and after each stage. None for a data set of the first stage, and for one not reached yet. Lopez-Paz and Ranzato,
+    NIPS 2017, per data set.
     """
-    if data not in trained[1:] or data == trained[0]:
-        return None
-    return scores[trained.index(data)] - scores[0]
+    own = [number for number, stage in enumerate(trained) if _parts(stage) & _parts(data)]
+    return scores[own[0]] - scores[0] if own and own[0] else None
 
 
 def forgetting(trained: Sequence[str], scores: Sequence[float], data: str) -> float | None:
     """The best score on `data` after an earlier stage, less that after the last; negative where it still rose.
 
-    None for the data set of the last stage and for one not trained on. Chaudhry et al., ECCV 2018, per data set.
+    None for a data set of the last stage and for one not trained on. Chaudhry et al., ECCV 2018, per data set.
     """
-    if data not in trained or data == trained[-1]:
-        return None
-    return max(scores[1:-1]) - scores[-1]
+    own = [bool(_parts(stage) & _parts(data)) for stage in trained]
+    return max(scores[1:-1]) - scores[-1] if any(own) and not own[-1] else None
+
+
+def _parts(data: str) -> set[str]:
+    """The data sets in a union; the data set itself where it is none."""
+    return {data} if datasets.is_folder(data) else set(data.split("+"))
 
 
 def _in_a_row(configs: Sequence[FinetuneConfig]) -> list[Stage]:
@@ -165,10 +181,6 @@ def _score(run: RunFolder, splits: Splits, config: ChainConfig, progress: Progre
     settings = EvaluateConfig(root=config.root, device=config.device, workers=config.workers)
     summary = evaluate_run(run, splits, settings, progress).summary()
     return {"mAP": summary["mAP"], "cmc": summary["cmc"]}
-
-
-def _of(scores: Sequence[Sequence[Cell]], column: int) -> list[float]:
-    return [float(row[column]["mAP"]) for row in scores]
 
 
 def _row_name(config: FinetuneConfig) -> str:

@@ -32,10 +32,9 @@ def distill(config: DistillConfig, splits: Splits, run: RunFolder, progress: Pro
     runs = run.path.parent
     objective = None
     if config.lambda_:
-        teacher = taught_by(config, runs)
-        objective = _objective(config, teacher)
+        objective = _objective(config, taught_by(config, runs))
         if not run.finished:
-            check_widths(config, teacher)
+            check_widths(config, runs)
     return finetune(config, splits, run, progress, objective=objective, depends=depends_on(config, runs))
 
 
@@ -75,8 +74,11 @@ def taught_by(config: DistillConfig, runs: Path) -> Saved:
     return saved(find_run(runs, config.teacher).weights())
 
 
-def check_widths(config: DistillConfig, teacher: Saved) -> None:
-    """Raise `OptionError` unless the student's features are as wide as its teacher's."""
+def check_widths(config: DistillConfig, runs: Path) -> None:
+    """Raise `OptionError` unless the student's features are as wide as its teacher's; λ = 0 compares nothing."""
+    if not config.lambda_:
+        return
+    teacher = taught_by(config, runs)
     student = NetworkSpec(config.backbone, config.ptl, config.memory, 2, teacher.spec.height, teacher.spec.width)
     ours, theirs = _feature_width(student), _feature_width(teacher.spec)
     if ours != theirs:
