@@ -53,7 +53,8 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return self.metrics.is_file() and self.weights().is_file()
+        """Whether the run has its scores and its weights, these whole."""
+        return self.metrics.is_file() and _whole(self.weights())
 
     def weights(self, which: str = "last") -> Path:
         """The inference weights: `last` epoch's, or those of the `best` evaluation."""
@@ -77,7 +78,13 @@ class RunFolder:
         """
         if not (self.checkpoint.is_file() or self.finished):
             return
+        if not self.data.is_file():
+            raise OptionError(
+                f"{self.data} is missing, and what the run was trained on is not known without it. {_ANEW}"
+            )
         before, made_of = self.settings(), read_json(self.data)
+        if not isinstance(made_of, dict):
+            raise OptionError(f"{self.data} holds no JSON object, expected what the run was trained on. {_ANEW}")
         recorded = made_of.pop("depends", {})  # runs of before it was written down are taken on trust
         same = [what for what, value in (depends or {}).items() if recorded.get(what) == value]  # by whatever name
         if type(before) is type(config):
@@ -101,6 +108,8 @@ class RunFolder:
             temporary.write_text(config.to_toml(), encoding="utf-8")
         write_json(self.data, manifest(splits) | ({"depends": dict(depends)} if depends else {}))
 
+
+_ANEW = "Train anew under another --name, or restore the file."
 
 # What a run may depend on beside settings and images, by the words in which a change is reported.
 _DEPENDS = {"init": "the starting weights", "teacher": "the teacher's weights"}
@@ -127,7 +136,11 @@ def newest_ptl(runs: Path) -> RunFolder:
     """The PTL run below `runs` that was trained and finished last; `CheckpointError` when there is none."""
     finished = sorted(runs.glob("*/metrics.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for run in (RunFolder(path.parent) for path in finished):
-        if run.finished and run.settings().ptl and run.settings().epochs:
+        try:
+            settings = run.settings()
+        except OptionError:  # a folder that is damaged is no reason not to find another
+            continue
+        if run.finished and settings.ptl and settings.epochs:
             return run
     raise CheckpointError(
         f"{runs} holds no finished PTL run to learn from. Train one with `ptlreid finetune`, name another run with "
@@ -148,6 +161,26 @@ def start_digests(init: str, runs: Path) -> dict[str, str]:
 def manifest(splits: Splits) -> dict[str, Any]:
     """What is trained on: its name, its numbers, and digests of the labels and of the bytes of all images."""
     return {**_people(splits), "digest": digest_all(splits.train.paths)}
+
+
+def test_images(splits: Splits) -> str:
+    """A digest of the test set: labels, cameras and the bytes of all images."""
+    parts = (splits.query, splits.gallery)
+    labels = hashlib.blake2b(b"".join(array.tobytes() for one in parts for array in (one.pids, one.camids)))
+    return hashlib.blake2b(
+        labels.digest() + "".join(digest_all(one.paths) for one in parts).encode(), digest_size=16
+    ).hexdigest()
+
+
+def _whole(weights: Path) -> bool:
+    """Whether the file of weights is there, and as long as its header says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="np"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _people(splits: Splits) -> dict[str, Any]:

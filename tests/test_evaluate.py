@@ -327,7 +327,7 @@ def test_the_tables_are_shown_to_people(ptlreid, files):
     assert code == 0, err
     assert "30 of 30 queries have a true match; 90 gallery images, 0 of them junk." in out
     assert "With other people, in 95 of 100 draws: mAP " in out
-    assert "mAP by query camera (a line each) and gallery camera:" in out
+    assert "mAP in percent by query camera (a line each) and gallery camera" in out
     assert [line.split()[0] for line in out.splitlines()[-4:]] == ["1", "1", "2", "3"]
     assert out.splitlines()[-3].split()[1] == "-"
 

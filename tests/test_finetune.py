@@ -122,6 +122,55 @@ def test_a_finished_run_is_reused_untouched(tmp_path, splits):
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
+def test_a_finished_run_is_scored_anew_where_the_test_set_has_changed(tmp_path, market_folder):
+    root = tmp_path / "data"
+    shutil.copytree(market_folder, root / market_folder.name)
+    run, before = RunFolder(tmp_path / "run"), datasets.load("market", root)
+    first = finetune(config(epochs=1), before, run, Silent())
+    before.gallery.paths[-1].unlink()
+    splits, told = datasets.load("market", root), StoppedAt(-1)
+    metrics = finetune(config(epochs=1), splits, run, told)
+    assert any("the test set has changed since, scored anew" in note for note in told.notes)
+    now = evaluate_run(run, splits, EvaluateConfig(device="cpu"), Silent()).summary()
+    assert {key: metrics[key] for key in now} == now
+    assert files.read_json(run.metrics) == metrics
+    assert metrics["test_images"] != first["test_images"]
+    told = StoppedAt(-1)
+    assert finetune(config(epochs=1), splits, run, told) == metrics
+    assert not any("scored anew" in note for note in told.notes)
+
+
+def test_damaged_weights_are_made_again_from_the_checkpoint(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    metrics = finetune(config(), splits, run, Silent())
+    whole = run.weights().read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:5], b""):
+        run.weights().write_bytes(damaged)
+        assert not run.finished
+        assert finetune(config(), splits, run, Silent()) == metrics
+        assert run.weights().read_bytes() == whole
+
+
+def test_a_page_that_is_missing_is_written(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    finetune(config(epochs=1, report=True), splits, run, Silent())
+    page = run.path / "report.html"
+    page.unlink()
+    finetune(config(epochs=1, report=True), splits, run, Silent())
+    assert page.is_file()
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "is missing, and what"), ("[]", "holds no JSON object")])
+def test_a_run_that_lost_what_it_was_trained_on_is_told(tmp_path, splits, content, message):
+    run = RunFolder(tmp_path / "run")
+    finetune(config(epochs=1), splits, run, Silent())
+    run.data.unlink()
+    if content is not None:
+        run.data.write_text(content)
+    with pytest.raises(OptionError, match=message):
+        finetune(config(epochs=1), splits, run, Silent())
+
+
 def test_other_settings_or_images_are_refused_and_nothing_is_lost(tmp_path, market_folder):
     shutil.copytree(market_folder, tmp_path / "market")
     splits = datasets.load("market", tmp_path)

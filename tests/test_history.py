@@ -26,6 +26,14 @@ def test_a_damaged_line_is_named(tmp_path):
         history.read(tmp_path / "history.jsonl")
 
 
+@pytest.mark.parametrize("line", [b"5", b"\xff{}"])
+def test_a_line_that_is_no_object_is_named_too(tmp_path, line):
+    file = tmp_path / "history.jsonl"
+    file.write_bytes(b'{"kind": "step"}\n' + line + b"\n")
+    with pytest.raises(DataError, match=r"line 2: not JSON"):
+        history.read(file)
+
+
 def test_a_line_that_is_still_being_written_is_left_out(tmp_path):
     (tmp_path / "history.jsonl").write_text('{"kind": "step"}\n{"kind"')
     assert history.read(tmp_path / "history.jsonl") == [{"kind": "step"}]

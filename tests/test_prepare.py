@@ -177,8 +177,11 @@ def test_the_same_again_is_reused_and_another_source_is_refused(market_zip, tmp_
     assert make("market", market_zip, root) is False
     assert not part_of(root / "market").exists()
     os.utime(market_zip, (1, 1))
-    with pytest.raises(OptionError, match="made of something else"):
+    with pytest.raises(OptionError, match=r"\.zip before files there changed"):
         make("market", market_zip, root)
+    market_zip.rename(market_zip.with_name("other.zip"))
+    with pytest.raises(OptionError, match=r"made of something else \(source"):
+        make("market", market_zip.with_name("other.zip"), root)
 
 
 def test_a_folder_that_was_put_there_by_hand_is_left_alone(market_folder, market_zip):

@@ -12,7 +12,7 @@ import pytest
 from ptlreid import datasets, files
 from ptlreid.config import FinetuneConfig
 from ptlreid.config.report import ReportConfig
-from ptlreid.errors import OptionError
+from ptlreid.errors import DataError, OptionError
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.workflows.finetune import finetune
@@ -89,8 +89,31 @@ def test_two_runs_are_compared(runs, settings, tmp_path):
     )
     html = path.read_text(encoding="utf-8")
     assert headings(html)[:2] == ["Comparison", "ptl"]
+    assert "2 runs compared; what follows the comparison is of ptl" in html
+    assert 'class="tiles"' not in html  # whose numbers would they be?
     assert html.index('<th scope="row">plain</th>') > html.index('<th scope="row">ptl</th>')
     assert {"ptl", "plain"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", html))
+
+
+def test_a_page_says_which_weights_were_compared_and_how(runs, settings, tmp_path):
+    changed = settings.model_copy(update={"weights": "best", "metric": "cosine"})
+    html = write_report([RunFolder(runs / "ptl")], changed, Silent(), out=tmp_path / "a.html").read_text("utf-8")
+    assert "protocol market, best weights, cosine distance" in html
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "null",
+        "5",
+        '{"chain": [], "stages": [{}], "data": [], "rows": [], "scores": []}',
+        '{"chain": [], "stages": [], "data": [], "rows": ["start"], "scores": []}',
+    ],
+)
+def test_a_damaged_chain_is_told(tmp_path, content):
+    (tmp_path / "chain.json").write_text(content)
+    with pytest.raises(DataError, match=r"Run the same transfer-chain again"):
+        write_chain_report(tmp_path)
 
 
 def test_a_run_that_cannot_be_evaluated_has_its_curves_and_says_why(runs, tmp_path):
@@ -99,6 +122,7 @@ def test_a_run_that_cannot_be_evaluated_has_its_curves_and_says_why(runs, tmp_pa
     path = write_report([RunFolder(runs / "ptl")], settings, progress, out=tmp_path / "a.html")
     html = path.read_text(encoding="utf-8")
     assert headings(html) == ["Summary", "Training", "Latent state and gates"]
+    assert "scores of the last weights, at the end of training" in html
     assert re.search(r'class="note">ptl could not be evaluated\. Market-1501 was not found', html)
     assert "could not be evaluated: Market-1501 was not found" in progress.notes[0]
 

@@ -72,6 +72,9 @@ def test_the_rate_is_drawn_in_powers_of_ten_where_it_falls_far():
         axes = Figure().add_subplot()
         curves.rate({"run": Steps.of(history)}).draw(axes)
         assert axes.get_yscale() == scale
+        ticks = [label.get_text() for label in axes.get_yticklabels(which="both")]
+        assert any(ticks)
+        assert not any("$" in tick for tick in ticks)  # TeX would be shown as it is
 
 
 def test_final_scores_complete_a_history_that_lacks_them():

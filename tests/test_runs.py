@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 
 from ptlreid import datasets, files
 from ptlreid.config import DistillConfig, FinetuneConfig
@@ -32,7 +33,7 @@ def finished(path: Path, at: int, **settings) -> RunFolder:
     path.mkdir()
     kind = DistillConfig if "teacher" in settings else FinetuneConfig
     run.config.write_text(kind.resolve(None, **settings).to_toml())
-    run.weights().touch()
+    save_file({}, run.weights())
     run.metrics.touch()
     os.utime(run.metrics, (at, at))
     return run
@@ -90,6 +91,7 @@ def test_the_newest_ptl_run_is_the_one_that_was_trained_and_finished_last(tmp_pa
     finished(tmp_path / "untrained", 400, epochs=0)
     finished(tmp_path / "taught", 500, teacher="z-first")
     finished(tmp_path / "lost", 600).weights().unlink()
+    finished(tmp_path / "damaged", 700).config.write_text("[")
     assert newest_ptl(tmp_path) == expected
 
 

@@ -73,7 +73,7 @@ def distill(
         rows = [{"lambda": one.lambda_, **metrics} for one, metrics in zip(settings, found, strict=True)]
         console.show_json({"teacher": full.teacher, "runs": rows})
     else:
-        title = f"{full.backbone} taught by {full.teacher}, on {splits.name} ({splits.protocol})"
+        title = f"{full.backbone} taught by {full.teacher}, on {splits.name} (protocol {splits.protocol})"
         scores = {f"λ = {one.lambda_:g}": _scores(metrics) for one, metrics in zip(settings, found, strict=True)}
         console.show_scores(title, scores)
         for run in folders:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,7 +105,9 @@ def _of_files(
 
 def _show(title: str, result: dict[str, Any]) -> None:
     settings, queries, gallery = result["settings"], result["queries"], result["gallery"]
-    how = ", ".join([result["protocol"], *(["re-ranked"] if settings["rerank"] else [])])
+    how = ", ".join(
+        [f"protocol {result['protocol']}", *(["re-ranked"] if settings["rerank"] else []), *_other(settings)]
+    )
     row = settings["weights"] if "run" in result else "features"
     console.show_scores(f"{title} ({how})", {row: result})
     console.say(
@@ -120,10 +123,27 @@ def _show(title: str, result: dict[str, Any]) -> None:
         _show_cameras(result["cameras"])
 
 
+def _other(settings: Mapping[str, Any]) -> list[str]:
+    """What the scores depend on and was not left as it is by default, such as `metric cosine`."""
+    fields = EvaluateConfig.model_fields
+    changed = [
+        name
+        for name in ("metric", "ap", "flip", "normalize", "amp", "dtype", "expand", "draws")
+        if settings[name] != fields[name].default
+    ]
+    return [
+        f"{name} {'on' if settings[name] is True else 'off' if settings[name] is False else settings[name]}"
+        for name in changed
+    ]
+
+
 def _show_cameras(cells: list[dict[str, Any]]) -> None:
-    """mAP by query camera, a line each, and gallery camera; - where no query has a true match."""
+    """mAP by query camera and gallery camera, with what is to be known to read it."""
     columns = sorted({cell["gallery"] for cell in cells})
-    console.say("mAP by query camera (a line each) and gallery camera:")
+    console.say(
+        "mAP in percent by query camera (a line each) and gallery camera; - where no query has a true match. The "
+        "images of one camera are all that a cell searches: compare cells with one another, not with the whole."
+    )
     console.say(" " * 6 + "".join(f"{camera:>6}" for camera in columns))
     for camera in sorted({cell["query"] for cell in cells}):
         row = {cell["gallery"]: cell["mAP"] for cell in cells if cell["query"] == camera}

@@ -74,7 +74,7 @@ def finetune(
         console.show_json(metrics)
         return
     scores = metrics if "mAP" in metrics else None
-    console.show_scores(f"{run.path.name} on {splits.name} ({splits.protocol})", {"last epoch": scores})
+    console.show_scores(f"{run.path.name} on {splits.name} (protocol {splits.protocol})", {"last epoch": scores})
     console.say(f"Run folder: {run.path}")
 
 

@@ -78,8 +78,10 @@ def prepare(
         console.show_json({"data": splits.name, "folder": str(folder), **made, **packing, **_numbers(splits)})
         return
     _show_numbers(splits.name, _numbers(splits))
-    new = "Drawn into" if made.get("drawn") else "Prepared in"
-    console.say(f"{new if any(made.values()) else 'Reused:'} {folder}")
+    if not splits.has_test:
+        console.say("Without a test set: it can be trained on, and nothing is scored on it.")
+    new = ("Drawn into" if made.get("drawn") else "Prepared in") if any(made.values()) else "Reused:"
+    console.say(f"{new} {folder}")
     if pack:
         console.say(f"{'Packed into' if packing['packed'] else 'Reused:'} {packing['pack']}")
 
@@ -186,14 +188,10 @@ def _show_names(*, as_json: bool) -> None:
     abouts = {datasets.find(name).about.title: datasets.find(name).about for name in datasets.names()}
     facts = ("title", "variants", "citation", "licence", "terms", "note", "source", "protocol", "counts")
     if as_json:
-        console.show_json(
-            [
-                {"names": list(about.names), **{fact: getattr(about, fact) for fact in facts}}
-                for about in abouts.values()
-            ]
-        )
+        shown = ({"names": list(one.names), **{fact: getattr(one, fact) for fact in facts}} for one in abouts.values())
+        console.show_json(list(shown))
         return
-    rows = [[", ".join(about.names), title, ", ".join(about.variants)] for title, about in abouts.items()]
+    rows = [(", ".join(about.names), title, ", ".join(about.variants)) for title, about in abouts.items()]
     console.show_rows("Data sets", ("names", "title", "variants"), rows)
     for title, about in abouts.items():
         console.say(f"{title}: {about.source}")

@@ -91,7 +91,8 @@ def find(name: str, root: Path | None = None) -> Found:
     own = sorted(path.name for path in root.iterdir() if _is_own(path)) if root and root.is_dir() else []
     if name in own:
         return Found(name, _module("folder"), "")
-    raise plugins.unknown("data set", base, [*names(), *own])
+    told = plugins.unknown("data set", base, [*names(), *own])
+    raise OptionError(f"{told} Looked below {root}, which does not exist.") if root and not root.is_dir() else told
 
 
 def load(name: str, root: Path) -> Splits:

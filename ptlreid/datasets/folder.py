@@ -75,6 +75,8 @@ def gather(source: Path, target: Path, config: OwnDataConfig, progress: Progress
         writer.writerow(_COLUMNS)
         for name, (pid, camid, crop), part in zip(names, labelled, parts, strict=True):
             writer.writerow((name, pid, camid, part, crop.origin))
+    if any(name != str(number) for name, number in camids.items()):
+        progress.note(f"cameras: {', '.join(f'{number} = {name}' for name, number in camids.items())}")
     judged = [(pid, camid, part) for (pid, camid, _), part in zip(labelled, parts, strict=True)]
     protocol = protocol_for(judged)
     write_json(target / RULES, {"protocol": protocol, "seed": config.seed, "test_share": config.test_share})

@@ -43,11 +43,14 @@ class History:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All lines of a history, but a last one that is still being written; `DataError` names a line that is not JSON."""
+    """All lines of a history, but a last one that is still being written; `DataError` names a line that is no JSON object."""
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            entries.append(json.loads(line))
-        except ValueError:
-            raise DataError(f"{path}, line {number}: not JSON. Continue the run to have it repaired.") from None
+            entry = json.loads(line)
+        except ValueError:  # nor text
+            entry = None
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}, line {number}: not JSON. Continue the run to have it repaired.")
+        entries.append(entry)
     return entries

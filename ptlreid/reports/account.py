@@ -16,12 +16,13 @@ from ptlreid.runs import RunFolder
 
 @dataclass(frozen=True)
 class Retrieval:
-    """The two sides of an evaluation, its protocol, and its scores."""
+    """The two sides of an evaluation, its protocol, its scores, and in words what was compared and how."""
 
     query: Features
     gallery: Features
     protocol: Protocol
     scores: Scores
+    how: str = ""
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,10 @@ def rate(runs: Mapping[str, Steps]) -> Picture:
         )
         if lowest > 0 and highest / lowest > 20:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(
+                lambda value, _: number(value)
+            )  # matplotlib's own is TeX, which is not drawn
+            axes.yaxis.set_minor_formatter(lambda *_: "")
         else:
             axes.set_ylim(bottom=0)
 
@@ -124,6 +128,7 @@ def scores(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
     def draw(axes: Axes) -> None:
         for index, (epochs, shares) in enumerate(curves.values()):
             axes.plot(epochs, 100 * np.array(shares), marker="o", **ink.line_style(index))  # type: ignore[arg-type]
+        axes.margins(y=0.1)  # no point lies on the edge
         axes.set(xlabel="epochs", ylabel="%" if len(runs) == 1 else "mAP, %", xlim=(0, None), ylim=(0, None))
         ink.whole_numbers(axes)
         ink.legend(axes, list(curves))

@@ -137,7 +137,7 @@ def _evaluation(data: str, found: Retrieval) -> list[list[str]]:
     scores = found.scores
     junk = f", {scores.num_junk:,} of them junk" if scores.num_junk else ""
     return [
-        ["Evaluated on", f"{data}, protocol {scores.protocol}"],
+        ["Evaluated on", ", ".join(filter(None, [data, f"protocol {scores.protocol}", found.how]))],
         ["Queries", f"{scores.num_queries:,}, {scores.num_valid:,} of them with a true match"],
         ["Gallery", f"{scores.num_gallery:,} images{junk}"],
         ["Features", f"{found.query.width:,} numbers for each image"],

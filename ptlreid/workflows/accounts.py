@@ -37,5 +37,6 @@ def required(
     evaluation = config.evaluation()
     sides = features_of(run, splits, evaluation, progress)
     scores = distributed.from_main(lambda: score(sides, evaluation))
-    found = Retrieval(sides.query, sides.gallery, sides.protocol, scores)
+    how = f"{config.weights} weights, {config.metric} distance"
+    found = Retrieval(sides.query, sides.gallery, sides.protocol, scores, how)
     return replace(account, evaluated_on=splits.name, scores=scores), found

@@ -55,7 +55,9 @@ def figure(kind: str, runs: Sequence[RunFolder], config: ReportConfig, progress:
         counts = count_pairs(found.query, found.gallery, found.protocol, metric=config.metric)
         return [distances.distances(counts, config.false_rates)]
     lists = [one for group in rank_lists(found, config).lists.values() for one in group]
-    return [ranklists.ranklists(lists)] if lists else []
+    if not lists:
+        raise OptionError(f"--queries {config.queries} leaves no rank list to draw. Ask for one query or more.")
+    return [ranklists.ranklists(lists)]
 
 
 def rank_lists(found: Retrieval, config: ReportConfig) -> Section:

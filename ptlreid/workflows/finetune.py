@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ptlreid import distributed, files, models
-from ptlreid.config import FinetuneConfig
+from ptlreid.config import EvaluateConfig, FinetuneConfig
 from ptlreid.errors import DataError
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
-from ptlreid.runs import RunFolder
+from ptlreid.runs import RunFolder, test_images
 from ptlreid.samplers import Identities, Shuffled
 from ptlreid.workflows.processes import joined
 
@@ -44,6 +44,9 @@ def finetune(
         finished = distributed.from_main(lambda: _finished(config, splits, run, depends))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")
+            finished = _of_this_test_set(finished, config, splits, run, progress)
+            if config.report and not distributed.from_main((run.path / "report.html").is_file):
+                _report(config, splits, run, progress)
             return finished
 
         from ptlreid.workflows.job import Job
@@ -87,6 +90,23 @@ def _finished(
     """The metrics of a run that is finished, None where there is something to do."""
     run.check(config, splits, depends)
     return files.read_json(run.metrics) if run.finished else None
+
+
+def _of_this_test_set(
+    metrics: dict[str, Any], config: FinetuneConfig, splits: Splits, run: RunFolder, progress: Progress
+) -> dict[str, Any]:
+    """The metrics of a finished run, its weights scored anew where the test set has changed since."""
+    from ptlreid.workflows.evaluate import evaluate_run
+
+    before = metrics.get("test_images")  # runs of before it was written down are taken on trust
+    now = distributed.from_main(lambda: test_images(splits)) if before and splits.has_test else before
+    if now == before:
+        return metrics
+    progress.note(f"{run.path}: the test set has changed since, scored anew")
+    settings = EvaluateConfig(root=config.root, device=config.device, workers=config.workers)
+    metrics = metrics | {"test_images": now, **evaluate_run(run, splits, settings, progress).summary()}
+    distributed.from_main(lambda: files.write_json(run.metrics, metrics))
+    return metrics
 
 
 def _report(config: FinetuneConfig, splits: Splits, run: RunFolder, progress: Progress) -> None:

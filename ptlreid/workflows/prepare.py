@@ -93,6 +93,10 @@ def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
         )
     before = read_json(folder / MARKER)
     changed = [f"{key}: {before.get(key)!r} -> {value!r}" for key, value in made_of.items() if before.get(key) != value]
+    if [key for key in made_of if before.get(key) != made_of[key]] == ["digest"]:
+        raise OptionError(
+            f"{folder} was made of {made_of['source']} before files there changed. Remove that folder to make it anew."
+        )
     if changed:
         raise OptionError(
             f"{folder} was made of something else ({'; '.join(changed)}). Remove that folder to make it anew, or give "

@@ -83,10 +83,17 @@ def write_report(
         parts += [rank_lists(found, config)] if found else []
         advance(2, status="page")
         title = " · ".join(account.name for account in accounts)
-        told = f"{first.method} · {first.settings['backbone']} · evaluated on {first.evaluated_on}"
+        if len(accounts) > 1:
+            told = f"{len(accounts)} runs compared; what follows the comparison is of {first.name}"
+        else:
+            where = (
+                f"evaluated on {first.evaluated_on}" if found else "scores of the last weights, at the end of training"
+            )
+            told = f"{first.method} · {first.settings['backbone']} · {where}"
+        numbers = sections.tiles(first.summary) if len(accounts) == 1 else {}
         notes = [f"{account.name} could not be evaluated. {account.missing}" for account in accounts if account.missing]
         filled = [part for part in parts if part.facts or part.pictures or part.lists]
-        page.write(Page(title, told, filled, tiles=sections.tiles(first.summary), notes=notes), out)
+        page.write(Page(title, told, filled, tiles=numbers, notes=notes), out)
         advance(3)
     return out
 
@@ -114,12 +121,16 @@ def _is_chain(folder: Path) -> bool:
 
 def _chain(folder: Path) -> dict[str, Any]:
     content = files.read_json(folder / "chain.json")
-    lacking = sorted({"chain", "stages", "data", "rows", "scores"} - set(content))
+    known = content if isinstance(content, dict) else {}
+    lacking = sorted({"chain", "stages", "data", "rows", "scores"} - set(known))
     if lacking:
-        raise DataError(f"{folder / 'chain.json'}: without {', '.join(lacking)}. Run the same transfer-chain again.")
+        raise DataError(f"{folder / 'chain.json'}: without {', '.join(lacking)}. {_AGAIN}")
+    if not len(content["rows"]) == len(content["scores"]) or not all("run" in stage for stage in content["stages"]):
+        raise DataError(f"{folder / 'chain.json'}: its rows, scores and stages do not agree. {_AGAIN}")
     return dict(content)
 
 
+_AGAIN = "Run the same transfer-chain again."
 _MATRIX = "Scores in percent: a row for the start and after each stage, a column for each data set that has a test set."
 _TRANSFER = (
     "Forward transfer: the score just before training on the data set, less that of the start. Forgetting: the best "

@@ -14,6 +14,7 @@ from ptlreid.engine.checkpoint import Training
 from ptlreid.models import weights
 from ptlreid.retrieval import protocols
 from ptlreid.retrieval.metrics import evaluate
+from ptlreid.runs import test_images
 from ptlreid.views import EvalView
 from ptlreid.workflows.evaluate import evaluate_run
 from ptlreid.workflows.job import Job
@@ -49,7 +50,8 @@ def finish(job: Job, training: Training) -> dict[str, Any]:
     if job.splits.has_test:
         settings = EvaluateConfig(root=job.config.root, device=job.config.device, workers=job.config.workers)
         scores = evaluate_run(job.run, job.splits, settings, job.progress)
-        metrics |= {"weights": "last", **scores.summary()}
+        test = distributed.from_main(lambda: test_images(job.splits))
+        metrics |= {"weights": "last", "test_images": test, **scores.summary()}
         if scores.mean_ap > training.best:
             distributed.from_main(lambda: weights.save(training.network, job.spec, job.run.weights("best")))
     distributed.from_main(lambda: files.write_json(job.run.metrics, metrics))
