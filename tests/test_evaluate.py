@@ -332,6 +332,13 @@ def test_the_tables_are_shown_to_people(ptlreid, files):
     assert out.splitlines()[-3].split()[1] == "-"
 
 
+def test_the_title_names_what_was_not_left_as_it_is(ptlreid, files):
+    title = " ".join(ptlreid(*FILES)[1].split("┏")[0].split())
+    assert title.endswith("(protocol market)")
+    changed = ptlreid(*FILES, "--metric", "cosine", "--ap", "trapezoid")[1]
+    assert " ".join(changed.split("┏")[0].split()).endswith("(protocol market, metric cosine, ap trapezoid)")
+
+
 def test_the_workflow_gives_the_scores_of_its_own_features(run, splits):
     config = EvaluateConfig.resolve(None, device="cpu")
     sides = features_of(run, splits, config, Silent())

@@ -60,6 +60,23 @@ def test_from_an_untouched_folder_to_map_in_three_commands(ptlreid, tmp_path, na
     assert scores["queries"] == {"total": 6, "valid": 6}
 
 
+def test_numbers_of_named_cameras_are_told(ptlreid, tmp_path):
+    for name in ("1/door/1.jpg", "1/yard/1.jpg", "2/door/1.jpg", "2/yard/1.jpg"):
+        write_image(tmp_path / "my_crops" / name, sum(map(ord, name)))
+    code, _, err = ptlreid("prepare", "folder", "--source", "my_crops", "--name", "lobby")
+    assert (code, "cameras: 1 = door, 2 = yard" in err) == (0, True), err
+
+
+def test_a_data_set_without_a_test_set_is_told(ptlreid, tmp_path):
+    write_people(tmp_path / "my_crops", "c{camera}_{shot}.jpg")
+    rows = [f"{path},{path.parent.name},{path.name[1]},train" for path in (tmp_path / "my_crops").rglob("*.jpg")]
+    (tmp_path / "all.csv").write_text("\n".join(["path,pid,camid,split", *rows]))
+    code, out, err = ptlreid("prepare", "folder", "--source", "all.csv", "--name", "lobby")
+    assert (code, "Without a test set" in out) == (0, True), err
+    code, _, err = ptlreid("prepare", "loby", "--root", "nowhere")
+    assert (code, "Looked below nowhere, which does not exist" in err) == (1, True)
+
+
 def test_one_camera_is_said_in_every_result(ptlreid, tmp_path):
     write_people(tmp_path / "my_crops", "{shot}.jpg", cameras=1, shots=3)
     code, _, err = ptlreid("prepare", "folder", "--source", "my_crops")

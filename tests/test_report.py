@@ -177,6 +177,13 @@ def test_each_figure_can_be_had_alone(ptlreid, runs, market_folder, figure):
     assert Path("figure.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_no_rank_list_is_no_picture(ptlreid, runs, market_folder):
+    places = ("--root", market_folder.parent, "--runs", runs)
+    code, _, err = ptlreid("report", "ptl", *places, "--figure", "ranklist", "--out", "figure.pdf", "--queries", 0)
+    assert (code, "--queries 0 leaves no rank list to draw" in err) == (1, True)
+    assert not Path("figure.pdf").exists()
+
+
 def test_a_table_has_a_row_a_run(ptlreid, runs, market_folder):
     places = ("--root", market_folder.parent, "--runs", runs)
     code, out, err = ptlreid("report", "ptl", "plain", *places, "--table", "runs.md")

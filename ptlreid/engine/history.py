@@ -43,7 +43,7 @@ class History:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All lines of a history, but a last one that is still being written; `DataError` names a line that is no JSON object."""
+    """All lines but a last one that is still being written; `DataError` names a line that is no JSON object."""
     entries = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
