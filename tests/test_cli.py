@@ -111,7 +111,7 @@ def test_a_mistake_is_one_clear_message_and_exit_code_1(ptlreid, arguments, mess
 def test_wrong_usage_is_exit_code_2_and_names_what_was_meant(ptlreid, arguments):
     code, out, err = ptlreid(*arguments)
     assert (code, out) == (2, "")
-    assert re.search(r"--epochs|evaluate|valid number", err)
+    assert re.search(r"--epochs|evaluate|valid (number|float)", err)
 
 
 def test_the_version_is_the_packages(ptlreid):

@@ -12,16 +12,17 @@ from ptlreid.errors import DataError
 def test_what_came_after_the_last_checkpoint_is_forgotten(tmp_path):
     path = tmp_path / "history.jsonl"
     with History(path) as first:
-        first.add("step", step=0, loss=1.5)
+        first.add("step", epoch=0, step=0, loss=1.5)
         kept = first.flush()
-        first.add("step", step=1, loss=0.5)
+        first.add("step", epoch=0, step=1, loss=0.5)
     with History(path, keep=kept) as second:
-        second.add("step", step=1, loss=0.25)
-    assert history.read(path) == [{"kind": "step", "step": 0, "loss": 1.5}, {"kind": "step", "step": 1, "loss": 0.25}]
+        second.add("step", epoch=0, step=1, loss=0.25)
+    step = {"kind": "step", "epoch": 0}
+    assert history.read(path) == [{**step, "step": 0, "loss": 1.5}, {**step, "step": 1, "loss": 0.25}]
 
 
 def test_a_damaged_line_is_named(tmp_path):
-    (tmp_path / "history.jsonl").write_text('{"kind": "step"}\n{"kind"\n{"ki')
+    (tmp_path / "history.jsonl").write_text('{"kind": "note"}\n{"kind"\n{"ki')
     with pytest.raises(DataError, match=r"history\.jsonl, line 2: not JSON"):
         history.read(tmp_path / "history.jsonl")
 
@@ -29,11 +30,25 @@ def test_a_damaged_line_is_named(tmp_path):
 @pytest.mark.parametrize("line", [b"5", b"\xff{}"])
 def test_a_line_that_is_no_object_is_named_too(tmp_path, line):
     file = tmp_path / "history.jsonl"
-    file.write_bytes(b'{"kind": "step"}\n' + line + b"\n")
+    file.write_bytes(b'{"kind": "note"}\n' + line + b"\n")
     with pytest.raises(DataError, match=r"line 2: not JSON"):
         history.read(file)
 
 
 def test_a_line_that_is_still_being_written_is_left_out(tmp_path):
-    (tmp_path / "history.jsonl").write_text('{"kind": "step"}\n{"kind"')
-    assert history.read(tmp_path / "history.jsonl") == [{"kind": "step"}]
+    (tmp_path / "history.jsonl").write_text('{"kind": "note"}\n{"kind"')
+    assert history.read(tmp_path / "history.jsonl") == [{"kind": "note"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "lacking"),
+    [
+        ('{"kind": "step", "epoch": 0}', "step"),
+        ('{"kind": "step"}', "epoch and step"),
+        ('{"kind": "epoch", "epoch": "1"}', "epoch"),
+    ],
+)
+def test_a_line_without_its_numbers_is_named(tmp_path, line, lacking):
+    (tmp_path / "history.jsonl").write_text(line + "\n")
+    with pytest.raises(DataError, match=rf"line 1: without the number {lacking}\. Remove the line"):
+        history.read(tmp_path / "history.jsonl")

@@ -108,6 +108,10 @@ def test_a_page_says_which_weights_were_compared_and_how(runs, settings, tmp_pat
         "5",
         '{"chain": [], "stages": [{}], "data": [], "rows": [], "scores": []}',
         '{"chain": [], "stages": [], "data": [], "rows": ["start"], "scores": []}',
+        '{"chain": [], "stages": [5], "data": [], "rows": ["start"], "scores": [[]]}',
+        '{"chain": [], "stages": [], "data": ["a"], "rows": ["start"], "scores": [[]]}',
+        '{"chain": [], "stages": [], "data": ["a"], "rows": ["start"], "scores": [[{"mAP": 0.5}]]}',
+        '{"chain": [], "stages": 5, "data": [], "rows": 5, "scores": 5}',
     ],
 )
 def test_a_damaged_chain_is_told(tmp_path, content):
@@ -123,6 +127,7 @@ def test_a_run_that_cannot_be_evaluated_has_its_curves_and_says_why(runs, tmp_pa
     html = path.read_text(encoding="utf-8")
     assert headings(html) == ["Summary", "Training", "Latent state and gates"]
     assert "scores of the last weights, at the end of training" in html
+    assert "Its scores are those of the last weights" in html
     assert re.search(r'class="note">ptl could not be evaluated\. Market-1501 was not found', html)
     assert "could not be evaluated: Market-1501 was not found" in progress.notes[0]
 
@@ -134,6 +139,35 @@ def test_a_run_that_has_only_begun_has_its_settings(runs, settings, tmp_path):
     html = write_report([RunFolder(begun)], settings, Silent()).read_text(encoding="utf-8")
     assert headings(html) == ["Summary"]
     assert "not begun" in html
+
+
+def test_a_run_in_its_first_epoch_does_not_claim_to_have_finished_it(runs, settings, tmp_path):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(runs / "ptl" / "config.toml", begun)
+    first = (runs / "ptl" / "history.jsonl").read_text().splitlines()[0]
+    (begun / "history.jsonl").write_text(first + "\n")
+    html = write_report([RunFolder(begun)], settings, Silent()).read_text(encoding="utf-8")
+    assert "first epoch of 2, 1 steps" in html
+    assert "not evaluated" in html
+    assert "scores of the last weights" not in html
+
+
+def test_metrics_of_an_older_version_show_what_is_there(runs, tmp_path):
+    shutil.copytree(runs / "ptl", tmp_path / "old")
+    metrics = files.read_json(tmp_path / "old" / "metrics.json")
+    files.write_json(tmp_path / "old" / "metrics.json", {key: metrics[key] for key in ("epochs", "mAP")})
+    settings = ReportConfig.resolve(None, root=str(tmp_path / "nowhere"), device="cpu")
+    html = write_report([RunFolder(tmp_path / "old")], settings, Silent()).read_text(encoding="utf-8")
+    assert re.findall(r"<div><dt>(.*?)</dt>", html) == ["mAP"]
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "data.json"])
+def test_json_that_is_no_object_is_told(runs, settings, tmp_path, name):
+    shutil.copytree(runs / "ptl", tmp_path / "bad")
+    (tmp_path / "bad" / name).write_text("5")
+    with pytest.raises(DataError, match="expected a JSON object, found 5"):
+        report([str(tmp_path / "bad")], runs, settings, Silent())
 
 
 def test_a_gallery_without_other_people_has_no_thresholds(runs, settings, market_folder, tmp_path):
@@ -200,6 +234,11 @@ def test_a_table_has_a_row_a_run(ptlreid, runs, market_folder):
     [
         (("none",), "No run is called 'none'"),
         (("ptl", "--figure", "cmc"), "Add --out FILE.png, .svg or .pdf"),
+        (("ptl", "--figure", "ranklist", "--queries", 0, "--out", "o.png"), "--queries 0 leaves no rank list to draw"),
+        (("ptl", "--table", "t.md", "--out", "page.html"), "one or the other"),
+        (("ptl", "--out", "page.png"), "a page is written as .html"),
+        (("ptl", "--figure", "curves", "--out", "a.png", "--weights", "best"), "Leave out weights"),
+        (("ptl", "--figure", "cells", "--out", "a.png", "--data", "market"), "Leave out data"),
         (("ptl", "--figure", "cmx", "--out", "a.png"), "Did you mean 'cmc'"),
         (("ptl", "--figure", "cmc", "--out", "a.gif"), "pictures are written as png, svg, pdf"),
         (("ptl", "--table", "a.xls"), "tables are written as .md, .tex, .csv"),
@@ -279,3 +318,22 @@ def test_a_chain_whose_runs_are_gone_still_has_its_matrix(tmp_path):
     files.write_json(tmp_path / "chain" / "chain.json", CHAIN)
     html = write_chain_report(tmp_path / "chain").read_text(encoding="utf-8")
     assert headings(html) == ["After each stage", "Transfer and forgetting", "Stages"]
+
+
+def test_a_stage_whose_history_is_damaged_is_without_curves_and_says_why(runs, tmp_path):
+    files.write_json(tmp_path / "chain" / "chain.json", CHAIN)
+    for name in ("ptl", "plain"):
+        shutil.copytree(runs / name, tmp_path / name)
+    (tmp_path / "ptl" / "history.jsonl").write_bytes(b"\xff\n")
+    html = write_chain_report(tmp_path / "chain").read_text(encoding="utf-8")
+    assert re.search(r'class="note">ptl is without curves\. .*history\.jsonl, line 1: not JSON', html)
+    assert "Scores over epochs" in html  # of the other stage
+
+
+@pytest.mark.parametrize("option", ["data", "weights", "metric", "places"])
+def test_a_chain_refuses_options_that_it_would_ignore(ptlreid, tmp_path, option):
+    files.write_json(tmp_path / "chain" / "chain.json", CHAIN)
+    value = {"data": "market", "weights": "last", "metric": "cosine", "places": 3}[option]
+    code, _, err = ptlreid("report", str(tmp_path / "chain"), f"--{option}", value)
+    assert code == 1
+    assert f"whose page evaluates nothing. Leave out {option}." in " ".join(err.split())

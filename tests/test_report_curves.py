@@ -114,3 +114,12 @@ def test_cells_have_a_picture_for_the_state_and_each_gate():
 
 def test_without_cells_there_is_no_picture_of_them():
     assert cells.cells([step(0, 0, 1), evaluation(1, 0.2)]) == []
+
+
+def test_scores_of_an_older_version_show_what_is_there():
+    lines = [{"kind": "epoch", "epoch": 1, "mAP": 0.25}, evaluation(2, 0.5)]
+    picture = curves.scores({"run": lines})
+    assert picture.table.rows == [["run", "1", "25.0", "–", "–"], ["run", "2", "50.0", "60.0", "25.0"]]
+    assert "<svg" in ink.inline(picture)
+    found = curves.evaluations([], {"epochs": 4, "mAP": 0.5, "cmc": {"1": 0.6}})
+    assert curves.scores({"run": found}).table.rows == [["run", "4", "50.0", "60.0", "–"]]

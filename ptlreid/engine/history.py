@@ -52,5 +52,13 @@ def read(path: Path) -> list[dict[str, Any]]:
             entry = None
         if not isinstance(entry, dict):
             raise DataError(f"{path}, line {number}: not JSON. Continue the run to have it repaired.")
+        lacking = [key for key in _NEEDED.get(str(entry.get("kind")), ()) if not isinstance(entry.get(key), int)]
+        if lacking:
+            raise DataError(
+                f"{path}, line {number}: without the number {' and '.join(lacking)}. Remove the line, or train anew."
+            )
         entries.append(entry)
     return entries
+
+
+_NEEDED = {"step": ("epoch", "step"), "epoch": ("epoch",)}  # the numbers that no line of a kind is without

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ptlreid import files
 from ptlreid.engine import history
+from ptlreid.errors import DataError
 from ptlreid.reports.curves import Steps, evaluations
 from ptlreid.retrieval.protocols import Protocol
 from ptlreid.retrieval.values import Features, Scores
@@ -50,15 +52,21 @@ class Account:
             run.path.resolve().name,
             settings.method,
             settings.model_dump(exclude_none=True),
-            files.read_json(run.data) if run.data.is_file() else {},
+            _object(run.data) if run.data.is_file() else {},
             history.read(run.history) if run.history.is_file() else [],
-            files.read_json(run.metrics) if run.metrics.is_file() else None,
+            _object(run.metrics) if run.metrics.is_file() else None,
             settings.data,
         )
 
     @property
     def steps(self) -> Steps:
         return Steps.of(self.history)
+
+    @property
+    def in_first_epoch(self) -> bool:
+        """Whether steps were done, but no epoch is whole."""
+        begun = bool(self.history) and not self.metrics
+        return begun and all(line.get("kind") == "step" and line["epoch"] == 0 for line in self.history)
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
@@ -71,3 +79,11 @@ class Account:
         if self.scores:
             return self.scores.summary()
         return self.metrics if self.metrics and "mAP" in self.metrics else None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The JSON object in the file; `DataError` for other JSON."""
+    content = files.read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found {content!r:.40}. Remove it and continue the run.")
+    return content

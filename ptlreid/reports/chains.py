@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ptlreid import files
+from ptlreid.errors import DataError
 from ptlreid.reports.heat import heat_map
 from ptlreid.reports.pictures import Picture, Table, percent
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a `chain.json`; `DataError` where a part is missing or the parts do not agree."""
+    content = files.read_json(path)
+    lacking = sorted(_PARTS - set(content if isinstance(content, dict) else {}))
+    if lacking:
+        raise DataError(f"{path}: without {', '.join(lacking)}. {_AGAIN}")
+    if not _agree(content):
+        raise DataError(f"{path}: its rows, scores, data and stages do not agree. {_AGAIN}")
+    return dict(content)
 
 
 def matrices(chain: Mapping[str, Any]) -> list[Picture]:
@@ -33,6 +47,22 @@ def stages(chain: Mapping[str, Any], links: dict[str, str]) -> Table:
     return Table(("run", "data", "method"), rows, links)
 
 
+def _agree(chain: Mapping[str, Any]) -> bool:
+    """Whether there is a named row for each row of scores, a named column for each of its cells, and a run a stage."""
+    if not all(isinstance(chain[part], list) for part in _PARTS):
+        return False
+    names = [*chain["chain"], *chain["data"], *chain["rows"]]
+    names += [stage.get(key) if isinstance(stage, dict) else None for stage in chain["stages"] for key in _OF_STAGE]
+    rows = [isinstance(row, list) and len(row) == len(chain["data"]) for row in chain["scores"]]
+    same = all(isinstance(name, str) for name in names) and 0 < len(chain["rows"]) == len(rows) and all(rows)
+    return same and all(cell is None or _is_score(cell) for row in chain["scores"] for cell in row)
+
+
+def _is_score(cell: Any) -> bool:
+    cmc = cell.get("cmc") if isinstance(cell, dict) else None
+    return isinstance(cmc, dict) and all(isinstance(one, int | float) for one in (cell.get("mAP"), cmc.get("1")))
+
+
 def _matrix(chain: Mapping[str, Any], key: str) -> np.ndarray:
     def value(scores: Mapping[str, Any] | None) -> float:
         if scores is None:
@@ -47,3 +77,8 @@ def _points(value: Any) -> str:
     if not isinstance(value, int | float):
         return "–"
     return f"{'+' if value > 0 else ''}{percent(value)}"
+
+
+_PARTS = {"chain", "stages", "data", "rows", "scores"}
+_OF_STAGE = ("run", "data")
+_AGAIN = "Run the same transfer-chain again."

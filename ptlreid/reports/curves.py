@@ -95,9 +95,7 @@ def rate(runs: Mapping[str, Steps]) -> Picture:
         )
         if lowest > 0 and highest / lowest > 20:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(
-                lambda value, _: number(value)
-            )  # matplotlib's own is TeX, which is not drawn
+            axes.yaxis.set_major_formatter(lambda value, _: number(value))  # matplotlib's own is TeX: not drawn
             axes.yaxis.set_minor_formatter(lambda *_: "")
         else:
             axes.set_ylim(bottom=0)
@@ -109,20 +107,21 @@ def rate(runs: Mapping[str, Steps]) -> Picture:
 def scores(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
     """mAP and CMC-1 of one run after each evaluated epoch, or the mAP of several runs.
 
-    The lines of each run hold `epoch`, `mAP`, `mINP` and `cmc`, as an epoch of the history.
+    The lines of each run hold `epoch`, `mAP`, `mINP` and `cmc`, as an epoch of the history; – for what one lacks.
     """
     rows = [
-        [name, str(line["epoch"]), percent(line["mAP"]), percent(line["cmc"]["1"]), percent(line["mINP"])]
+        [name, str(line["epoch"]), *(_told(_share(line, key)) for key in ("mAP", "CMC-1", "mINP"))]
         for name, lines in runs.items()
         for line in lines
     ]
     if len(runs) == 1:
         only = next(iter(runs.values()))
-        drawn = {"mAP": [line["mAP"] for line in only], "CMC-1": [line["cmc"]["1"] for line in only]}
+        drawn = {key: [_share(line, key) for line in only] for key in ("mAP", "CMC-1")}
         curves = {label: ([line["epoch"] for line in only], shares) for label, shares in drawn.items()}
     else:
         curves = {
-            name: ([line["epoch"] for line in lines], [line["mAP"] for line in lines]) for name, lines in runs.items()
+            name: ([line["epoch"] for line in lines], [_share(line, "mAP") for line in lines])
+            for name, lines in runs.items()
         }
 
     def draw(axes: Axes) -> None:
@@ -141,13 +140,24 @@ def scores(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
 def evaluations(history: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
     """The evaluated epochs of a history, and the run's final `metrics` where the history lacks them."""
     found = [line for line in history if line.get("kind") == "epoch" and "mAP" in line]
-    if metrics and "mAP" in metrics and metrics["epochs"] not in {line["epoch"] for line in found}:
-        found.append({"epoch": metrics["epochs"], **{key: metrics[key] for key in ("mAP", "mINP", "cmc")}})
+    if metrics and {"mAP", "epochs"} <= set(metrics) and metrics["epochs"] not in {line["epoch"] for line in found}:
+        shown = {key: metrics[key] for key in ("mAP", "mINP", "cmc") if key in metrics}
+        found.append({"epoch": metrics["epochs"], **shown})
     return found
 
 
-def _column(values: Sequence[float | None]) -> np.ndarray:
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+def _column(values: Sequence[Any]) -> np.ndarray:
+    return np.array([value if isinstance(value, int | float) else np.nan for value in values], dtype=np.float64)
+
+
+def _share(line: Mapping[str, Any], key: str) -> float:
+    """The score called so; NaN where the line, which may be of an older version, lacks it."""
+    value = (line.get("cmc") or {}).get("1") if key == "CMC-1" else line.get(key)
+    return value if isinstance(value, int | float) else np.nan
+
+
+def _told(share: float) -> str:
+    return percent(share) if np.isfinite(share) else "–"
 
 
 def _draw(axes: Axes, lines: Mapping[str, tuple[np.ndarray, np.ndarray]], ylabel: str) -> None:

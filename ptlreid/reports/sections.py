@@ -29,18 +29,18 @@ _CAMERAS = ("camera of the query", "camera of the gallery")
 
 
 def tiles(scores: Mapping[str, Any] | None) -> dict[str, str]:
-    """The headline numbers in percent, by name; none without scores."""
-    if not scores:
-        return {}
-    ranks = {f"CMC-{rank}": percent(scores["cmc"][rank]) for rank in ("1", "5", "10")}
-    return {"mAP": percent(scores["mAP"]), **ranks, "mINP": percent(scores["mINP"])}
+    """The headline numbers in percent, by name: those that there are, as older versions wrote fewer."""
+    scores = scores or {}
+    ranks = {f"CMC-{rank}": (scores.get("cmc") or {}).get(rank) for rank in ("1", "5", "10")}
+    found = {"mAP": scores.get("mAP"), **ranks, "mINP": scores.get("mINP")}
+    return {name: percent(share) for name, share in found.items() if isinstance(share, int | float)}
 
 
 def summary(account: Account, found: Retrieval | None) -> Section:
     """What was trained, on what, and how it was evaluated; all settings on demand."""
     settings, data = account.settings, account.data
     facts = [["Network", f"{settings['backbone']} · {account.method} · start: {settings['init']}"]]
-    if data:
+    if {"name", "images", "identities"} <= set(data):
         facts.append(["Trained on", f"{data['name']}: {data['images']:,} images of {data['identities']:,} people"])
     facts.append(["Training", _training(account)])
     if found:
@@ -67,7 +67,7 @@ def scores(accounts: Sequence[Account]) -> Table:
     rows = []
     for account in accounts:
         shown = tiles(account.summary)
-        epochs = str(account.metrics["epochs"]) if account.metrics else "–"
+        epochs = str((account.metrics or {}).get("epochs", "–"))
         values = [shown.get(name, "–") for name in ("mAP", "CMC-1", "CMC-5", "CMC-10", "mINP")]
         rows.append(
             [account.name, account.evaluated_on, str(account.settings["backbone"]), account.method, epochs, *values]
@@ -149,7 +149,9 @@ def _training(account: Account) -> str:
     steps = account.steps
     if not len(steps):
         return "none: the weights are as they started" if account.metrics else "not begun"
-    told = f"{number(steps.epochs[-1])} of {account.settings['epochs']} epochs, {len(steps):,} steps"
+    # How many steps an epoch has is known when one is whole.
+    done = "first epoch" if account.in_first_epoch else number(steps.epochs[-1])
+    told = f"{done} of {account.settings['epochs']}{'' if account.in_first_epoch else ' epochs'}, {len(steps):,} steps"
     speed, wait = (steps.values[name][np.isfinite(steps.values[name])] for name in ("images_per_second", "wait"))
     told += f", {number(float(np.median(speed)))} images a second" if len(speed) else ""
     return told + (f", {percent(float(wait.mean()))}% of the time waiting for images" if len(wait) else "")

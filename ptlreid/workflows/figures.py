@@ -35,6 +35,11 @@ def write_table(runs: Sequence[RunFolder], config: ReportConfig, out: Path, prog
 
 def figure(kind: str, runs: Sequence[RunFolder], config: ReportConfig, progress: Progress) -> list[Picture]:
     """The pictures of the figure `kind`, of `FIGURES`, for the runs; `DataError` where there is nothing to draw."""
+    ignored = sorted(config.model_fields_set & {"data", "weights", "metric"}) if kind in ("curves", "cells") else []
+    if ignored:
+        raise OptionError(
+            f"The figure {kind} is of the training and evaluates nothing. Leave out {', '.join(ignored)}."
+        )
     if kind == "curves":
         pictures = sections.training([Account.read(run) for run in runs])
         return _some(pictures, f"{runs[0].path}: its history has no steps. Train the run first.")
@@ -48,6 +53,8 @@ def figure(kind: str, runs: Sequence[RunFolder], config: ReportConfig, progress:
     if kind == "cells":
         pictures = cells.cells(Account.read(runs[0]).history)
         return _some(pictures, f"{runs[0].path}: its history tells of no BConv-Cells. Choose a PTL run.")
+    if kind == "ranklist" and not config.queries:
+        raise OptionError("--queries 0 leaves no rank list to draw. Ask for one query or more.")
     found = required(runs[0], config, progress)[1]
     if kind == "cameras":
         return sections.cameras(found, metric=config.metric)
@@ -55,8 +62,6 @@ def figure(kind: str, runs: Sequence[RunFolder], config: ReportConfig, progress:
         counts = count_pairs(found.query, found.gallery, found.protocol, metric=config.metric)
         return [distances.distances(counts, config.false_rates)]
     lists = [one for group in rank_lists(found, config).lists.values() for one in group]
-    if not lists:
-        raise OptionError(f"--queries {config.queries} leaves no rank list to draw. Ask for one query or more.")
     return [ranklists.ranklists(lists)]
 
 

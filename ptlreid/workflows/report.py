@@ -6,12 +6,12 @@ import os.path
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
-from ptlreid import distributed, files
+from ptlreid import distributed
 from ptlreid.config.report import ReportConfig
-from ptlreid.errors import DataError, OptionError
+from ptlreid.config.settings import DataSettings
+from ptlreid.errors import CheckpointError, DataError, OptionError
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.reports import chains, page, sections
@@ -36,10 +36,17 @@ def report(
     """The files written: the page of a chain or of runs below `runs`; or a `figure` in `out` and the `table` alone."""
     if figure and not out:
         raise OptionError(f"--figure {figure} was given without a file. Add --out FILE.png, .svg or .pdf.")
+    if table and out and not figure:
+        raise OptionError(f"--table {table} and --out {out}: one or the other. Give two commands for table and page.")
+    if out and not figure and out.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(f"{out}: a page is written as .html. Give --out such a name, or add --figure for a picture.")
     chain = next((folder for folder in (runs / names[0], Path(names[0])) if _is_chain(folder)), None)
     if chain:
         if len(names) > 1 or figure or table:
             raise OptionError(f"{chain} is a chain, which has a page of its own. Give it alone, or give its runs.")
+        ignored = sorted(config.model_fields_set - set(DataSettings.model_fields))
+        if ignored:
+            raise OptionError(f"{chain} is a chain, whose page evaluates nothing. Leave out {', '.join(ignored)}.")
         return [write_chain_report(chain, out=out)]
     folders = list({run.path.resolve(): run for run in (find_run(runs, name) for name in names)}.values())
     if len({run.path.name for run in folders}) < len(folders):
@@ -86,12 +93,11 @@ def write_report(
         if len(accounts) > 1:
             told = f"{len(accounts)} runs compared; what follows the comparison is of {first.name}"
         else:
-            where = (
-                f"evaluated on {first.evaluated_on}" if found else "scores of the last weights, at the end of training"
-            )
+            ended = "scores of the last weights, at the end of training" if first.summary else "not evaluated"
+            where = f"evaluated on {first.evaluated_on}" if found else ended
             told = f"{first.method} · {first.settings['backbone']} · {where}"
         numbers = sections.tiles(first.summary) if len(accounts) == 1 else {}
-        notes = [f"{account.name} could not be evaluated. {account.missing}" for account in accounts if account.missing]
+        notes = [_note(account) for account in accounts if account.missing]
         filled = [part for part in parts if part.facts or part.pictures or part.lists]
         page.write(Page(title, told, filled, tiles=numbers, notes=notes), out)
         advance(3)
@@ -101,9 +107,9 @@ def write_report(
 def write_chain_report(folder: Path, *, out: Path | None = None) -> Path:
     """The page of the transfer chain in `folder`: its matrix, and the runs of its stages side by side."""
     out = out or folder / "report.html"
-    chain = _chain(folder)
+    chain = chains.read(folder / "chain.json")
     runs = [RunFolder(folder.parent / name) for name in dict.fromkeys(stage["run"] for stage in chain["stages"])]
-    accounts = [Account.read(run) for run in runs if run.config.is_file()]
+    accounts, notes = _stages([run for run in runs if run.config.is_file()])
     pages = {run.path.name: run.path / "report.html" for run in runs}
     links = {name: quote(os.path.relpath(page, out.parent)) for name, page in pages.items() if page.is_file()}
     parts = [
@@ -111,26 +117,31 @@ def write_chain_report(folder: Path, *, out: Path | None = None) -> Path:
         Section("transfer", "Transfer and forgetting", [_TRANSFER], facts=[chains.transfer(chain)]),
         Section("stages", "Stages", facts=[chains.stages(chain, links)], pictures=sections.training(accounts)),
     ]
-    page.write(Page(folder.resolve().name, f"Transfer chain: {' → '.join(chain['chain'])}", parts), out)
+    page.write(Page(folder.resolve().name, f"Transfer chain: {' → '.join(chain['chain'])}", parts, notes=notes), out)
     return out
+
+
+def _stages(runs: Sequence[RunFolder]) -> tuple[list[Account], list[str]]:
+    """The accounts of the runs that can be read, and for the others why not."""
+    accounts, notes = [], []
+    for run in runs:
+        try:
+            accounts.append(Account.read(run))
+        except (CheckpointError, DataError, OptionError) as error:
+            notes.append(f"{run.path.name} is without curves. {error}")
+    return accounts, notes
+
+
+def _note(account: Account) -> str:
+    """Why the run could not be evaluated, and what its scores are where there are some."""
+    shown = " Its scores are those of the last weights, at the end of training." if account.summary else ""
+    return f"{account.name} could not be evaluated. {account.missing}{shown}"
 
 
 def _is_chain(folder: Path) -> bool:
     return (folder / "chain.json").is_file()
 
 
-def _chain(folder: Path) -> dict[str, Any]:
-    content = files.read_json(folder / "chain.json")
-    known = content if isinstance(content, dict) else {}
-    lacking = sorted({"chain", "stages", "data", "rows", "scores"} - set(known))
-    if lacking:
-        raise DataError(f"{folder / 'chain.json'}: without {', '.join(lacking)}. {_AGAIN}")
-    if not len(content["rows"]) == len(content["scores"]) or not all("run" in stage for stage in content["stages"]):
-        raise DataError(f"{folder / 'chain.json'}: its rows, scores and stages do not agree. {_AGAIN}")
-    return dict(content)
-
-
-_AGAIN = "Run the same transfer-chain again."
 _MATRIX = "Scores in percent: a row for the start and after each stage, a column for each data set that has a test set."
 _TRANSFER = (
     "Forward transfer: the score just before training on the data set, less that of the start. Forgetting: the best "
