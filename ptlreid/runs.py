@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def lock(self) -> Path:
+        """There while a process trains the run, and locked by it; one that was killed leaves it unlocked."""
+        return self.path / ".lock"
+
+    @property
     def features(self) -> Path:
         """The folder of cached features, HDF5."""
         return self.path / "features"
@@ -68,7 +73,7 @@ class RunFolder:
     def same_people(self, splits: Splits) -> bool:
         """Whether the run's classes are the people of these training images, by data set and labels."""
         mine = read_json(self.data) if self.data.is_file() else {}
-        return all(mine.get(key) == value for key, value in _people(splits).items())
+        return isinstance(mine, dict) and all(mine.get(key) == value for key, value in _people(splits).items())
 
     def check(self, config: FinetuneConfig, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
         """Raise `OptionError` when the folder holds a run that other settings, images or digests made.
@@ -83,7 +88,7 @@ class RunFolder:
                 f"{self.data} is missing, and what the run was trained on is not known without it. {_ANEW}"
             )
         before, made_of = self.settings(), read_json(self.data)
-        if not isinstance(made_of, dict):
+        if not (isinstance(made_of, dict) and isinstance(made_of.get("depends", {}), dict)):
             raise OptionError(f"{self.data} holds no JSON object, expected what the run was trained on. {_ANEW}")
         recorded = made_of.pop("depends", {})  # runs of before it was written down are taken on trust
         same = [what for what, value in (depends or {}).items() if recorded.get(what) == value]  # by whatever name

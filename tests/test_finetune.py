@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,8 +58,6 @@ class StoppedAt(Silent):
         self.notes.append(text)
 
     def task(self, title, total):
-        from contextlib import contextmanager
-
         @contextmanager
         def task():
             def advance(done, *, status="", total=None):
@@ -160,7 +161,60 @@ def test_a_page_that_is_missing_is_written(tmp_path, splits):
     assert page.is_file()
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "is missing, and what"), ("[]", "holds no JSON object")])
+def wait_in_training(root: str, folder: str, begun) -> None:
+    """Trains in a process of its own, and waits for ever after its first update."""
+    from conftest import backbones  # noqa: F401 - makes the tiny backbone known here
+
+    class Wait(Silent):
+        @contextmanager
+        def task(self, title, total):
+            def advance(done, *, status="", total=None):
+                if title.startswith("train"):
+                    begun.set()
+                    threading.Event().wait()
+
+            yield advance
+
+    torch.set_num_threads(1)
+    finetune(config(workers=1), datasets.load("market", Path(root)), RunFolder(Path(folder)), Wait())
+
+
+def test_one_process_at_a_time_trains_a_run_and_a_kill_leaves_no_lock(tmp_path, splits, market_folder):
+    run = RunFolder(tmp_path / "run")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ptlreid.workflows.training", "conftest"])
+    begun = context.Event()
+    other = context.Process(target=wait_in_training, args=(str(market_folder.parent), str(run.path), begun))
+    other.start()
+    try:
+        assert begun.wait(120)
+        with pytest.raises(CheckpointError, match=r"run: another process trains this run now.* another --name"):
+            finetune(config(), splits, run, Silent())
+    finally:
+        other.kill()
+        other.join()
+    finetune(config(), splits, run, Silent())
+    steps = [(line["epoch"], line["step"]) for line in history.read(run.history) if line["kind"] == "step"]
+    assert len(steps) == len(set(steps)) == 8
+    assert not run.lock.exists()
+
+
+def test_scores_that_are_no_scores_are_told(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    finetune(config(epochs=1), splits, run, Silent())
+    run.metrics.write_text("[]")
+    with pytest.raises(DataError, match=r"metrics\.json: no JSON object, expected scores\. Remove it"):
+        finetune(config(epochs=1), splits, run, Silent())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is missing, and what"),
+        ("[]", "holds no JSON object"),
+        ('{"depends": []}', "holds no JSON object"),
+    ],
+)
 def test_a_run_that_lost_what_it_was_trained_on_is_told(tmp_path, splits, content, message):
     run = RunFolder(tmp_path / "run")
     finetune(config(epochs=1), splits, run, Silent())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 
 import miniatures
@@ -192,6 +193,21 @@ def test_a_folder_of_no_known_form_is_refused(tmp_path, files, message):
         write_image(tmp_path / "in" / name, seed)
     with pytest.raises(DataError, match=message):
         make(tmp_path / "in", tmp_path / "data")
+
+
+@pytest.mark.parametrize("place", [b"a/im\xe9_0.jpg", b"caf\xe9/0.jpg"])
+def test_a_name_that_is_not_unicode_is_refused_with_the_file(ptlreid, tmp_path, place):
+    write_people(tmp_path / "in", "{shot}.jpg", cameras=1)
+    file = tmp_path / "in" / os.fsdecode(place)
+    try:
+        write_image(file, 1)
+    except OSError:
+        pytest.skip("a file system of Unicode names")
+    code, out, err = ptlreid("prepare", "folder", "--source", "in", "--name", "lobby")
+    assert (code, out) == (1, "")
+    assert repr(os.fsdecode(place))[1:-1] in err
+    assert "the name is not UTF-8" in err
+    assert not (tmp_path / "data" / "lobby").exists()
 
 
 def test_own_images_are_among_the_names_that_are_hinted_at(tmp_path):

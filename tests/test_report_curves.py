@@ -77,6 +77,14 @@ def test_the_rate_is_drawn_in_powers_of_ten_where_it_falls_far():
         assert not any("$" in tick for tick in ticks)  # TeX would be shown as it is
 
 
+def test_no_score_lies_on_the_edge_of_its_picture():
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    curves.scores({"one": [evaluation(5, 0.21)], "two": [evaluation(5, 0.25)]}).draw(axes)
+    assert axes.get_ylim() == pytest.approx((0, 27))
+
+
 def test_final_scores_complete_a_history_that_lacks_them():
     history = [step(0, 0, 1), evaluation(2, 0.3)]
     metrics = {"epochs": 4, "mAP": 0.5, "mINP": 0.2, "cmc": {"1": 0.6}}

@@ -84,6 +84,13 @@ def test_a_run_with_and_one_without_a_teacher_are_never_the_same(tmp_path, split
         run.check(DistillConfig.resolve(None, teacher="other", lambda_=0.5), splits)
 
 
+def test_a_damaged_record_of_its_people_is_not_that_of_these(tmp_path, splits):
+    run = begun(tmp_path / "run", FinetuneConfig(), splits)
+    assert run.same_people(splits)
+    run.data.write_text("[]")
+    assert not run.same_people(splits)
+
+
 def test_the_newest_ptl_run_is_the_one_that_was_trained_and_finished_last(tmp_path):
     finished(tmp_path / "z-first", 100)
     expected = finished(tmp_path / "a-second", 200)

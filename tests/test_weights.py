@@ -47,6 +47,28 @@ def test_saved_weights_build_the_same_network_again(tmp_path):
         assert torch.equal(again.build()(images).embedding, network(images).embedding)
 
 
+@pytest.mark.parametrize(
+    "about",
+    [
+        '{"network": {"back',
+        "[]",
+        '{"network": {}}',
+        '{"network": {"backbone": "resnet18", "depth": 3}, "readout": {}}',
+        '{"network": null, "readout": {}}',
+    ],
+)
+def test_a_description_that_cannot_be_read_is_told(tmp_path, about):
+    save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors", metadata={"ptlreid": about})
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: does not tell of a network .* Remove the file, and"):
+        weights.saved(tmp_path / "w.safetensors")
+
+
+def test_tensors_of_another_network_than_the_described_are_told(tmp_path):
+    weights.save(models.build(spec()), spec(classes=4), tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"not the tensors of the network that it tells of\. Remove the file"):
+        weights.saved(tmp_path / "w.safetensors").build()
+
+
 def test_the_digest_follows_the_weights(tmp_path):
     digests = []
     for number, seed in enumerate((1, 1, 2)):

@@ -11,6 +11,7 @@ from ptlreid.datasets._crops import Crop, find_crops, numbered
 from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
 from ptlreid.datasets._place import place_as
 from ptlreid.datasets._split import PARTS, draw_split, protocol_for
+from ptlreid.errors import DataError
 from ptlreid.files import read_json, replacing, write_json
 from ptlreid.progress import Progress
 from ptlreid.records import DISTRACTOR, Records, Splits
@@ -61,9 +62,11 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
 def gather(source: Path, target: Path, config: OwnDataConfig, progress: Progress) -> None:
     """Put the crops in `source` into `target` with names that tell person and camera, their split and its rules.
 
-    The same crops and the same seed give the same bytes of `split.csv`.
+    The same crops and the same seed give the same bytes of `split.csv`. Raises `DataError` for a name that is not
+    Unicode, as some old archives have them.
     """
     crops = find_crops(source)
+    _check_names(crops)
     pids = numbered((crop.identity for crop in crops), keep_special=crops[0].special)
     camids = numbered((crop.camera for crop in crops), keep_special=False)
     labelled = [(pids[crop.identity], camids[crop.camera], crop) for crop in crops]
@@ -82,6 +85,17 @@ def gather(source: Path, target: Path, config: OwnDataConfig, progress: Progress
     write_json(target / RULES, {"protocol": protocol, "seed": config.seed, "test_share": config.test_share})
     if protocol == "any-camera":
         progress.note("No person was seen by two cameras: matches in the same camera count (protocol any-camera).")
+
+
+def _check_names(crops: list[Crop]) -> None:
+    for crop in crops:
+        try:
+            crop.origin.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{str(crop.file)!r}: the name is not UTF-8, which {SPLIT} is written in. Rename the file or folder, "
+                "as with `convmv -f latin1 -t utf8 -r --notest FOLDER`, and prepare again."
+            ) from None
 
 
 def _name(number: int, pid: int, camid: int, crop: Crop) -> str:

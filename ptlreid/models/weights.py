@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ptlreid.models.network import Backbone, Network
 
 _ABOUT = "ptlreid"  # the key of our description in a safetensors header
+_AGAIN = "Remove the file, and the command that trained the run writes it again."
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Saved:
         from safetensors.torch import load_file
 
         network = models.build(self.spec)
-        network.load_state_dict(load_file(self.path))
+        try:
+            network.load_state_dict(load_file(self.path))
+        except RuntimeError:
+            raise CheckpointError(f"{self.path}: not the tensors of the network that it tells of. {_AGAIN}") from None
         return network.eval()
 
 
@@ -68,8 +72,12 @@ def saved(path: Path) -> Saved:
         raise CheckpointError(f"{path}: not a whole safetensors file ({error}). Train the run again.") from None
     if about is None:
         raise CheckpointError(f"{path}: weights of another program. Fine-tune from them with --init {path}.")
-    content = json.loads(about)
-    return Saved(path, NetworkSpec(**content["network"]), Readout(**content["readout"]), digest(path))
+    try:
+        content = json.loads(about)
+        spec, readout = NetworkSpec(**content["network"]), Readout(**content["readout"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: does not tell of a network that is known here ({error}). {_AGAIN}") from None
+    return Saved(path, spec, readout, digest(path))
 
 
 @dataclass(frozen=True)
@@ -137,16 +145,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbo
 
 
 # torch's DataParallel, Lightning and fast-reid put their own names before torchvision's.
-_PREFIXES = (
-    "",
-    "module.",
-    "model.",
-    "backbone.",
-    "base.",
-    "module.backbone.",
-    "module.base.",
-    "model.backbone.",
-)
+_PREFIXES = ("", "module.", "model.", "backbone.", "base.", "module.backbone.", "module.base.", "model.backbone.")
 
 
 def _translate(state: Mapping[str, Tensor], prefix: str, backbone: Backbone) -> dict[str, str]:

@@ -127,8 +127,9 @@ def scores(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
     def draw(axes: Axes) -> None:
         for index, (epochs, shares) in enumerate(curves.values()):
             axes.plot(epochs, 100 * np.array(shares), marker="o", **ink.line_style(index))  # type: ignore[arg-type]
-        axes.margins(y=0.1)  # no point lies on the edge
-        axes.set(xlabel="epochs", ylabel="%" if len(runs) == 1 else "mAP, %", xlim=(0, None), ylim=(0, None))
+        top = max((share for _, shares in curves.values() for share in shares), default=0)
+        axes.set_ylim(0, 108 * top or None)  # no point lies on the edge
+        axes.set(xlabel="epochs", ylabel="%" if len(runs) == 1 else "mAP, %", xlim=(0, None))
         ink.whole_numbers(axes)
         ink.legend(axes, list(curves))
 

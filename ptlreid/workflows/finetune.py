@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ptlreid import distributed, files, models
 from ptlreid.config import EvaluateConfig, FinetuneConfig
-from ptlreid.errors import DataError
+from ptlreid.errors import CheckpointError, DataError, PtlreidError
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder, test_images
@@ -35,12 +37,12 @@ def finetune(
     A run that is finished is left as it is, without importing torch; one that was begun with the same settings
     goes on where its checkpoint left it. `objective`: what is minimised on a device, the loss of `config` by default.
     `depends`: digests of what the run depends on beside settings and images. Raises `OptionError` when the folder
-    holds a run with other settings, images or such digests, `DataError` when the training images do not fill one
-    update, and `Stopped` when a signal asked for an end.
+    holds a run with other settings, images or such digests, `CheckpointError` when another process trains in it,
+    `DataError` when the training images do not fill one update, and `Stopped` when a signal asked for an end.
     """
     config = sized(config)
     sampler = batches(config, splits)
-    with joined(config.device):
+    with joined(config.device), _alone(run):
         finished = distributed.from_main(lambda: _finished(config, splits, run, depends))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")
@@ -89,7 +91,61 @@ def _finished(
 ) -> dict[str, Any] | None:
     """The metrics of a run that is finished, None where there is something to do."""
     run.check(config, splits, depends)
-    return files.read_json(run.metrics) if run.finished else None
+    if not run.finished:
+        return None
+    metrics = files.read_json(run.metrics)
+    if not isinstance(metrics, dict):
+        raise DataError(f"{run.metrics}: no JSON object, expected scores. Remove it and run the command again.")
+    return metrics
+
+
+@contextmanager
+def _alone(run: RunFolder) -> Iterator[None]:
+    """While the block runs, no other process trains in the run's folder: `CheckpointError` where one does.
+
+    The main process holds a lock of the operating system, which ends with it, however that ends. There is none on
+    Windows, and none on a disk without locks. A run that is finished needs none, as it is read.
+    """
+    with ExitStack() as held:
+        distributed.from_main(lambda: None if run.finished else _lock(run, held))
+        yield
+
+
+def _lock(run: RunFolder, held: ExitStack) -> None:
+    """Lock the run's folder until `held` ends; the lock's file goes then, and so does a folder with nothing in it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    while True:
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            stream = run.lock.open("w")
+        except OSError as error:
+            advice = "Check that the folder may be written to, then run the command again."
+            raise PtlreidError(f"{run.lock}: cannot be written ({error.strerror or error}). {advice}") from error
+        try:
+            # Not flock: processes that load images would inherit it, and keep it for a while when this one is killed.
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            stream.close()
+            raise CheckpointError(
+                f"{run.path}: another process trains this run now, and only one at a time can. Wait until it has "
+                "ended, and the same command goes on or reuses the run; or give this one another --name."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        if run.lock.exists() and os.path.samestat(os.fstat(stream.fileno()), run.lock.stat()):
+            held.enter_context(stream)
+            held.callback(_unlock, run)
+            return
+        stream.close()  # it was removed by the process before, which has ended
+
+
+def _unlock(run: RunFolder) -> None:
+    run.lock.unlink(missing_ok=True)  # still locked: who opened it meanwhile sees that it is gone
+    with suppress(OSError):
+        run.path.rmdir()
 
 
 def _of_this_test_set(
