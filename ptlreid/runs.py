@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def report(self) -> Path:
+        """The page of `ptlreid report`, HTML."""
+        return self.path / "report.html"
+
+    @property
     def lock(self) -> Path:
         """There while a process trains the run, and locked by it; one that was killed leaves it unlocked."""
         return self.path / ".lock"

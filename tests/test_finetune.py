@@ -127,10 +127,13 @@ def test_a_finished_run_is_scored_anew_where_the_test_set_has_changed(tmp_path, 
     root = tmp_path / "data"
     shutil.copytree(market_folder, root / market_folder.name)
     run, before = RunFolder(tmp_path / "run"), datasets.load("market", root)
-    first = finetune(config(epochs=1), before, run, Silent())
+    first = finetune(config(epochs=1, report=True), before, run, Silent())
+    page, ended = run.report.read_bytes(), run.metrics.stat().st_mtime_ns
     before.gallery.paths[-1].unlink()
     splits, told = datasets.load("market", root), StoppedAt(-1)
-    metrics = finetune(config(epochs=1), splits, run, told)
+    metrics = finetune(config(epochs=1, report=True), splits, run, told)
+    assert run.report.read_bytes() != page
+    assert run.metrics.stat().st_mtime_ns == ended  # by which the newest run is found
     assert any("the test set has changed since, scored anew" in note for note in told.notes)
     now = evaluate_run(run, splits, EvaluateConfig(device="cpu"), Silent()).summary()
     assert {key: metrics[key] for key in now} == now

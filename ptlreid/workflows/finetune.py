@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptlreid import distributed, files, models
@@ -46,10 +47,10 @@ def finetune(
         finished = distributed.from_main(lambda: _finished(config, splits, run, depends))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")
-            finished = _of_this_test_set(finished, config, splits, run, progress)
-            if config.report and not distributed.from_main((run.path / "report.html").is_file):
+            metrics = _of_this_test_set(finished, config, splits, run, progress)
+            if config.report and (metrics != finished or not distributed.from_main(run.report.is_file)):
                 _report(config, splits, run, progress)
-            return finished
+            return metrics
 
         from ptlreid.workflows.job import Job
         from ptlreid.workflows.training import train
@@ -161,8 +162,15 @@ def _of_this_test_set(
     progress.note(f"{run.path}: the test set has changed since, scored anew")
     settings = EvaluateConfig(root=config.root, device=config.device, workers=config.workers)
     metrics = metrics | {"test_images": now, **evaluate_run(run, splits, settings, progress).summary()}
-    distributed.from_main(lambda: files.write_json(run.metrics, metrics))
+    distributed.from_main(lambda: _rewrite(run.metrics, metrics))
     return metrics
+
+
+def _rewrite(file: Path, metrics: dict[str, Any]) -> None:
+    """Write new scores of an old run: the file keeps its time, by which the run that ended last is found."""
+    ended = file.stat()
+    files.write_json(file, metrics)
+    os.utime(file, ns=(ended.st_atime_ns, ended.st_mtime_ns))
 
 
 def _report(config: FinetuneConfig, splits: Splits, run: RunFolder, progress: Progress) -> None:
