@@ -208,6 +208,21 @@ def test_kills_at_any_instant_leave_a_run_that_goes_on_to_equal_weights(tmp_path
     assert len(leftovers) <= kills  # a kill while writing leaves a file of another name, and no half one of the right
 
 
+def test_a_stop_after_the_last_update_of_an_epoch_keeps_what_the_cells_were_like(tmp_path, splits, monkeypatch):
+    def stopped_in_evaluation(*given, before):
+        before()
+        raise Fault
+
+    whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
+    finetune(config(), splits, whole, Silent())
+    with monkeypatch.context() as patched, pytest.raises(Fault):
+        patched.setattr("ptlreid.workflows.scoring.in_training", stopped_in_evaluation)
+        finetune(config(), splits, stopped, Silent())
+    finetune(config(), splits, stopped, Silent())
+    assert "cells" in told(whole)[-1]
+    assert_same(stopped, whole)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_update_and_terms(tmp_path, splits, monkeypatch):
     run = RunFolder(tmp_path / "run")
     calls = []

@@ -98,10 +98,12 @@ def _updates(job: Job, training: Training, forward: nn.Module, machine: _Machine
     )
     saved = time.monotonic()
     with Interrupts() as interrupts:
-        _look_at_cells(job, training)
+        _watch_cells(job, training)
         for step in steps:
             recorder.step(training.epoch, step)
-            _look_at_cells(job, training)
+            if training.step == job.updates:
+                training.cells = bconv.statistics(training.network)
+            _watch_cells(job, training)
             due = distributed.is_main() and time.monotonic() - saved >= 60 * config.checkpoint_minutes
             # All processes stop and save after the same update, or none does.
             stop, save = distributed.any_of([interrupts.received is not None, due])
@@ -122,10 +124,8 @@ def _begin_epoch(job: Job, training: Training) -> None:
     torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
 
-def _look_at_cells(job: Job, training: Training) -> None:
-    """Keep what the cells are like in the epoch's last update."""
-    if training.step == job.updates:
-        training.cells = bconv.statistics(training.network)
+def _watch_cells(job: Job, training: Training) -> None:
+    """Have the cells keep what they are like where the next update is the epoch's last."""
     bconv.watch(training.network, training.step + 1 == job.updates)
 
 
