@@ -92,12 +92,13 @@ def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
             "it and run the command again."
         )
     before = read_json(folder / MARKER)
-    changed = [f"{key}: {before.get(key)!r} -> {value!r}" for key, value in made_of.items() if before.get(key) != value]
-    if [key for key in made_of if before.get(key) != made_of[key]] == ["digest"]:
+    others = {key: value for key, value in made_of.items() if before.get(key) != value}
+    if list(others) == ["digest"]:
         raise OptionError(
             f"{folder} was made of {made_of['source']} before files there changed. Remove that folder to make it anew."
         )
-    if changed:
+    if others:
+        changed = [f"{key}: {before.get(key)!r} -> {value!r}" for key, value in others.items()]
         raise OptionError(
             f"{folder} was made of something else ({'; '.join(changed)}). Remove that folder to make it anew, or give "
             "another --root."
