@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# How long one process waits for another that neither answers nor ends: longer than scoring the largest data set takes.
+# How long one process waits for another that neither answers nor ends: longer than scoring the largest dataset takes.
 PATIENCE = timedelta(hours=1)
 
 
-def ranks() -> int:
+def world_size() -> int:
     """The number of processes that train together: 1 where none were started by `torchrun`."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -39,12 +39,12 @@ def is_main() -> bool:
 
 
 @contextmanager
-def together(device_type: str) -> Iterator[None]:
+def process_group(device_type: str) -> Iterator[None]:
     """Joins the processes for the length of the block; does nothing on one process.
 
     A process that ends early ends the others with a `PtlreidError` naming the likely cause.
     """
-    if ranks() == 1:
+    if world_size() == 1:
         yield
         return
     import torch
@@ -60,8 +60,9 @@ def together(device_type: str) -> Iterator[None]:
         if not _lost(error):
             raise
         raise PtlreidError(
-            f"Process {rank()} of {ranks()} lost the others ({str(error).splitlines()[0][:200]}). One of them ended "
-            "before its time: its own message, further up, says why. The same command goes on from the last checkpoint."
+            f"Process {rank()} of {world_size()} lost the others ({str(error).splitlines()[0][:200]}). One of them "
+            "ended before its time: its own message, further up, says why. The same command goes on from the last "
+            "checkpoint."
         ) from None
     finally:
         distributed.destroy_process_group()
@@ -69,14 +70,14 @@ def together(device_type: str) -> Iterator[None]:
 
 def active() -> bool:
     """Whether the processes are joined."""
-    if ranks() == 1:
+    if world_size() == 1:
         return False
     from torch import distributed
 
     return distributed.is_available() and distributed.is_initialized()
 
 
-def mean(value: Tensor) -> Tensor:
+def all_reduce_mean(value: Tensor) -> Tensor:
     """The mean of `value` over all processes; `value` itself on one."""
     from torch import distributed
 
@@ -87,7 +88,7 @@ def mean(value: Tensor) -> Tensor:
     return total / distributed.get_world_size()
 
 
-def same_buffers(network: nn.Module) -> None:
+def broadcast_buffers(network: nn.Module) -> None:
     """Give every process the main one's buffers, such as batch norm's statistics, which each gathers for itself."""
     if not active():
         return
@@ -97,18 +98,18 @@ def same_buffers(network: nn.Module) -> None:
         distributed.broadcast(buffer, src=0)
 
 
-def gather(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """The `value` of each process, by rank, on every process. Values are pickled: small or NumPy."""
     if not active():
         return [value]
     from torch import distributed
 
-    values: list[Any] = [None] * ranks()
+    values: list[Any] = [None] * world_size()
     distributed.all_gather_object(values, value)
     return values
 
 
-def from_main(make: Callable[[], T]) -> T:
+def run_on_main(make: Callable[[], T]) -> T:
     """What `make()` returns on the main process, on every process. Where it raises a `PtlreidError`, all raise it."""
     if not active():
         return make()
@@ -126,7 +127,7 @@ def from_main(make: Callable[[], T]) -> T:
     return made[0]
 
 
-def any_of(flags: list[bool]) -> list[bool]:
+def any_process(flags: list[bool]) -> list[bool]:
     """For each flag, whether any process raised it: the same answer everywhere."""
     if not active():
         return flags

@@ -11,10 +11,10 @@ from ptlreid import distributed
 from ptlreid.errors import DataError
 from ptlreid.images import Batch, load_batches
 from ptlreid.models.network import Network
-from ptlreid.outputs import Readout
+from ptlreid.network_types import Readout
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Records
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 from ptlreid.views import EvalView, standardize
 
 
@@ -74,7 +74,7 @@ def stream(
     share each step, and all get the whole of it; where one meets an image that cannot be read, all raise its
     `DataError`.
     """
-    rows, ranks, rank = np.arange(start, len(records)), distributed.ranks(), distributed.rank()
+    rows, ranks, rank = np.arange(start, len(records)), distributed.world_size(), distributed.rank()
     if not distributed.active():
         ranks, rank = 1, 0
     steps = np.array_split(rows, range(batch_size * ranks, len(rows), batch_size * ranks)) if len(rows) else []
@@ -85,7 +85,7 @@ def stream(
     try:
         for part in mine:
             found = _features(network, batches, readout, device) if len(part) else np.empty((0, network.feature_width))
-            parts = distributed.gather(found)
+            parts = distributed.all_gather(found)
             for other in parts:
                 if isinstance(other, DataError):
                     raise other

@@ -17,7 +17,7 @@ from ptlreid.errors import DataError, PtlreidError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary file beside `path`: it takes that name when the block ends, and is gone when the block fails.
 
     The content is on the disk before the name is (fsync), so a power cut leaves the old file or the new one.
@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, which must not exist yet: renamed when the block ends, removed if it fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON in `path`, written aside and renamed. NaN and infinity are our own mistake."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -74,7 +74,7 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not readable as JSON ({error}). Remove it and run the command again.") from error
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """The BLAKE2b digest of the bytes in `path`, 32 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -53,7 +53,7 @@ def load_batches(
 ) -> Iterator[Batch]:
     """The images at each of `rows`, batch by batch, in that order whatever the number of `workers`.
 
-    Where the data set has a pack in the view's size, images are taken from there, the same to the last bit;
+    Where the dataset has a pack in the view's size, images are taken from there, the same to the last bit;
     `progress` is told where one cannot be used. Each image has a generator of its own, from `seed` and its row:
     augmentation depends neither on batch mates nor on which process reads it. Raises `DataError` for a file that
     cannot be decoded.
@@ -68,7 +68,7 @@ def load_batches(
         generator=torch.Generator(),  # the loader draws a seed for its workers: not from the global generator
         worker_init_fn=_leave_signals,
     )
-    with loaders_watched():
+    with catch_dead_loaders():
         for item in loader:
             if isinstance(item, DataError):
                 raise item
@@ -76,7 +76,7 @@ def load_batches(
 
 
 @contextmanager
-def loaders_watched() -> Iterator[None]:
+def catch_dead_loaders() -> Iterator[None]:
     """A `DataError` for the error that torch raises, wherever its caller is, when a loader process is no more."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Packed images: those of a data set at one size in one HDF5 file of its folder, read without any decoding.
+"""Packed images: those of a dataset at one size in one HDF5 file of its folder, read without any decoding.
 
 Their pixels lie in it one after another, so that a reader maps them into memory and needs HDF5 for the index alone.
 An image is used only while its file has the size and the time of change that it had when it was packed.

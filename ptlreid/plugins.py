@@ -1,4 +1,4 @@
-"""Parts found by file name, so that a new data set, backbone or loss is one new file.
+"""Parts found by file name, so that a new dataset, backbone or loss is one new file.
 
 In a plugin package every module is a part, its name that of its file (`_` read as `-`); names that start with an
 underscore are helpers. Listing imports nothing, so it stays cheap where the parts need torch.
@@ -27,11 +27,11 @@ def find(package: ModuleType, name: str, kind: str) -> ModuleType:
     Raises `OptionError` with the nearest names when there is none; `kind` says in words what was looked for.
     """
     if name.replace("_", "-") not in names(package):
-        raise unknown(kind, name, names(package))
+        raise unknown_name(kind, name, names(package))
     return import_module(f"{package.__name__}.{name.replace('-', '_')}")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> OptionError:
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> OptionError:
     """The error for a name that is not among `known`, with a near-miss hint."""
     choices = sorted(known)
     near = get_close_matches(name.lower(), choices, n=1, cutoff=0.5)

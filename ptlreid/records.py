@@ -1,4 +1,4 @@
-"""Image records and the splits of a data set: arrays, checked when they are made. NumPy only."""
+"""Image records and the splits of a dataset: arrays, checked when they are made. NumPy only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Records:
     """N images with who is on them and which camera took them.
 
     `paths`: (N,) object array of `Path`. `pids`, `camids`: (N,) int64; pid -1 is junk, 0 a distractor.
-    `sources`: (N,) object array of the data set names that the images come from.
+    `sources`: (N,) object array of the dataset names that the images come from.
     """
 
     paths: np.ndarray
@@ -35,7 +35,7 @@ class Records:
 
     @classmethod
     def make(cls, paths: list[Path], pids: list[int], camids: list[int], source: str) -> Records:
-        """Records of one data set from plain lists."""
+        """Records of one dataset from plain lists."""
         files = np.empty(len(paths), dtype=object)
         files[:] = paths
         sources = np.full(len(paths), source, dtype=object)
@@ -64,7 +64,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set: what to train on, whom to look for, and where. `protocol` names the rules of evaluation."""
+    """A dataset: what to train on, whom to look for, and where. `protocol` names the rules of evaluation."""
 
     name: str
     train: Records
@@ -81,12 +81,12 @@ class Splits:
         if not self.has_test:
             raise DataError(
                 f"{self.name}: nothing to evaluate on, {len(self.query)} query and {len(self.gallery)} gallery "
-                "images. Choose a data set that has a test set."
+                "images. Choose a dataset that has a test set."
             )
         return self
 
     def renamed(self, name: str, source: str | None = None) -> Splits:
-        """The same splits under another name, their images from `source`; by default from a data set of that name."""
+        """The same splits under another name, their images from `source`; by default from a dataset of that name."""
         train, query, gallery = (
             replace(part, sources=np.full(len(part), source or name, dtype=object)) for part in self.parts
         )

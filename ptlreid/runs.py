@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid import plugins
-from ptlreid.config import DistillConfig, FinetuneConfig, read_toml
 from ptlreid.errors import CheckpointError, OptionError
-from ptlreid.files import digest, digest_all, read_json, replacing, write_json
+from ptlreid.files import atomic_write, digest_all, file_digest, read_json, write_json
 from ptlreid.records import Splits
+from ptlreid.settings import DistillSettings, FinetuneSettings, read_toml
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,17 @@ class RunFolder:
         """The inference weights: `last` epoch's, or those of the `best` evaluation."""
         return self.path / ("best.safetensors" if which == "best" else "weights.safetensors")
 
-    def settings(self) -> FinetuneConfig:
-        """The settings that made the run; a `DistillConfig` where it had a teacher."""
-        kind = DistillConfig if "teacher" in read_toml(self.config) else FinetuneConfig
+    def settings(self) -> FinetuneSettings:
+        """The settings that made the run; a `DistillSettings` where it had a teacher."""
+        kind = DistillSettings if "teacher" in read_toml(self.config) else FinetuneSettings
         return kind.resolve(self.config)
 
     def same_people(self, splits: Splits) -> bool:
-        """Whether the run's classes are the people of these training images, by data set and labels."""
+        """Whether the run's classes are the people of these training images, by dataset and labels."""
         mine = read_json(self.data) if self.data.is_file() else {}
         return isinstance(mine, dict) and all(mine.get(key) == value for key, value in _people(splits).items())
 
-    def check(self, config: FinetuneConfig, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
+    def check(self, config: FinetuneSettings, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
         """Raise `OptionError` when the folder holds a run that other settings, images or digests made.
 
         `depends`: digests of what else the run depends on, by what it is, such as the starting weights. A folder whose
@@ -101,7 +101,7 @@ class RunFolder:
             changed = before.differences(config, same)
         else:
             changed = [f"method: {before.method!r} -> {config.method!r}"]
-        if made_of != manifest(splits):
+        if made_of != training_manifest(splits):
             changed.append("the training images changed")
         for what, value in (depends or {}).items():
             if recorded.get(what, value) != value:
@@ -112,11 +112,11 @@ class RunFolder:
                 "the settings of that run to continue it."
             )
 
-    def claim(self, config: FinetuneConfig, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
+    def claim(self, config: FinetuneSettings, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
         """Write down the settings, the training images and what else the run depends on: from here on it is its own."""
-        with replacing(self.config) as temporary:
+        with atomic_write(self.config) as temporary:
             temporary.write_text(config.to_toml(), encoding="utf-8")
-        write_json(self.data, manifest(splits) | ({"depends": dict(depends)} if depends else {}))
+        write_json(self.data, training_manifest(splits) | ({"depends": dict(depends)} if depends else {}))
 
 
 _ANEW = "Train anew under another --name, or restore the file."
@@ -139,10 +139,10 @@ def find_run(runs: Path, name: str) -> RunFolder:
             f"No run is called {name!r}, and {runs} holds none. Train one with `ptlreid finetune`, "
             "or name the folder of runs with --runs."
         )
-    raise CheckpointError(f"{plugins.unknown('run', name, known)} Looked below {runs}.")
+    raise CheckpointError(f"{plugins.unknown_name('run', name, known)} Looked below {runs}.")
 
 
-def newest_ptl(runs: Path) -> RunFolder:
+def find_newest_ptl(runs: Path) -> RunFolder:
     """The PTL run below `runs` that was trained and finished last; `CheckpointError` when there is none."""
     finished = sorted(runs.glob("*/metrics.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for run in (RunFolder(path.parent) for path in finished):
@@ -158,22 +158,22 @@ def newest_ptl(runs: Path) -> RunFolder:
     )
 
 
-def start_digests(init: str, runs: Path) -> dict[str, str]:
+def init_digests(init: str, runs: Path) -> dict[str, str]:
     """`init` with the digest of the weights that it names, a file or a run below `runs`; nothing for other starts."""
     if init in ("imagenet", "none"):
         return {}
     file = Path(init) if Path(init).is_file() else find_run(runs, init).weights()
     if not file.is_file():
         raise CheckpointError(f"{file}: no such weights. Finish that run first, or start from another with --init.")
-    return {"init": digest(file)}
+    return {"init": file_digest(file)}
 
 
-def manifest(splits: Splits) -> dict[str, Any]:
+def training_manifest(splits: Splits) -> dict[str, Any]:
     """What is trained on: its name, its numbers, and digests of the labels and of the bytes of all images."""
     return {**_people(splits), "digest": digest_all(splits.train.paths)}
 
 
-def test_images(splits: Splits) -> str:
+def test_set_digest(splits: Splits) -> str:
     """A digest of the test set: labels, cameras and the bytes of all images."""
     parts = (splits.query, splits.gallery)
     labels = hashlib.blake2b(b"".join(array.tobytes() for one in parts for array in (one.pids, one.camids)))

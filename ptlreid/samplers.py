@@ -10,7 +10,7 @@ from ptlreid.errors import DataError, OptionError
 
 
 @dataclass(frozen=True)
-class Shuffled:
+class ShuffleSampler:
     """Batches of `batch_size` from all of `num_images`, in an order of its own for each epoch.
 
     The last incomplete batch is dropped: a latent state belongs to a full batch. An epoch's order depends on
@@ -27,7 +27,7 @@ class Shuffled:
         if len(self) == 0:
             raise DataError(
                 f"{self.num_images} training images do not fill one batch of {self.batch_size * self.ranks}. "
-                "Lower --batch-size, or choose a larger data set."
+                "Lower --batch-size, or choose a larger dataset."
             )
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class Shuffled:
 
 
 @dataclass(frozen=True)
-class Identities:
+class IdentitySampler:
     """Batches of P people with K images each (P×K), for losses that compare people within a batch.
 
     In an epoch every person comes once, in an order of its own; people that do not fill a last batch wait for another
@@ -64,11 +64,11 @@ class Identities:
         if len(self) == 0:
             raise DataError(
                 f"{len(self._rows)} people do not fill one batch of {self.people * self.ranks} people. "
-                "Lower --batch-size, or choose a larger data set."
+                "Lower --batch-size, or choose a larger dataset."
             )
 
     @classmethod
-    def of_batch(cls, labels: np.ndarray, batch_size: int, images: int, seed: int) -> Identities:
+    def of_batch(cls, labels: np.ndarray, batch_size: int, images: int, seed: int) -> IdentitySampler:
         """Batches of `batch_size` with `images` of each person; `OptionError` when that leaves a rest."""
         if batch_size % images:
             raise OptionError(

@@ -85,7 +85,7 @@ def decode(path: Path) -> np.ndarray:
             return np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{path}: not an image that can be decoded ({error}). Replace the file, or take it out of the data set."
+            f"{path}: not an image that can be decoded ({error}). Replace the file, or take it out of the dataset."
         ) from None
 
 

@@ -16,7 +16,7 @@ from ptlreid import models
 from ptlreid.cli import main
 from ptlreid.models import backbones
 from ptlreid.models.network import Network
-from ptlreid.outputs import Memory
+from ptlreid.network_types import Memory
 
 # Sums of another number of threads are others in the last bit: here and in every process that a test starts, one.
 torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""A few images in the true layout of each public data set, named as the real files are."""
+"""A few images in the true layout of each public dataset, named as the real files are."""
 
 from __future__ import annotations
 

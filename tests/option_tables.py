@@ -12,23 +12,30 @@ from typing import Any
 import typer
 
 from ptlreid.cli import app
-from ptlreid.config import ChainConfig, DistillConfig, EvaluateConfig, FinetuneConfig, Settings, SyntheticConfig
-from ptlreid.config.evaluate import CompareConfig
-from ptlreid.config.report import ReportConfig
-from ptlreid.config.reproduce import ReproduceConfig
+from ptlreid.settings import (
+    ChainSettings,
+    DistillSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    Settings,
+    SyntheticSettings,
+)
+from ptlreid.settings.evaluate import CompareSettings
+from ptlreid.settings.report import ReportSettings
+from ptlreid.settings.reproduce import ReproduceSettings
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 
 # What the file of --config may say, beyond the command's options.
 SETTINGS: dict[str, type[Settings]] = {
-    "prepare": SyntheticConfig,
-    "finetune": FinetuneConfig,
-    "distill": DistillConfig,
-    "transfer-chain": ChainConfig,
-    "evaluate": EvaluateConfig,
-    "compare": CompareConfig,
-    "report": ReportConfig,
-    "reproduce": ReproduceConfig,
+    "prepare": SyntheticSettings,
+    "finetune": FinetuneSettings,
+    "distill": DistillSettings,
+    "transfer-chain": ChainSettings,
+    "evaluate": EvaluateSettings,
+    "compare": CompareSettings,
+    "report": ReportSettings,
+    "reproduce": ReproduceSettings,
 }
 
 INTRODUCTION = """\
@@ -67,8 +74,8 @@ def _section(name: str, command: Any) -> str:
 
 def _more(model: type[Settings], options: set[str]) -> list[str]:
     """The settings that are no options; those of fine-tuning are told of once."""
-    shared = set(FinetuneConfig.model_fields) if model is not FinetuneConfig else set()
-    shared = shared if issubclass(model, FinetuneConfig) else set()
+    shared = set(FinetuneSettings.model_fields) if model is not FinetuneSettings else set()
+    shared = shared if issubclass(model, FinetuneSettings) else set()
     rows = [
         (f"`{model.key(key)}`", _value(about.default), about.description or "")
         for key, about in model.model_fields.items()

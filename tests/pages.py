@@ -34,16 +34,24 @@ from conftest import write_image
 
 from ptlreid import models
 from ptlreid.cli import app
-from ptlreid.config import DemoConfig, FinetuneConfig, Settings, SyntheticConfig
 from ptlreid.datasets import market
 from ptlreid.models import weights
+from ptlreid.settings import DemoSettings, FinetuneSettings, Settings, SyntheticSettings
 
 Run = Callable[..., tuple[int, str, str]]
 
 # It is installed already; test_release.py installs it anew.
 _INSTALL = re.compile(r"^python -m pip install \S+(?: && )?")
 # The largest that training, drawing and images may be on a page: nothing is learnt, everything runs.
-SMALL = {"epochs": 1, "batch_size": 4, "height": 64, "width": 32, "identities": 8, "cameras": 2, "images_per_person": 2}
+SMALL = {
+    "epochs": 1,
+    "batch_size": 4,
+    "height": 64,
+    "width": 32,
+    "identities": 8,
+    "cameras": 2,
+    "images_per_identity": 2,
+}
 
 
 def follow(page: Path, ptlreid: Run) -> dict[str, str]:
@@ -98,7 +106,7 @@ def parse(command: str) -> None:
 def furnish(page: Path, ptlreid: Run) -> None:
     """Put into the current folder what a page may speak of.
 
-    Public data sets, where the page does not make them; crops; features of another program, `q.npz` and `g.npz`.
+    Public datasets, where the page does not make them; crops; features of another program, `q.npz` and `g.npz`.
     """
     text = "\n".join(block.text for block in to_run(page))
     market_zip = Path("Market-1501-v15.09.15.zip")
@@ -117,7 +125,7 @@ def furnish(page: Path, ptlreid: Run) -> None:
         if f"prepare {name} --source" not in text:
             write(Path("data") / name)
             for number, path in enumerate(sorted((Path("data") / name).rglob("*.jpg"))):
-                write_image(path, 1000 * place + number)  # no two data sets of the same images
+                write_image(path, 1000 * place + number)  # no two datasets of the same images
     if "prepare folder --source" not in text:
         code, _, err = ptlreid("prepare", "folder", "--source", "my_crops", "--name", "lobby")
         assert code == 0, err
@@ -139,7 +147,7 @@ def made_small(monkeypatch: pytest.MonkeyPatch, largest: Mapping[str, int] = SMA
 
     def small(cls: type[Settings], *arguments: Any, **given: Any) -> Settings:
         config = resolve(cls, *arguments, **given)
-        if not isinstance(config, FinetuneConfig | DemoConfig | SyntheticConfig):
+        if not isinstance(config, FinetuneSettings | DemoSettings | SyntheticSettings):
             return config
         values = {name: value for name, value in config.model_dump().items() if name in largest}
         return config.model_copy(

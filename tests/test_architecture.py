@@ -15,8 +15,8 @@ PACKAGE = Path(ptlreid.__file__).parent
 
 # The first part of a module's name below ptlreid, by rank: a module imports its own part and lower ranks only.
 RANKS = [
-    ["__init__", "errors", "records", "plugins", "progress", "files", "outputs"],
-    ["config", "drawing", "distributed", "devices"],
+    ["__init__", "errors", "records", "plugins", "progress", "files", "network_types"],
+    ["settings", "distributed", "devices"],
     ["datasets", "images", "packs", "views", "samplers", "runs"],
     ["models", "losses", "retrieval"],
     ["features", "cache", "engine"],

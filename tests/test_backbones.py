@@ -13,7 +13,7 @@ from ptlreid.models import mgn, weights
 from ptlreid.models.bconv import BConvCell, memory_state
 from ptlreid.models.staged import Staged
 from ptlreid.models.summary import summarize
-from ptlreid.outputs import NetworkSpec, Readout
+from ptlreid.network_types import NetworkSpec, Readout
 
 NAMES = [name for name in models.names() if not name.startswith("tiny")]  # those are the tests' own
 

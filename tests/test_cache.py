@@ -18,12 +18,12 @@ from conftest import write_image
 from ptlreid import cache, datasets
 from ptlreid.cache import partial
 from ptlreid.errors import DataError
-from ptlreid.models.weights import Saved
-from ptlreid.outputs import NetworkSpec, Readout
+from ptlreid.models.weights import WeightsFile
+from ptlreid.network_types import NetworkSpec, Readout
 from ptlreid.progress import Silent
 from ptlreid.records import Records
 from ptlreid.retrieval import feature_files
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 from ptlreid.views import EvalView
 
 VIEW = EvalView(64, 32)
@@ -65,13 +65,13 @@ def gallery(market_folder, tmp_path) -> Records:
 @pytest.fixture
 def source(tmp_path) -> cache.Source:
     spec = NetworkSpec("resnet18", True, "slot", 3, 64, 32)
-    return cache.Source(Saved(tmp_path / "w.safetensors", spec, Readout(), digest="abc"), Readout(), VIEW)
+    return cache.Source(WeightsFile(tmp_path / "w.safetensors", spec, Readout(), digest="abc"), Readout(), VIEW)
 
 
 def test_the_second_time_nothing_is_extracted(tmp_path, gallery, source):
     extract, notes = Extractor(gallery), Notes()
-    first = cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
-    second = cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    first = cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    second = cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
     assert extract.calls == 1
     assert notes.notes == ["f.h5: 8 features reused, no image decoded"]
     for field in dataclasses.fields(Features):
@@ -79,7 +79,7 @@ def test_the_second_time_nothing_is_extracted(tmp_path, gallery, source):
 
 
 def test_the_layout_is_the_documented_one(tmp_path, gallery, source):
-    features = cache.cached(tmp_path / "f.h5", source, gallery, Extractor(gallery))
+    features = cache.load_or_extract(tmp_path / "f.h5", source, gallery, Extractor(gallery))
     with h5py.File(tmp_path / "f.h5") as content:
         assert content["features"].dtype == np.float32
         assert np.array_equal(content["features"], features.matrix)
@@ -90,10 +90,10 @@ def test_the_layout_is_the_documented_one(tmp_path, gallery, source):
 
 def test_another_place_for_the_same_images_is_no_change(tmp_path, gallery, source):
     extract = Extractor(gallery)
-    cache.cached(tmp_path / "f.h5", source, gallery, extract)
+    cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract)
     (tmp_path / "market").rename(tmp_path / "elsewhere")
     moved = datasets.load(str(tmp_path / "elsewhere"), tmp_path).gallery
-    cache.cached(tmp_path / "f.h5", source, moved, extract)
+    cache.load_or_extract(tmp_path / "f.h5", source, moved, extract)
     assert extract.calls == 1
 
 
@@ -111,7 +111,7 @@ def test_another_place_for_the_same_images_is_no_change(tmp_path, gallery, sourc
 )
 def test_a_change_is_named_and_extracted_anew(tmp_path, gallery, source, monkeypatch, what, words):
     extract, notes = Extractor(gallery), Notes()
-    cache.cached(tmp_path / "f.h5", source, gallery, extract)
+    cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract)
     if what == "weights":
         source = dataclasses.replace(source, saved=dataclasses.replace(source.saved, digest="abd"))
     elif what == "network":
@@ -127,7 +127,7 @@ def test_a_change_is_named_and_extracted_anew(tmp_path, gallery, source, monkeyp
         gallery = dataclasses.replace(gallery, camids=gallery.camids + 1)
     else:
         monkeypatch.setattr(cache, "SCHEMA", "0")
-    features = cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    features = cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
     assert notes.notes == [f"f.h5: not used, {words} changed; extracting anew"]
     assert extract.calls == 2
     assert np.array_equal(feature_files.read(tmp_path / "f.h5").matrix, features.matrix)
@@ -135,24 +135,24 @@ def test_a_change_is_named_and_extracted_anew(tmp_path, gallery, source, monkeyp
 
 def test_a_file_cut_short_is_never_used(tmp_path, gallery, source):
     extract = Extractor(gallery)
-    cache.cached(tmp_path / "f.h5", source, gallery, extract)
+    cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract)
     whole = (tmp_path / "f.h5").read_bytes()
     for length in (0, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "f.h5").write_bytes(whole[:length])
         notes = Notes()
         calls = extract.calls
-        cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+        cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
         assert extract.calls == calls + 1, length
         assert notes.notes == ["f.h5: not used, it is damaged; extracting anew"]
 
 
 def test_features_that_were_changed_in_the_file_are_never_used(tmp_path, gallery, source):
     extract, notes = Extractor(gallery), Notes()
-    first = cache.cached(tmp_path / "f.h5", source, gallery, extract)
+    first = cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract)
     bytes_of = (tmp_path / "f.h5").read_bytes()
     where = bytes_of.index(first.matrix[3].tobytes())
     (tmp_path / "f.h5").write_bytes(bytes_of[:where] + b"\1" + bytes_of[where + 1 :])
-    cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
     assert notes.notes == ["f.h5: not used, its features changed; extracting anew"]
 
 
@@ -163,7 +163,7 @@ def test_a_file_of_another_program_is_never_used(tmp_path, gallery, source, whol
         if whole:
             content.attrs.update(cache.fingerprint(source, gallery))  # and no digest of the features
     notes = Notes()
-    features = cache.cached(tmp_path / "f.h5", source, gallery, Extractor(gallery), progress=notes)
+    features = cache.load_or_extract(tmp_path / "f.h5", source, gallery, Extractor(gallery), progress=notes)
     reason = "it is damaged" if whole else "another program wrote it"
     assert notes.notes == [f"f.h5: not used, {reason}; extracting anew"]
     assert features.matrix.any()
@@ -174,13 +174,13 @@ def test_an_interrupted_extraction_goes_on_after_its_last_block(tmp_path, galler
     file, notes = tmp_path / "features" / "f.h5", Notes()
     first = Extractor(gallery, stop_after=5)
     with pytest.raises(KeyboardInterrupt):
-        cache.cached(file, source, gallery, first)
+        cache.load_or_extract(file, source, gallery, first)
     assert [path.name for path in file.parent.iterdir()] == ["f.partial"]
     assert cache.status(file, source, gallery) == "to extract: nothing is there; going on after 4 of 8"
 
     second = Extractor(gallery)
     second.calls = 1  # its rows are others, so that they can be told apart
-    features = cache.cached(file, source, gallery, second, progress=notes)
+    features = cache.load_or_extract(file, source, gallery, second, progress=notes)
     assert second.starts == [4]
     assert notes.notes == ["f.h5: going on after 4 of 8 features"]
     expected = np.concatenate([first.matrix(1)[:4], second.matrix(2)[4:]])
@@ -193,10 +193,10 @@ def test_an_interrupted_extraction_goes_on_after_its_last_block(tmp_path, galler
 def test_rows_of_other_weights_are_not_gone_on_from(tmp_path, gallery, source, monkeypatch):
     monkeypatch.setattr(partial, "BLOCK_ROWS", 2)
     with pytest.raises(KeyboardInterrupt):
-        cache.cached(tmp_path / "f.h5", source, gallery, Extractor(gallery, stop_after=5))
+        cache.load_or_extract(tmp_path / "f.h5", source, gallery, Extractor(gallery, stop_after=5))
     other = dataclasses.replace(source, saved=dataclasses.replace(source.saved, digest="abd"))
     extract = Extractor(gallery)
-    cache.cached(tmp_path / "f.h5", other, gallery, extract)
+    cache.load_or_extract(tmp_path / "f.h5", other, gallery, extract)
     assert extract.starts == [0]
 
 
@@ -210,18 +210,18 @@ def test_two_evaluations_at_once_do_no_harm(tmp_path, gallery, source, monkeypat
             for number, row in enumerate(super().__call__(start)):
                 if number == 5:
                     thread = threading.Thread(
-                        target=lambda: found.append(cache.cached(tmp_path / "f.h5", source, gallery, quick))
+                        target=lambda: found.append(cache.load_or_extract(tmp_path / "f.h5", source, gallery, quick))
                     )
                     thread.start()
                     thread.join()
                     assert np.array_equal(
-                        cache.cached(tmp_path / "f.h5", source, gallery, quick).matrix, quick.matrix(1)
+                        cache.load_or_extract(tmp_path / "f.h5", source, gallery, quick).matrix, quick.matrix(1)
                     )
                 yield row
 
     quick = Extractor(gallery)
     slow = Slow(gallery)
-    features = cache.cached(tmp_path / "f.h5", source, gallery, slow)
+    features = cache.load_or_extract(tmp_path / "f.h5", source, gallery, slow)
     assert (slow.starts, quick.starts) == ([0], [0])
     np.testing.assert_array_equal(features.matrix, found[0].matrix)
     np.testing.assert_array_equal(feature_files.read(tmp_path / "f.h5").matrix, features.matrix)
@@ -238,7 +238,7 @@ from ptlreid import cache, datasets
 from ptlreid.cache import partial
 from ptlreid.cache import partial
 from ptlreid.models.weights import Saved
-from ptlreid.outputs import NetworkSpec, Readout
+from ptlreid.network_types import NetworkSpec, Readout
 from ptlreid.views import EvalView
 partial.BLOCK_ROWS = 2
 gallery = datasets.load({str(market_folder)!r}, Path(".")).gallery
@@ -261,26 +261,26 @@ print(cache.cached(Path({str(tmp_path)!r}, "f.h5"), source, gallery, extract).ma
 def test_as_float16_features_are_rounded_before_their_first_use(tmp_path, gallery, source):
     half = dataclasses.replace(source, dtype="float16")
     extract, notes = Extractor(gallery), Notes()
-    first = cache.cached(tmp_path / "f.h5", half, gallery, extract)
-    second = cache.cached(tmp_path / "f.h5", half, gallery, extract)
+    first = cache.load_or_extract(tmp_path / "f.h5", half, gallery, extract)
+    second = cache.load_or_extract(tmp_path / "f.h5", half, gallery, extract)
     assert extract.calls == 1
     np.testing.assert_array_equal(first.matrix, extract.matrix(1).astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(first.matrix, second.matrix)
     with h5py.File(tmp_path / "f.h5") as content:
         assert content["features"].dtype == np.float16
-    cache.cached(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
     assert notes.notes == ["f.h5: not used, the number format changed; extracting anew"]
 
 
 def test_a_number_too_large_for_float16_is_an_error_that_names_the_image(tmp_path, gallery, source):
     half = dataclasses.replace(source, dtype="float16")
     with pytest.raises(DataError, match=rf"{gallery.paths[0].name}: a feature too large for float16"):
-        cache.cached(tmp_path / "f.h5", half, gallery, Extractor(gallery, scale=1e6))
+        cache.load_or_extract(tmp_path / "f.h5", half, gallery, Extractor(gallery, scale=1e6))
 
 
 def test_paths_are_where_the_images_lie_now(tmp_path, gallery, source):
-    cache.cached(tmp_path / "f.h5", source, gallery, Extractor(gallery))
+    cache.load_or_extract(tmp_path / "f.h5", source, gallery, Extractor(gallery))
     (tmp_path / "market").rename(tmp_path / "elsewhere")
     moved = datasets.load(str(tmp_path / "elsewhere"), tmp_path).gallery
-    features = cache.cached(tmp_path / "f.h5", source, moved, Extractor(gallery))
+    features = cache.load_or_extract(tmp_path / "f.h5", source, moved, Extractor(gallery))
     assert features.paths.tolist() == [str(path) for path in moved.paths]

@@ -7,12 +7,12 @@ import pytest
 from test_metrics_by_loop import features, random_case, slow
 
 from ptlreid.errors import DataError
-from ptlreid.retrieval import budget
+from ptlreid.retrieval import memory_plan
 from ptlreid.retrieval.cameras import camera_scores
 from ptlreid.retrieval.distance import blocks, matrix_blocks
 from ptlreid.retrieval.metrics import evaluate_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS, Protocol
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 
 MARKET = PROTOCOLS["market"]
 CHOICES = (MARKET, PROTOCOLS["any-camera"], Protocol("other", other_cameras_only=True))
@@ -63,7 +63,7 @@ def test_two_cameras_worked_by_hand():
 
 
 def test_no_memory_budget_changes_a_cell_and_several_threads_do_not(monkeypatch):
-    monkeypatch.setattr(budget, "_TILE_COLUMNS", 100)
+    monkeypatch.setattr(memory_plan, "_TILE_COLUMNS", 100)
     monkeypatch.setattr("ptlreid.retrieval.parallel._LONG_ROW", 10)
     rng = np.random.default_rng(4)
     query, gallery = (

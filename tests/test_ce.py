@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ptlreid.losses import ce
-from ptlreid.outputs import Output
+from ptlreid.network_types import Output
 
 
 def test_two_equal_scores_give_ln_2():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ptlreid import losses
-from ptlreid.outputs import Output
+from ptlreid.network_types import Output
 
 LABELS = torch.tensor([0, 0, 1, 1])
 LINE = torch.tensor([[0.0], [3.0], [4.0], [10.0]])

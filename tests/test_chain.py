@@ -1,4 +1,4 @@
-"""Chains: what is trained from what, what is reused, and the scores of each stage on every data set."""
+"""Chains: what is trained from what, what is reused, and the scores of each stage on every dataset."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import torch
 from test_resume import At, Fault, fault
 
 from ptlreid import datasets, files, models
-from ptlreid.config import ChainConfig, EvaluateConfig, SyntheticConfig
 from ptlreid.datasets import synthetic
 from ptlreid.errors import DataError, OptionError
-from ptlreid.models.weights import saved
+from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
+from ptlreid.settings import ChainSettings, EvaluateSettings, SyntheticSettings
 from ptlreid.workflows.chain import ChainFolder, dry_run, forgetting, forward_transfer, plan, run_chain
 from ptlreid.workflows.evaluate import evaluate_run
-from ptlreid.workflows.stages import Stages
+from ptlreid.workflows.stage_runner import StageRunner
 
 SITES = ("synthetic-a", "synthetic-b", "synthetic-c")
 
@@ -33,15 +33,15 @@ def root(tmp_path_factory):
     """The three drawn sites, of a few people each."""
     folder = tmp_path_factory.mktemp("sites")
     for number, site in enumerate(SITES):
-        small = SyntheticConfig(identities=8 + 4 * number, cameras=2, images_per_camera=2, height=64, width=32)
+        small = SyntheticSettings(identities=8 + 4 * number, cameras=2, images_per_camera=2, height=64, width=32)
         synthetic.prepare(folder / site, site[-1], small)
     return folder
 
 
-def config(root, *chain, **changed) -> ChainConfig:
+def config(root, *chain, **changed) -> ChainSettings:
     settings = {"backbone": "tiny", "init": "none", "height": 64, "width": 32, "batch_size": 4, "epochs": 2}
     where = {"device": "cpu", "root": str(root), "evaluate_every": 0}
-    return ChainConfig.resolve(None, chain=list(chain), **settings | where | changed)
+    return ChainSettings.resolve(None, chain=list(chain), **settings | where | changed)
 
 
 def runs_of(result: dict) -> list[str]:
@@ -49,7 +49,7 @@ def runs_of(result: dict) -> list[str]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return saved(RunFolder(run).weights()).build().state_dict()
+    return read_weights_header(RunFolder(run).weights()).build().state_dict()
 
 
 def times(runs: Path) -> dict[Path, int]:
@@ -70,7 +70,7 @@ def test_each_stage_starts_from_the_one_before_and_names_it(whole):
     starts = [RunFolder(runs / name).settings().init for name in runs_of(result)]
     assert starts == ["none", *runs_of(result)[:2]]
     for name, start in zip(runs_of(result)[1:], starts[1:], strict=True):
-        digest = files.digest(RunFolder(runs / start).weights())
+        digest = files.file_digest(RunFolder(runs / start).weights())
         assert files.read_json(RunFolder(runs / name).data)["depends"] == {"init": digest}
 
 
@@ -82,7 +82,7 @@ def test_the_matrix_is_what_separate_evaluations_find(whole):
     for name, row in zip([result["start"], *runs_of(result)], result["scores"], strict=True):
         for site, cell in zip(SITES, row, strict=True):
             splits = datasets.load(site, Path(settings.root))
-            scores = evaluate_run(RunFolder(runs / name), splits, EvaluateConfig(device="cpu"), Silent()).summary()
+            scores = evaluate_run(RunFolder(runs / name), splits, EvaluateSettings(device="cpu"), Silent()).summary()
             assert cell == {"mAP": scores["mAP"], "cmc": scores["cmc"]}
 
 
@@ -121,7 +121,7 @@ def test_a_chain_that_shares_its_first_stages_reuses_them_and_says_so(whole):
     assert sum("is finished: reused" in note for note in progress.notes) == 3  # the start and two stages
 
 
-def with_table(settings: ChainConfig, number: int, **changed) -> ChainConfig:
+def with_table(settings: ChainSettings, number: int, **changed) -> ChainSettings:
     """The chain with settings of its own in one stage."""
     tables = [{**table, **(changed if place == number else {})} for place, table in enumerate(settings.stage, start=1)]
     return settings.model_copy(update={"stage": tables})
@@ -150,7 +150,7 @@ def test_a_stage_has_the_extractor_of_the_one_before_and_a_new_classifier(root, 
     result = run_chain(settings, ChainFolder(tmp_path / "chain"), Silent())
     first, second = (RunFolder(tmp_path / name) for name in runs_of(result))
     before, after = weights(first.path), weights(second.path)
-    fresh = models.build(saved(second.weights()).spec, seed=0).state_dict()
+    fresh = models.build(read_weights_header(second.weights()).spec, seed=0).state_dict()
     classifier = [name for name in after if name.startswith("head.classifier")]
     assert len(classifier) == 16  # three layers, and two batch norms between them
     assert all(torch.equal(after[name], fresh[name]) for name in classifier)
@@ -160,10 +160,10 @@ def test_a_stage_has_the_extractor_of_the_one_before_and_a_new_classifier(root, 
 def test_other_images_are_another_run(root, tmp_path):
     shutil.copytree(root / SITES[0], tmp_path / SITES[0])
     (stage,) = plan(config(tmp_path, SITES[0]))
-    names = [Stages(tmp_path / "runs", Silent()).find(stage)]
+    names = [StageRunner(tmp_path / "runs", Silent()).find(stage)]
     splits = datasets.load(SITES[0], tmp_path)
     splits.train.paths[0].write_bytes(splits.train.paths[1].read_bytes())
-    names.append(Stages(tmp_path / "runs", Silent()).find(stage))
+    names.append(StageRunner(tmp_path / "runs", Silent()).find(stage))
     assert None not in names
     assert names[0] != names[1]
 
@@ -224,7 +224,7 @@ def killed(settings: dict, folder: str) -> None:
 
             yield advance
 
-    run_chain(ChainConfig.resolve(None, **settings), ChainFolder(Path(folder)), Kill())
+    run_chain(ChainSettings.resolve(None, **settings), ChainFolder(Path(folder)), Kill())
 
 
 def test_a_killed_chain_goes_on_to_equal_weights_and_does_not_rerun_stage_1(whole, tmp_path):
@@ -253,7 +253,7 @@ def test_the_student_of_a_chain_went_through_it_as_a_plain_backbone(root, tmp_pa
     assert student.teacher == runs_of(result)[1]
     before = RunFolder(tmp_path / student.init)
     assert (before.settings().data, before.settings().ptl) == (SITES[0], False)
-    # The baseline of the same data sets has trained that very stage.
+    # The baseline of the same datasets has trained that very stage.
     plain = run_chain(config(root, *SITES[:2], ptl=False), ChainFolder(tmp_path / "plain"), At(-1, fault))
     assert runs_of(plain)[0] == student.init
 
@@ -359,10 +359,10 @@ def test_forward_transfer_and_forgetting_are_those_worked_by_hand():
     assert forgetting(trained, a, "a") == pytest.approx(0.9 - 0.6)
     assert forgetting(trained, b, "b") == pytest.approx(0.7 - 0.75)
     assert forgetting(trained, c, "c") is None
-    # The start is no stage: nothing that it knew can be forgotten. Nor is a data set new when it comes again.
+    # The start is no stage: nothing that it knew can be forgotten. Nor is a dataset new when it comes again.
     assert forgetting(trained, [0.99, 0.8, 0.9, 0.6], "a") == pytest.approx(0.9 - 0.6)
     assert forward_transfer(["a", "b", "a"], a, "a") is None
-    # In a union a data set is trained on, too: before c alone, b had been seen; and it is seen again at the end.
+    # In a union a dataset is trained on, too: before c alone, b had been seen; and it is seen again at the end.
     assert forward_transfer(["a+b", "b", "c"], b, "b") is None
     assert forward_transfer(["a", "b+c", "c"], c, "c") == pytest.approx(0.2 - 0.3)
     assert forgetting(["a+b", "b", "c"], a, "a") == pytest.approx(0.9 - 0.6)

@@ -14,7 +14,7 @@ from conftest import write_image
 from ptlreid import datasets
 from ptlreid.datasets import cuhk03, market, msmt17
 from ptlreid.progress import Silent
-from ptlreid.workflows import decoding
+from ptlreid.workflows import image_check
 from ptlreid.workflows.check import check
 
 TRAIN, QUERY, GALLERY = market.PARTS
@@ -259,7 +259,7 @@ def test_processes_see_what_this_one_sees(tmp_path):
     rng = np.random.default_rng(0)
     empty(tmp_path / TRAIN, rng), truncated(tmp_path / QUERY, rng), undecodable(tmp_path / GALLERY, rng)
     paths = [*sorted(tmp_path.rglob("*.jpg")) * 5, tmp_path / "none.jpg"]
-    alone = decoding.look_at_all(paths, Silent(), processes=0)
+    alone = image_check.check_images(paths, Silent(), processes=0)
     assert [one.state for one in alone].count("fine") == 5 * (30 - 3)
     assert {one.state for one in alone} == {"fine", "empty", "truncated", "undecodable", "missing"}
-    assert decoding.look_at_all(paths, Silent(), processes=2) == alone
+    assert image_check.check_images(paths, Silent(), processes=2) == alone

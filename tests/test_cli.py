@@ -93,7 +93,7 @@ def test_names_of_data_sets_are_listed(ptlreid):
         (("finetune", "--config", "none.toml"), "none.toml: cannot be read"),
         (("evaluate", "--run", "none"), "No run is called 'none'"),
         (("prepare", "market"), "Market-1501 cannot be made here: get it from https://"),
-        (("prepare",), "Which data set?"),
+        (("prepare",), "Which dataset?"),
         (("prepare", "synthetic", "--identities", 3), "identities = 3 is not possible"),
     ],
 )

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from ptlreid import datasets, models
-from ptlreid.config import EvaluateConfig, FinetuneConfig
 from ptlreid.models import weights
-from ptlreid.outputs import NetworkSpec
+from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
+from ptlreid.settings import EvaluateSettings, FinetuneSettings
 from ptlreid.workflows.evaluate import evaluate_run
 
 
@@ -27,7 +27,7 @@ def runs(tmp_path, market_folder):
         network = models.find("tiny").plain(4)
         run = found[name] = RunFolder(tmp_path / "runs" / name)
         settings = {"data": "market", "backbone": "tiny", "init": "none", "height": 64, "width": 32, "ptl": False}
-        run.claim(FinetuneConfig.resolve(None, **settings), splits)
+        run.claim(FinetuneSettings.resolve(None, **settings), splits)
         weights.save(network, NetworkSpec("tiny", False, "slot", 4, 64, 32), run.weights())
     return found, splits
 
@@ -37,7 +37,7 @@ def test_differences_are_those_of_the_scores_and_an_equal_run_has_none(ptlreid, 
     code, out, err = ptlreid("compare", "a", "b", "c", "--json", "--bootstrap", 300, "--root", market_folder.parent)
     assert code == 0, err
     found = json.loads(out)
-    one, two = (evaluate_run(folders[name], splits, EvaluateConfig(), Silent()) for name in "ab")
+    one, two = (evaluate_run(folders[name], splits, EvaluateSettings(), Silent()) for name in "ab")
     assert [run["mAP"] for run in found["runs"]] == [one.mean_ap, two.mean_ap, one.mean_ap]
     against_b, against_c = found["differences"]
     assert against_b["mAP"]["difference"] == pytest.approx(two.mean_ap - one.mean_ap)
@@ -54,7 +54,7 @@ def test_differences_are_those_of_the_scores_and_an_equal_run_has_none(ptlreid, 
 def test_the_interval_is_that_of_every_draw_of_three_people(ptlreid, runs, market_folder):
     """Three people with two queries each: 27 draws, enumerated."""
     folders, splits = runs
-    one, two = (evaluate_run(folders[name], splits, EvaluateConfig(), Silent()) for name in "ab")
+    one, two = (evaluate_run(folders[name], splits, EvaluateSettings(), Silent()) for name in "ab")
     gaps = two.average_precision - one.average_precision
     by_person = [gaps[splits.query.pids == pid].mean() for pid in (5, 6, 7)]
     draws = np.array(np.meshgrid(*[range(3)] * 3)).reshape(3, -1).T
@@ -86,5 +86,5 @@ def test_what_cannot_be_compared_is_an_error(ptlreid, runs, market_folder):
     text = folders["b"].config.read_text()
     folders["b"].config.write_text(text.replace('data = "market"', 'data = "duke"'))
     code, _, err = ptlreid("compare", "a", "b", "--root", market_folder.parent)
-    assert (code, "different data sets: market, duke. Choose one with --data." in err) == (1, True)
+    assert (code, "different datasets: market, duke. Choose one with --data." in err) == (1, True)
     assert ptlreid("compare", "a", "b", "--data", "market", "--root", market_folder.parent)[0] == 0

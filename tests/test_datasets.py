@@ -1,4 +1,4 @@
-"""Data sets by name, unions of them, and the file names of every reader."""
+"""Datasets by name, unions of them, and the file names of every reader."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptlreid import datasets
-from ptlreid.config import SyntheticConfig
 from ptlreid.datasets import duke, market, msmt17, synthetic
 from ptlreid.datasets._union import combine
 from ptlreid.errors import DataError, OptionError
 from ptlreid.records import Records, Splits
+from ptlreid.settings import SyntheticSettings
 
 
 def test_a_folder_in_the_layout_is_read_whole_and_sorted(market_folder):
@@ -117,7 +117,7 @@ def test_a_union_takes_variants_paths_and_any_number(tmp_path):
     [
         ("market+market1501", "names the same images twice"),
         ("market+dukee", "Did you mean 'duke'"),
-        ("market+", "No data set is called ''"),
+        ("market+", "No dataset is called ''"),
     ],
 )
 def test_a_union_that_makes_no_sense_is_refused(tmp_path, name, message):
@@ -213,7 +213,7 @@ def test_synthetic_sites_are_names_and_plain_synthetic_is_the_first(tmp_path):
 
 def test_a_drawn_site_is_reused_and_never_overwritten(tmp_path):
     folder = tmp_path / "synthetic-c"
-    config = SyntheticConfig.resolve(None, identities=4, cameras=2, images_per_camera=2, height=64, width=32)
+    config = SyntheticSettings.resolve(None, identities=4, cameras=2, images_per_camera=2, height=64, width=32)
     assert synthetic.prepare(folder, "c", config) is True
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert synthetic.prepare(folder, "c", config) is False
@@ -229,7 +229,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     folder = tmp_path / "synthetic-a"
     folder.mkdir()
     with pytest.raises(OptionError, match="was not drawn by ptlreid"):
-        synthetic.prepare(folder, "a", SyntheticConfig.resolve(None))
+        synthetic.prepare(folder, "a", SyntheticSettings.resolve(None))
 
 
 def test_every_data_set_says_where_it_comes_from_and_what_may_be_done_with_it():

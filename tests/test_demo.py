@@ -8,13 +8,13 @@ from PIL import Image
 from test_finetune import StoppedAt
 
 from ptlreid import datasets
-from ptlreid.config import DemoConfig, SyntheticConfig
 from ptlreid.datasets import synthetic
 from ptlreid.progress import Silent
 from ptlreid.records import Records
 from ptlreid.retrieval.metrics import evaluate
 from ptlreid.retrieval.protocols import PROTOCOLS
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
+from ptlreid.settings import DemoSettings, SyntheticSettings
 from ptlreid.workflows.demo import run_demo
 
 
@@ -24,7 +24,7 @@ def place(tmp_path_factory):
 
 
 def test_the_second_time_everything_is_reused(place):
-    config = DemoConfig.resolve(None, root=str(place / "data"), epochs=1, identities=4, device="cpu")
+    config = DemoSettings.resolve(None, root=str(place / "data"), epochs=1, identities=4, device="cpu")
     first = run_demo(config, place / "runs", StoppedAt(-1))
     assert list(first) == ["untrained", "baseline", "PTL"]
     assert [metrics["epochs"] for metrics in first.values()] == [0, 1, 1]
@@ -35,9 +35,9 @@ def test_the_second_time_everything_is_reused(place):
 
 
 def test_a_site_that_was_drawn_otherwise_is_used_as_it_is(tmp_path):
-    drawn = SyntheticConfig.resolve(None, identities=4, cameras=2, images_per_camera=2, height=64, width=32)
+    drawn = SyntheticSettings.resolve(None, identities=4, cameras=2, images_per_camera=2, height=64, width=32)
     synthetic.prepare(tmp_path / "data" / "synthetic-a", "a", drawn)
-    config = DemoConfig.resolve(None, root=str(tmp_path / "data"), epochs=1, device="cpu")
+    config = DemoSettings.resolve(None, root=str(tmp_path / "data"), epochs=1, device="cpu")
     with pytest.raises(Exception, match="8 training images do not fill one batch of 16"):
         run_demo(config, tmp_path / "runs", StoppedAt(-1))
 
@@ -46,7 +46,7 @@ def test_a_site_that_was_drawn_otherwise_is_used_as_it_is(tmp_path):
 def small_site(tmp_path_factory):
     """A drawn site with the defaults of `ptlreid prepare synthetic`, but a quarter of the people."""
     root = tmp_path_factory.mktemp("site")
-    synthetic.prepare(root / "synthetic-a", "a", SyntheticConfig.resolve(None, identities=32))
+    synthetic.prepare(root / "synthetic-a", "a", SyntheticSettings.resolve(None, identities=32))
     return root
 
 
@@ -70,7 +70,7 @@ def test_raw_colours_do_not_tell_people_apart(small_site, part):
 
 
 def test_training_is_well_above_chance(small_site, tmp_path):
-    config = DemoConfig.resolve(None, root=str(small_site), epochs=4, device="cpu")
+    config = DemoSettings.resolve(None, root=str(small_site), epochs=4, device="cpu")
     scores = run_demo(config, tmp_path / "runs", Silent())
     assert scores["baseline"]["mAP"] > 1.5 * scores["untrained"]["mAP"]
     assert scores["PTL"]["mAP"] > 1.5 * scores["untrained"]["mAP"]

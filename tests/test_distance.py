@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from ptlreid.errors import DataError
-from ptlreid.retrieval import budget, distance
-from ptlreid.retrieval.budget import plan
+from ptlreid.retrieval import distance, memory_plan
 from ptlreid.retrieval.distance import blocks, key_blocks, matrix_blocks
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.memory_plan import plan
+from ptlreid.retrieval.types import Features
 
 
 def features(matrix: np.ndarray) -> Features:
@@ -60,8 +60,8 @@ def test_every_budget_gives_the_same_bits(metric: str, num_queries: int, num_ima
 
 
 def test_parts_of_a_strip_have_the_bits_of_the_whole(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(budget, "_TILE_COLUMNS", 100)
-    monkeypatch.setattr(budget, "_STRIP_ROWS", (16, 64))
+    monkeypatch.setattr(memory_plan, "_TILE_COLUMNS", 100)
+    monkeypatch.setattr(memory_plan, "_STRIP_ROWS", (16, 64))
     queries, images = normal(150, 48), normal(333, 48, seed=1)
     assert plan(150, 333, 48).columns == 84  # four equal tiles
     whole = all_keys(queries, images)
@@ -82,7 +82,7 @@ def place_dependent(strip: np.ndarray, tile: np.ndarray, out: np.ndarray) -> Non
 @pytest.mark.parametrize("width", [1, 3, 17, 64, 100, 513])
 def test_equal_images_have_equal_keys_wherever_they_lie(metric: str, width: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(distance, "_product", lambda device: place_dependent)
-    monkeypatch.setattr(budget, "_TILE_COLUMNS", 100)
+    monkeypatch.setattr(memory_plan, "_TILE_COLUMNS", 100)
     images = normal(259, width, seed=width)
     images[[3, 100, 257, 258]] = images[2]
     images[[50, 61]] = images[10]
@@ -116,7 +116,7 @@ def test_a_plan_stays_within_its_budget(num_gallery: int):
 
 
 def test_scarce_memory_makes_blocks_small(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(budget, "free_memory", lambda: 800_000_000)
+    monkeypatch.setattr(memory_plan, "free_memory", lambda: 800_000_000)
     assert plan(3368, 82_161, 512).bytes <= 200_000_000
     assert plan(3368, 82_161, 512).rows < plan(3368, 82_161, 512).strip == 842
 
@@ -137,7 +137,7 @@ def test_memory_taken_is_what_the_plan_says():
 
 
 def test_free_memory_is_plausible():
-    assert 1 << 20 < budget.free_memory() < 1 << 50
+    assert 1 << 20 < memory_plan.free_memory() < 1 << 50
 
 
 @pytest.mark.parametrize("empty", ["query", "gallery"])

@@ -11,15 +11,15 @@ import torch
 from test_resume import At, Fault, fault
 
 from ptlreid import datasets, files
-from ptlreid.config import DistillConfig, EvaluateConfig, FinetuneConfig
 from ptlreid.engine import history
 from ptlreid.errors import CheckpointError, OptionError
 from ptlreid.models.bconv import memory_state
-from ptlreid.models.weights import Saved, saved
+from ptlreid.models.weights import WeightsFile, read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.records import Records, Splits
 from ptlreid.runs import RunFolder
-from ptlreid.workflows.distill import completed, distill
+from ptlreid.settings import DistillSettings, EvaluateSettings, FinetuneSettings
+from ptlreid.workflows.distill import complete_settings, distill
 from ptlreid.workflows.evaluate import evaluate_run, features_of
 from ptlreid.workflows.finetune import finetune
 
@@ -35,7 +35,7 @@ def splits(market_folder):
 def taught(tmp_path_factory, splits):
     """A folder of runs with a PTL run called `ptl`."""
     runs = tmp_path_factory.mktemp("runs")
-    finetune(FinetuneConfig.resolve(None, backbone="tiny", **SMALL), splits, RunFolder(runs / "ptl"), Silent())
+    finetune(FinetuneSettings.resolve(None, backbone="tiny", **SMALL), splits, RunFolder(runs / "ptl"), Silent())
     return runs
 
 
@@ -45,23 +45,23 @@ def runs(tmp_path, taught):
     return tmp_path / "runs"
 
 
-def config(runs, **changed) -> DistillConfig:
-    return completed(DistillConfig.resolve(None, **SMALL | {"teacher": "ptl"} | changed), runs, Silent())
+def config(runs, **changed) -> DistillSettings:
+    return complete_settings(DistillSettings.resolve(None, **SMALL | {"teacher": "ptl"} | changed), runs, Silent())
 
 
 def weights(run: RunFolder) -> dict[str, torch.Tensor]:
-    return saved(run.weights()).build().state_dict()
+    return read_weights_header(run.weights()).build().state_dict()
 
 
 def features(run: RunFolder, splits: Splits) -> np.ndarray:
-    return features_of(run, splits, EvaluateConfig.resolve(None, device="cpu"), Silent()).query.matrix
+    return features_of(run, splits, EvaluateSettings.resolve(None, device="cpu"), Silent()).query.matrix
 
 
 def test_lambda_0_is_plain_fine_tuning_bit_for_bit_and_runs_no_teacher(runs, splits, monkeypatch):
     plain, student = RunFolder(runs / "plain"), RunFolder(runs / "student")
-    finetune(FinetuneConfig.resolve(None, backbone="tiny", ptl=False, **SMALL), splits, plain, Silent())
-    built, build = [], Saved.build
-    monkeypatch.setattr(Saved, "build", lambda self: built.append(self.path) or build(self))
+    finetune(FinetuneSettings.resolve(None, backbone="tiny", ptl=False, **SMALL), splits, plain, Silent())
+    built, build = [], WeightsFile.build
+    monkeypatch.setattr(WeightsFile, "build", lambda self: built.append(self.path) or build(self))
     distill(config(runs, lambda_=0.0), splits, student, Silent())
     assert RunFolder(runs / "ptl").weights() not in built
     ours, theirs = weights(student), weights(plain)
@@ -91,8 +91,8 @@ def test_the_teacher_is_left_as_it_is(runs, splits):
 
 
 def test_the_teacher_in_memory_keeps_weights_statistics_mode_and_zero_state(runs, splits, monkeypatch):
-    built, build = [], Saved.build
-    monkeypatch.setattr(Saved, "build", lambda self: built.append((build(self), self)) or built[-1][0])
+    built, build = [], WeightsFile.build
+    monkeypatch.setattr(WeightsFile, "build", lambda self: built.append((build(self), self)) or built[-1][0])
     distill(config(runs), splits, RunFolder(runs / "student"), Silent())
     network, source = built[0]
     assert source.path == RunFolder(runs / "ptl").weights()
@@ -106,7 +106,7 @@ def test_the_teacher_in_memory_keeps_weights_statistics_mode_and_zero_state(runs
 def test_teacher_and_student_see_the_same_images(runs, splits):
     # A network without batch norm has the same features in both modes: a student that starts as its own teacher is
     # nowhere apart from it, and would be on any image that only one of them saw, such as a mirrored one.
-    settings = FinetuneConfig.resolve(None, **SMALL | {"backbone": "tiny-even"})
+    settings = FinetuneSettings.resolve(None, **SMALL | {"backbone": "tiny-even"})
     finetune(settings, splits, RunFolder(runs / "even"), Silent())
     changed = {"lr": 1e-12, "flip": 0.5, "pad": 4, "erase": 0.5}
     student = RunFolder(runs / "student")
@@ -136,9 +136,9 @@ def test_teacher_and_student_may_know_other_numbers_of_people(runs, splits):
     # Market-1501 has 751 people to train on, MSMT17 1,041.
     small = {"batch_size": 64, "epochs": 1}
     teacher, student = RunFolder(runs / "teacher"), RunFolder(runs / "student")
-    finetune(FinetuneConfig.resolve(None, backbone="tiny", **SMALL | small), of_people(751), teacher, Silent())
+    finetune(FinetuneSettings.resolve(None, backbone="tiny", **SMALL | small), of_people(751), teacher, Silent())
     distill(config(runs, teacher="teacher", **small), of_people(1041), student, Silent())
-    assert [saved(run.weights()).spec.num_classes for run in (teacher, student)] == [751, 1041]
+    assert [read_weights_header(run.weights()).spec.num_classes for run in (teacher, student)] == [751, 1041]
 
 
 def test_a_stopped_run_goes_on_to_equal_weights_and_a_finished_one_is_reused(runs, splits):
@@ -158,15 +158,15 @@ def test_another_teacher_of_the_same_name_is_noticed(runs, splits):
     distill(config(runs), splits, student, Silent())
     assert set(files.read_json(student.data)["depends"]) == {"teacher"}
     shutil.rmtree(runs / "ptl")
-    settings = FinetuneConfig.resolve(None, backbone="tiny", **SMALL | {"seed": 7})
+    settings = FinetuneSettings.resolve(None, backbone="tiny", **SMALL | {"seed": 7})
     finetune(settings, splits, RunFolder(runs / "ptl"), Silent())
     with pytest.raises(OptionError, match="the teacher's weights changed"):
         distill(config(runs), splits, student, Silent())
 
 
 def test_what_is_not_given_is_the_teachers(runs, splits, market_folder):
-    given = DistillConfig.resolve(None, teacher="ptl", epochs=3)
-    full = completed(given, runs, Silent())
+    given = DistillSettings.resolve(None, teacher="ptl", epochs=3)
+    full = complete_settings(given, runs, Silent())
     assert (full.data, full.backbone, full.height, full.width) == ("market", "tiny", 64, 32)
     assert (full.ptl, full.epochs, full.lambda_) == (False, 3, 0.8)
     assert full.default_name == "market-tiny-std0.8-s0"
@@ -174,7 +174,7 @@ def test_what_is_not_given_is_the_teachers(runs, splits, market_folder):
 
 def test_the_newest_ptl_run_teaches_unless_another_is_named_and_is_told(runs):
     progress = At(-1, fault)
-    full = completed(DistillConfig.resolve(None), runs, progress)
+    full = complete_settings(DistillSettings.resolve(None), runs, progress)
     assert full.teacher == "ptl"
     assert progress.notes == [f"teacher: {runs / 'ptl'}, the PTL run that was finished last"]
 
@@ -198,9 +198,9 @@ def test_a_sweep_that_cannot_be_finished_is_not_begun(ptlreid, runs, market_fold
 
 
 def test_with_lambda_0_another_teacher_makes_no_other_run():
-    one, two = (DistillConfig.resolve(None, teacher=name, lambda_=0.0) for name in ("one", "two"))
+    one, two = (DistillSettings.resolve(None, teacher=name, lambda_=0.0) for name in ("one", "two"))
     assert one.differences(two) == []
-    assert DistillConfig.resolve(None, teacher="one").differences(DistillConfig.resolve(None, teacher="two")) == [
+    assert DistillSettings.resolve(None, teacher="one").differences(DistillSettings.resolve(None, teacher="two")) == [
         "teacher: 'one' -> 'two'"
     ]
 
@@ -214,7 +214,7 @@ def test_lambda_outside_0_to_1_is_refused(ptlreid, value):
 
 def test_a_teacher_that_is_not_there_gets_a_hint(runs):
     with pytest.raises(CheckpointError, match=r"No run is called 'pt'\. Did you mean 'ptl'"):
-        completed(DistillConfig.resolve(None, teacher="pt"), runs, Silent())
+        complete_settings(DistillSettings.resolve(None, teacher="pt"), runs, Silent())
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ def test_the_command_prints_the_scores_that_evaluate_finds(ptlreid, runs, splits
     metrics = json.loads(out)
     assert metrics["run"] == "market-tiny-std0.8-s0"
     run = RunFolder(runs / metrics["run"])
-    scores = evaluate_run(run, splits, EvaluateConfig.resolve(None, device="cpu"), Silent())
+    scores = evaluate_run(run, splits, EvaluateSettings.resolve(None, device="cpu"), Silent())
     assert metrics["mAP"] == pytest.approx(scores.mean_ap, abs=1e-9)
 
 

@@ -15,7 +15,7 @@ from conftest import write_image
 
 from ptlreid import datasets, losses, models
 from ptlreid.models import backbones
-from ptlreid.outputs import Output
+from ptlreid.network_types import Output
 
 
 def test_from_a_folder_of_crops_to_a_report(ptlreid, monkeypatch):

@@ -11,15 +11,15 @@ from test_cli import TRAIN
 from torch.profiler import ProfilerActivity, profile
 
 from ptlreid import datasets, losses, models
-from ptlreid.config import FinetuneConfig
 from ptlreid.engine import optim
-from ptlreid.engine.fit import Numerics
+from ptlreid.engine.fit import Precision
 from ptlreid.models.bconv import memory_state
 from ptlreid.runs import RunFolder
+from ptlreid.settings import FinetuneSettings
 from ptlreid.views import standardize
 from ptlreid.workflows import estimate
-from ptlreid.workflows.finetune import batches
-from ptlreid.workflows.job import Job
+from ptlreid.workflows.finetune import build_sampler
+from ptlreid.workflows.training_job import TrainingJob
 
 
 class Silent:
@@ -33,15 +33,15 @@ def splits(market_folder):
 
 def job(splits, tmp_path, **settings):
     chosen = {"backbone": "tiny", "batch_size": 8, "height": 64, "width": 32, "device": "cpu"} | settings
-    config = FinetuneConfig.resolve(None, **chosen)
-    return Job(config, splits, batches(config, splits), RunFolder(tmp_path / "run"), Silent())
+    config = FinetuneSettings.resolve(None, **chosen)
+    return TrainingJob(config, splits, build_sampler(config, splits), RunFolder(tmp_path / "run"), Silent())
 
 
 def measured(work):
     """The most bytes that were allocated at once in a second update made by hand, as torch's profiler saw them."""
     config = work.config
     network = models.build(work.spec).train()
-    optimizer = optim.make(
+    optimizer = optim.build_optimizer(
         config.optimizer, network, lr=config.lr, momentum=0.9, weight_decay=0.0, amsgrad=config.amsgrad
     )
     loss = losses.find(config.loss, config.model_dump())
@@ -74,14 +74,14 @@ def measured(work):
         {"ptl": False},
         {"memory": "mean", "optimizer": "adamw"},
         {"accumulate": 2},
-        {"optimizer": "adam", "amsgrad": True, "loss": "ce-triplet", "images_per_person": 2},
+        {"optimizer": "adam", "amsgrad": True, "loss": "ce-triplet", "images_per_identity": 2},
         {"backbone": "resnet18", "width": 64, "batch_size": 4},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())) or "tiny",
 )
 def test_the_peak_is_what_torch_allocates(splits, tmp_path, settings):
     work = job(splits, tmp_path, **settings)
-    found = estimate.memory(work, Numerics())
+    found = estimate.memory(work, Precision())
     # To a hundredth: what oneDNN keeps in an order of its own is not seen.
     assert found["peak"] == pytest.approx(measured(work), rel=0.01)
 
@@ -98,7 +98,7 @@ def test_weights_gradients_and_optimizer_by_hand(splits, tmp_path):
         ({"optimizer": "adamw"}, 8 * trained + 4 * tensors),
         ({"optimizer": "adamw", "amsgrad": True}, 12 * trained + 4 * tensors),
     ):
-        found = estimate.memory(job(splits, tmp_path, **settings), Numerics())
+        found = estimate.memory(job(splits, tmp_path, **settings), Precision())
         expected = (4 * trained + statistics, 4 * trained, optimizer)
         assert (found["weights"], found["gradients"], found["optimizer"]) == expected
 
@@ -107,7 +107,7 @@ def test_states_are_those_of_the_batch_or_of_one(splits, tmp_path):
     # The tiny cells, 64 x 32 at strides 4, 4, 8, 16, 16: channels 4, 4, 6, 6, 8 on 16x8, 16x8, 8x4, 4x2 and 2x1.
     of_one = 4 * (4 * 16 * 8 + 4 * 16 * 8 + 6 * 8 * 4 + 6 * 4 * 2 + 8 * 2 * 1)
     found = {
-        memory: estimate.memory(job(splits, tmp_path, memory=memory), Numerics())["states"]
+        memory: estimate.memory(job(splits, tmp_path, memory=memory), Precision())["states"]
         for memory in ("slot", "mean", "none")
     }
     assert found == {"slot": 8 * of_one, "mean": of_one, "none": 0}
@@ -133,13 +133,13 @@ def test_activations_are_what_a_batch_leaves_for_the_way_back(splits, tmp_path):
         note(state)
     # To a hundredth: what the network returned is alive too.
     expected = sum(storage.nbytes() for storage in saved.values())
-    assert estimate.memory(work, Numerics())["activations"] == pytest.approx(expected, rel=0.01)
+    assert estimate.memory(work, Precision())["activations"] == pytest.approx(expected, rel=0.01)
     del output
 
 
 def test_half_the_digits_take_less_of_the_activations_only(splits, tmp_path):
     work = job(splits, tmp_path, backbone="resnet18", height=256, width=128, ptl=False)
-    full, half = (estimate.memory(work, Numerics(dtype)) for dtype in (None, torch.bfloat16))
+    full, half = (estimate.memory(work, Precision(dtype)) for dtype in (None, torch.bfloat16))
     assert half["activations"] < 0.85 * full["activations"]
     for name in ("weights", "gradients", "optimizer"):
         assert half[name] == full[name]
@@ -147,13 +147,13 @@ def test_half_the_digits_take_less_of_the_activations_only(splits, tmp_path):
 
 def test_time_is_of_all_batches_of_all_epochs(splits, tmp_path, monkeypatch):
     work = job(splits, tmp_path, epochs=10**6)
-    found = estimate.timing(work, torch.device("cpu"), Numerics())
+    found = estimate.timing(work, torch.device("cpu"), Precision())
     assert found["timed_batch_size"] == 8
     # 16 images make 2 batches an epoch, and there are a million epochs.
     assert found["hours"] == pytest.approx(2e6 * found["seconds_per_batch"] / 3600, rel=0.02)
     assert found["images_per_second"] == pytest.approx(8 / found["seconds_per_batch"], rel=0.02)
     monkeypatch.setattr(estimate, "_SECONDS", 0.0)
-    assert estimate.timing(work, torch.device("cpu"), Numerics())["timed_batch_size"] == 2
+    assert estimate.timing(work, torch.device("cpu"), Precision())["timed_batch_size"] == 2
 
 
 def test_a_dry_run_leaves_the_global_generator_and_the_disk_alone(splits, tmp_path, monkeypatch):

@@ -12,10 +12,9 @@ import pytest
 from conftest import tiny_network
 
 from ptlreid import datasets
-from ptlreid.config import EvaluateConfig, FinetuneConfig
 from ptlreid.errors import OptionError
 from ptlreid.models import weights
-from ptlreid.outputs import NetworkSpec
+from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
 from ptlreid.retrieval.cameras import camera_scores
 from ptlreid.retrieval.distance import blocks, matrix_blocks
@@ -23,8 +22,9 @@ from ptlreid.retrieval.expansion import expand
 from ptlreid.retrieval.metrics import evaluate, evaluate_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.rerank import rerank
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 from ptlreid.runs import RunFolder
+from ptlreid.settings import EvaluateSettings, FinetuneSettings
 from ptlreid.workflows.evaluate import evaluate_run, features_of
 
 KEYS = {"protocol", "mAP", "mINP", "cmc", "queries", "gallery", "settings"}
@@ -35,7 +35,7 @@ def run(tmp_path, market_folder) -> RunFolder:
     """A run of the tiny backbone with random weights: `--run tiny`."""
     folder = RunFolder(tmp_path / "runs" / "tiny")
     settings = {"data": "market", "backbone": "tiny", "init": "none", "height": 64, "width": 32}
-    folder.claim(FinetuneConfig.resolve(None, **settings), datasets.load("market", market_folder.parent))
+    folder.claim(FinetuneSettings.resolve(None, **settings), datasets.load("market", market_folder.parent))
     weights.save(tiny_network(classes=4), NetworkSpec("tiny", True, "slot", 4, 64, 32), folder.weights())
     return folder
 
@@ -229,13 +229,13 @@ def test_a_budget_below_the_least_is_told_of_and_changes_no_number(ptlreid, file
     ("text", "number"), [("2GB", 2 * 10**9), ("1.5 gb", 1.5e9), ("300MB", 3e8), ("4000KB", 4e6), ("17B", 17)]
 )
 def test_an_amount_of_memory_is_read_with_its_unit(text, number):
-    assert EvaluateConfig.resolve(None, memory_budget=text).budget_bytes == number
+    assert EvaluateSettings.resolve(None, memory_budget=text).budget_bytes == number
 
 
 @pytest.mark.parametrize("text", ["2", "GB", "-1GB", "2 gigs", ""])
 def test_what_is_no_amount_of_memory_is_an_error(text):
     with pytest.raises(OptionError, match="no amount of memory"):
-        EvaluateConfig.resolve(None, memory_budget=text)
+        EvaluateSettings.resolve(None, memory_budget=text)
 
 
 def test_a_dry_run_of_a_run_tells_what_is_cached_and_extracts_nothing(scored, run):
@@ -311,8 +311,8 @@ def test_a_mistake_is_named(ptlreid, files, tmp_path, arguments, message):
 
 def test_expansion_needs_the_cosine():
     with pytest.raises(OptionError, match="--metric cosine"):
-        EvaluateConfig.resolve(None, expand=3)
-    assert EvaluateConfig.resolve(None, expand=3, metric="cosine").expand == 3
+        EvaluateSettings.resolve(None, expand=3)
+    assert EvaluateSettings.resolve(None, expand=3, metric="cosine").expand == 3
 
 
 def test_help_shows_what_is_used_often(ptlreid):
@@ -340,7 +340,7 @@ def test_the_title_names_what_was_not_left_as_it_is(ptlreid, files):
 
 
 def test_the_workflow_gives_the_scores_of_its_own_features(run, splits):
-    config = EvaluateConfig.resolve(None, device="cpu")
+    config = EvaluateSettings.resolve(None, device="cpu")
     sides = features_of(run, splits, config, Silent())
     scores = evaluate_run(run, splits, config, Silent())
     assert scores.mean_ap == evaluate(sides.query, sides.gallery, PROTOCOLS["market"]).mean_ap

@@ -7,7 +7,7 @@ import pytest
 
 from ptlreid.errors import OptionError
 from ptlreid.retrieval.expansion import expand
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 
 
 def features(matrix: np.ndarray, pids: list[int] | None = None) -> Features:

@@ -10,7 +10,7 @@ import pytest
 
 from ptlreid.errors import DataError
 from ptlreid.retrieval import feature_files
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 
 
 def columns(size: int = 4) -> dict[str, np.ndarray]:

@@ -68,12 +68,12 @@ def test_a_stream_may_begin_at_any_row(network, gallery):
 
 
 def of_rank(rank: int, folder: str, port: str) -> None:
-    """One of two processes: features in batches of several sizes, then of a data set with an image that is none."""
+    """One of two processes: features in batches of several sizes, then of a dataset with an image that is none."""
     places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
     os.environ |= places | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     torch.set_num_threads(1)
     whole, broken = (datasets.load(f"{folder}/{name}", Path()).gallery for name in ("whole", "broken"))
-    with distributed.together("cpu"):
+    with distributed.process_group("cpu"):
         for batch_size in SIZES:
             features = extract(tiny_network(), whole, VIEW, device=CPU, batch_size=batch_size)
             np.savez(f"{folder}/{batch_size}.{rank}.npz", matrix=features.matrix, pids=features.pids)

@@ -14,7 +14,7 @@ from ptlreid.errors import DataError, PtlreidError
 def test_a_replaced_file_has_the_new_content_and_nothing_is_left_beside_it(tmp_path):
     path = tmp_path / "new" / "file.txt"
     for text in ("one", "two"):
-        with files.replacing(path) as temporary:
+        with files.atomic_write(path) as temporary:
             temporary.write_text(text)
         assert path.read_text() == text
     assert list(path.parent.iterdir()) == [path]
@@ -24,7 +24,7 @@ def test_whoever_is_reading_the_old_file_reads_it_to_the_end(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
     with path.open() as reader:
-        with files.replacing(path) as temporary:
+        with files.atomic_write(path) as temporary:
             temporary.write_text("new")
         assert reader.read() == "old"
     assert path.read_text() == "new"
@@ -33,7 +33,7 @@ def test_whoever_is_reading_the_old_file_reads_it_to_the_end(tmp_path):
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), files.replacing(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), files.atomic_write(path) as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old"
@@ -44,17 +44,17 @@ def test_a_full_disk_is_one_clear_message(tmp_path):
     path = tmp_path / "file.txt"
     with (
         pytest.raises(PtlreidError, match=r"file\.txt: cannot be written \(No space left on device\)"),
-        files.replacing(path),
+        files.atomic_write(path),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(ValueError, match="stop"), files.replacing_folder(tmp_path / "half") as temporary:
+    with pytest.raises(ValueError, match="stop"), files.atomic_folder(tmp_path / "half") as temporary:
         (temporary / "a").write_text("a")
         raise ValueError("stop")
-    with files.replacing_folder(tmp_path / "whole") as temporary:
+    with files.atomic_folder(tmp_path / "whole") as temporary:
         (temporary / "a").write_text("a")
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
 
@@ -72,7 +72,7 @@ def test_digests_follow_content_and_order_only(tmp_path):
     one.write_bytes(b"1")
     two.write_bytes(b"2")
     copy.write_bytes(b"1")
-    assert files.digest(one) == hashlib.blake2b(b"1", digest_size=16).hexdigest()
+    assert files.file_digest(one) == hashlib.blake2b(b"1", digest_size=16).hexdigest()
     assert files.digest_all([one, two]) == files.digest_all([copy, two])
     assert files.digest_all([one, two]) != files.digest_all([two, one])
     with pytest.raises(DataError, match="gone: cannot be read"):

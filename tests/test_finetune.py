@@ -13,20 +13,20 @@ import torch
 from conftest import write_image
 
 from ptlreid import datasets, files
-from ptlreid.config import EvaluateConfig, FinetuneConfig
 from ptlreid.engine import history
 from ptlreid.engine.fit import train_epoch
 from ptlreid.errors import CheckpointError, DataError, OptionError
 from ptlreid.models.bconv import memory_state
-from ptlreid.models.weights import saved
+from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder, find_run
+from ptlreid.settings import EvaluateSettings, FinetuneSettings
 from ptlreid.workflows import epochs
 from ptlreid.workflows.evaluate import evaluate_run
 from ptlreid.workflows.finetune import finetune
 
 
-def config(**changed) -> FinetuneConfig:
+def config(**changed) -> FinetuneSettings:
     settings = {
         "backbone": "tiny",
         "init": "none",
@@ -36,7 +36,7 @@ def config(**changed) -> FinetuneConfig:
         "epochs": 4,
         "report": False,
     }
-    return FinetuneConfig.resolve(None, device="cpu", decay_every=2, evaluate_every=2, **settings | changed)
+    return FinetuneSettings.resolve(None, device="cpu", decay_every=2, evaluate_every=2, **settings | changed)
 
 
 @pytest.fixture
@@ -70,23 +70,23 @@ class StoppedAt(Silent):
 
 
 def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:
-    return saved(run.weights()).build().state_dict()
+    return read_weights_header(run.weights()).build().state_dict()
 
 
 def test_a_run_leaves_all_its_files_and_its_scores_are_those_of_evaluate(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     metrics = finetune(config(), splits, run, Silent())
     assert metrics == files.read_json(run.metrics)
-    assert FinetuneConfig.resolve(run.config) == config()
+    assert FinetuneSettings.resolve(run.config) == config()
     entries = history.read(run.history)
     epochs = [entry for entry in entries if entry["kind"] == "epoch"]
     assert [(entry["epoch"], "mAP" in entry) for entry in epochs] == [(1, False), (2, True), (3, False), (4, False)]
     # 16 images in batches of 8 for 4 epochs; the rate falls tenfold after epoch 2.
     assert [entry["lr"] for entry in entries if entry["kind"] == "step"] == pytest.approx([0.01] * 4 + [0.001] * 4)
     shutil.rmtree(run.features)
-    scores = evaluate_run(run, splits, EvaluateConfig.resolve(None, device="cpu"), Silent())
+    scores = evaluate_run(run, splits, EvaluateSettings.resolve(None, device="cpu"), Silent())
     assert scores.mean_ap == pytest.approx(metrics["mAP"], abs=1e-9)
-    best = evaluate_run(run, splits, EvaluateConfig.resolve(None, device="cpu", weights="best"), Silent())
+    best = evaluate_run(run, splits, EvaluateSettings.resolve(None, device="cpu", weights="best"), Silent())
     assert best.mean_ap >= scores.mean_ap
     written = {path.name for path in run.path.iterdir()}
     weights = {"checkpoint.pt", "weights.safetensors", "best.safetensors"}
@@ -135,7 +135,7 @@ def test_a_finished_run_is_scored_anew_where_the_test_set_has_changed(tmp_path, 
     assert run.report.read_bytes() != page
     assert run.metrics.stat().st_mtime_ns == ended  # by which the newest run is found
     assert any("the test set has changed since, scored anew" in note for note in told.notes)
-    now = evaluate_run(run, splits, EvaluateConfig(device="cpu"), Silent()).summary()
+    now = evaluate_run(run, splits, EvaluateSettings(device="cpu"), Silent()).summary()
     assert {key: metrics[key] for key in now} == now
     assert files.read_json(run.metrics) == metrics
     assert metrics["test_images"] != first["test_images"]

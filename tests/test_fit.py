@@ -17,7 +17,7 @@ from ptlreid.images import load_batches
 from ptlreid.losses import ce
 from ptlreid.models.bconv import reset_memory
 from ptlreid.models.network import Network
-from ptlreid.outputs import Output
+from ptlreid.network_types import Output
 from ptlreid.views import EvalView, standardize
 
 
@@ -32,7 +32,9 @@ def objective(output, labels, images):
 
 def training_of(network, **settings) -> Training:
     optimizer = SGD(network.parameters(), **settings)
-    return Training(network, optimizer, schedule.make(optimizer, kind="step", updates_per_epoch=1000, epochs=1))
+    return Training(
+        network, optimizer, schedule.build_schedule(optimizer, kind="step", updates_per_epoch=1000, epochs=1)
+    )
 
 
 def loss_of(step: Step) -> float:
@@ -102,7 +104,9 @@ def test_batches_that_do_not_fill_an_update_change_nothing(train):
 def test_the_schedule_is_stepped_with_each_update_and_the_rate_is_the_one_that_was_used(train):
     network = Linear()
     optimizer = SGD(network.parameters(), lr=0.1)
-    falls = schedule.make(optimizer, kind="step", updates_per_epoch=1, epochs=4, decay_every=1, decay_factor=0.5)
+    falls = schedule.build_schedule(
+        optimizer, kind="step", updates_per_epoch=1, epochs=4, decay_every=1, decay_factor=0.5
+    )
     rows = [np.arange(8)] * 3
     labels = torch.from_numpy(train.labels())
     batches = load_batches(train, EvalView(64, 32), rows)

@@ -1,4 +1,4 @@
-"""Own images: from an untouched folder to a data set with a name."""
+"""Own images: from an untouched folder to a dataset with a name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptlreid import datasets
-from ptlreid.config import OwnDataConfig
-from ptlreid.datasets import _crops
+from ptlreid.datasets import _own_images
 from ptlreid.datasets._split import draw_split, protocol_for
 from ptlreid.errors import DataError, OptionError
 from ptlreid.progress import Silent
+from ptlreid.settings import OwnImagesSettings
 from ptlreid.workflows.prepare import prepare
 
 TRAIN = ("--backbone", "tiny", "--init", "none", "--height", 64, "--width", 32, "--epochs", 1, "--batch-size", 4)
@@ -34,9 +34,9 @@ def write_people(folder, name, *, people=6, cameras=2, shots=2):
 
 
 def make(source, root, name="lobby", **settings):
-    own = OwnDataConfig.resolve(name=name, **settings)
+    own = OwnImagesSettings.resolve(name=name, **settings)
     module = datasets.find("folder").module
-    prepare(datasets.Found(name, module, ""), source, root, own, Silent())
+    prepare(datasets.DatasetRef(name, module, ""), source, root, own, Silent())
     return datasets.load(name, root)
 
 
@@ -215,7 +215,7 @@ def test_own_images_are_among_the_names_that_are_hinted_at(tmp_path):
     make(tmp_path / "in", tmp_path / "data", "lobby")
     with pytest.raises(OptionError, match="Did you mean 'lobby'"):
         datasets.load("loby", tmp_path / "data")
-    with pytest.raises(OptionError, match="No data set is called 'lobby'"):
+    with pytest.raises(OptionError, match="No dataset is called 'lobby'"):
         datasets.load("lobby", tmp_path / "elsewhere")
     by_path = datasets.load(str(tmp_path / "data" / "lobby"), tmp_path)
     assert by_path.query.pids.tolist() == datasets.load("lobby", tmp_path / "data").query.pids.tolist()
@@ -262,11 +262,11 @@ def test_a_drawn_split_keeps_its_promises(seen, seed, share):
     ),
 )
 def test_a_camera_of_any_number_of_digits_is_told_by_the_name(tmp_path_factory, camera, shot, form):
-    assert _crops._camera(tmp_path_factory.getbasetemp() / f"{form.format(camera, shot)}.jpg") == str(camera)
+    assert _own_images._camera(tmp_path_factory.getbasetemp() / f"{form.format(camera, shot)}.jpg") == str(camera)
 
 
 @given(st.sets(st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=4), min_size=1))
 def test_values_are_numbered_apart_and_in_order(values):
-    numbers = _crops.numbered(values, keep_special=False)
+    numbers = _own_images.assign_numbers(values, keep_special=False)
     assert len(set(numbers.values())) == len(values)
     assert min(numbers.values()) >= 1

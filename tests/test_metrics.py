@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from ptlreid.errors import DataError, OptionError
-from ptlreid.retrieval import budget
-from ptlreid.retrieval.budget import plan
+from ptlreid.retrieval import memory_plan
 from ptlreid.retrieval.distance import matrix_blocks
+from ptlreid.retrieval.memory_plan import plan
 from ptlreid.retrieval.metrics import average_precisions, evaluate, evaluate_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS, Protocol
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 
 MARKET, ANY_CAMERA = PROTOCOLS["market"], PROTOCOLS["any-camera"]
 
@@ -111,7 +111,7 @@ def test_no_memory_budget_changes_a_number(metric: str, monkeypatch: pytest.Monk
         features(rng.standard_normal((size, 33)), rng.integers(0, 9, size).tolist(), rng.integers(1, 4, size).tolist())
         for size in (77, 1031)
     )
-    monkeypatch.setattr(budget, "_TILE_COLUMNS", 100)
+    monkeypatch.setattr(memory_plan, "_TILE_COLUMNS", 100)
     whole = evaluate(query, gallery, MARKET, metric=metric)
     for memory_budget in (300_000, 250_000, 200_000, 1):
         scores = evaluate(query, gallery, MARKET, metric=metric, memory_budget=memory_budget)

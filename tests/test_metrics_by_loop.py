@@ -12,7 +12,7 @@ from ptlreid.errors import DataError
 from ptlreid.retrieval.distance import matrix_blocks
 from ptlreid.retrieval.metrics import evaluate, evaluate_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS, Protocol
-from ptlreid.retrieval.values import Features, Scores
+from ptlreid.retrieval.types import Features, Scores
 
 MARKET, ANY_CAMERA = PROTOCOLS["market"], PROTOCOLS["any-camera"]
 

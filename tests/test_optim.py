@@ -13,7 +13,7 @@ from ptlreid.engine import optim
 def weight_after(name: str, gradients: list[float], **settings: float) -> float:
     network = nn.Linear(1, 1, bias=False)
     nn.init.ones_(network.weight)
-    optimizer = optim.make(name, network, **{"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0} | settings)
+    optimizer = optim.build_optimizer(name, network, **{"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0} | settings)
     for gradient in gradients:
         network.weight.grad = torch.tensor([[gradient]])
         optimizer.step()
@@ -58,13 +58,13 @@ class Parts(nn.Module):
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_what_is_new_learns_at_a_multiple_of_the_backbones_rate(name):
     network = Parts()
-    optimizer = optim.make(name, network, lr=0.01, momentum=0.9, weight_decay=0.0, new_lr_factor=10)
+    optimizer = optim.build_optimizer(name, network, lr=0.01, momentum=0.9, weight_decay=0.0, new_lr_factor=10)
     # A first step of Adam is the rate itself, of SGD the rate times the gradient.
     assert network.step(optimizer, 1.0, 1.0) == pytest.approx([1 - 0.01, 1 - 0.1])
 
 
 def test_a_network_that_is_all_new_makes_one_group():
-    optimizer = optim.make("sgd", nn.Linear(1, 1), lr=0.01, momentum=0.9, weight_decay=0.0, new_lr_factor=10)
+    optimizer = optim.build_optimizer("sgd", nn.Linear(1, 1), lr=0.01, momentum=0.9, weight_decay=0.0, new_lr_factor=10)
     assert [(len(group["params"]), group["lr"]) for group in optimizer.param_groups] == [(2, 0.1)]
 
 
@@ -83,7 +83,7 @@ def test_amsgrad_keeps_the_largest_second_moment(name):
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_a_frozen_backbone_stays_as_it_is_until_it_thaws(name):
     network = Parts()
-    optimizer = optim.make(name, network, lr=0.1, momentum=0.9, weight_decay=0.5)
+    optimizer = optim.build_optimizer(name, network, lr=0.1, momentum=0.9, weight_decay=0.5)
     optim.freeze(network, True)
     backbone, head = network.step(optimizer, 1.0, 1.0)
     assert backbone == 1.0

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ptlreid import models
 from ptlreid.models.bconv import reset_memory
-from ptlreid.outputs import NetworkSpec
+from ptlreid.network_types import NetworkSpec
 
 
 @pytest.mark.parametrize("ptl", [True, False], ids=["PTL", "plain"])

@@ -15,16 +15,16 @@ import torch
 from conftest import write_image
 
 from ptlreid import datasets, files, packs
-from ptlreid.config.prepare import PackConfig
 from ptlreid.errors import DataError, PtlreidError
 from ptlreid.images import load_batches
 from ptlreid.progress import Silent
 from ptlreid.records import Records
+from ptlreid.settings.prepare import PackSettings
 from ptlreid.views import EvalView, TrainView, decode, resize
 from ptlreid.workflows import pack as packing
 from ptlreid.workflows.check import check
 
-SIZE = PackConfig(height=48, width=24)
+SIZE = PackSettings(height=48, width=24)
 EVAL = EvalView(48, 24)
 TRAIN = TrainView(48, 24, flip=0.5, pad=4, erase=0.5)
 
@@ -39,7 +39,7 @@ class Notes(Silent):
         self.notes.append(text)
 
 
-def pack(folder: Path, size: PackConfig = SIZE, name: str = "") -> packing.Packing:
+def pack(folder: Path, size: PackSettings = SIZE, name: str = "") -> packing.Packing:
     return packing.pack(datasets.find(name or str(folder)), folder, size, Silent())
 
 
@@ -111,7 +111,7 @@ def test_all_parts_are_in_it_with_what_they_were_made_of(folder):
         }
         paths = content["paths"].asstr()[:].tolist()
         assert paths == sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.jpg"))
-        assert content["digests"].asstr()[3] == files.digest(folder / paths[3])
+        assert content["digests"].asstr()[3] == files.file_digest(folder / paths[3])
         stat = (folder / paths[3]).stat()
         assert content["states"][3].tolist() == [stat.st_size, stat.st_mtime_ns]
         records = Records.make([folder / path for path in paths], [1] * 30, [1] * 30, "all")

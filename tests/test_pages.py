@@ -9,8 +9,8 @@ import pages
 import pytest
 from blocks import PAGES, blocks, to_run
 
-from ptlreid.config import Settings
 from ptlreid.errors import OptionError
+from ptlreid.settings import Settings
 
 # Followed as they stand, with the networks and the sizes that they name, in test_docs_walks.py.
 AS_IT_STANDS = {"docs/own-cameras.md", "docs/distributed.md", "docs/extending.md"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptlreid.retrieval.parallel import over_rows
+from ptlreid.retrieval.parallel import map_rows
 
 
 @pytest.mark.parametrize("row_length", [1, 10**6])
@@ -16,7 +16,7 @@ def test_every_row_once(num_rows: int, row_length: int):
     def touch(rows: slice) -> None:
         times[rows] += 1
 
-    over_rows(touch, num_rows, row_length)
+    map_rows(touch, num_rows, row_length)
     assert (times == 1).all()
 
 
@@ -26,4 +26,4 @@ def test_an_error_in_a_part_is_raised(num_rows: int):
         raise ValueError(rows)
 
     with pytest.raises(ValueError, match="slice"):
-        over_rows(fail, num_rows, 10**6)
+        map_rows(fail, num_rows, 10**6)

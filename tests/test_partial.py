@@ -22,7 +22,7 @@ def file(tmp_path, monkeypatch):
 def keep(file, rows: np.ndarray, fingerprint: dict[str, str] = FINGERPRINT) -> np.ndarray:
     """Adds rows one by one, is interrupted, and returns what was there before."""
     found = None
-    with pytest.raises(KeyboardInterrupt), partial.opened(file, fingerprint) as kept:
+    with pytest.raises(KeyboardInterrupt), partial.open_partial(file, fingerprint) as kept:
         found = kept.rows
         for row in rows:
             kept.append(row[None])
@@ -33,29 +33,29 @@ def keep(file, rows: np.ndarray, fingerprint: dict[str, str] = FINGERPRINT) -> n
 def test_whole_blocks_are_found_again_and_added_to(file):
     np.testing.assert_array_equal(keep(file, ROWS[4:7]), ROWS[:4])
     np.testing.assert_array_equal(keep(file, ROWS[:0]), ROWS[:6])
-    assert partial.count(file, FINGERPRINT) == 6
+    assert partial.count_rows(file, FINGERPRINT) == 6
 
 
 def test_nothing_is_left_when_the_work_is_done(file):
-    with partial.opened(file, FINGERPRINT):
+    with partial.open_partial(file, FINGERPRINT):
         pass
     assert list(file.parent.iterdir()) == []
-    assert partial.count(file, FINGERPRINT) == 0
+    assert partial.count_rows(file, FINGERPRINT) == 0
 
 
 @pytest.mark.parametrize("cut", [1, 16, 17, 40, 47, 48])
 def test_a_block_that_is_cut_does_not_count(file, cut):
     """The last block has 8 bytes of shape, 24 of rows and 16 of digest."""
-    path = partial.path_of(file)
+    path = partial.partial_path(file)
     path.write_bytes(path.read_bytes()[:-cut])
-    assert partial.count(file, FINGERPRINT) == 2
+    assert partial.count_rows(file, FINGERPRINT) == 2
     np.testing.assert_array_equal(keep(file, ROWS[2:4]), ROWS[:2])
     np.testing.assert_array_equal(keep(file, ROWS[:0]), ROWS[:4])
 
 
 @pytest.mark.parametrize(("byte", "left"), [(-1, 2), (-20, 2), (-44, 2), (-50, 0), (-90, 0)])
 def test_no_block_from_a_damaged_one_on_counts(file, byte, left):
-    path = partial.path_of(file)
+    path = partial.partial_path(file)
     content = bytearray(path.read_bytes())
     content[byte] ^= 1
     path.write_bytes(bytes(content))
@@ -63,15 +63,15 @@ def test_no_block_from_a_damaged_one_on_counts(file, byte, left):
 
 
 def test_a_damaged_shape_is_no_reason_to_read_for_ever(file):
-    path = partial.path_of(file)
+    path = partial.partial_path(file)
     path.write_bytes(path.read_bytes()[:-48] + b"\xff" * 48)
-    assert partial.count(file, FINGERPRINT) == 2
+    assert partial.count_rows(file, FINGERPRINT) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"{}\n", b"not ours at all", b"\x00" * 500])
 def test_a_file_of_another_kind_holds_no_rows(file, content):
-    partial.path_of(file).write_bytes(content)
-    assert partial.count(file, FINGERPRINT) == 0
+    partial.partial_path(file).write_bytes(content)
+    assert partial.count_rows(file, FINGERPRINT) == 0
     assert len(keep(file, ROWS[:2])) == 0
     np.testing.assert_array_equal(keep(file, ROWS[:0]), ROWS[:2])
 
@@ -81,9 +81,9 @@ def test_rows_of_another_fingerprint_are_dropped(file):
 
 
 def test_who_comes_second_keeps_nothing_and_harms_nothing(file):
-    with partial.opened(file, FINGERPRINT) as first:
-        with partial.opened(file, FINGERPRINT) as second:
+    with partial.open_partial(file, FINGERPRINT) as first:
+        with partial.open_partial(file, FINGERPRINT) as second:
             assert len(second.rows) == 0
             second.append(ROWS)
         first.append(ROWS[4:6])
-        assert partial.count(file, FINGERPRINT) == 6
+        assert partial.count_rows(file, FINGERPRINT) == 6

@@ -33,4 +33,4 @@ def test_an_unknown_name_gets_the_nearest_one():
 
 
 def test_a_name_unlike_any_gets_the_list_alone():
-    assert "Did you mean" not in str(plugins.unknown("backbone", "xyzzy", models.names()))
+    assert "Did you mean" not in str(plugins.unknown_name("backbone", "xyzzy", models.names()))

@@ -22,10 +22,10 @@ from conftest import write_image
 from PIL import Image
 
 from ptlreid import datasets
-from ptlreid.config import OwnDataConfig, SyntheticConfig
-from ptlreid.datasets import _place, cuhk03, duke, market, msmt17, part_of, synthetic
+from ptlreid.datasets import _link_or_copy, cuhk03, duke, market, msmt17, part_of, synthetic
 from ptlreid.errors import DataError, OptionError, PtlreidError
 from ptlreid.progress import Silent
+from ptlreid.settings import OwnImagesSettings, SyntheticSettings
 from ptlreid.workflows.prepare import prepare
 
 TRAIN = ("--backbone", "tiny", "--init", "none", "--height", 64, "--width", 32, "--epochs", 1, "--json")
@@ -43,7 +43,7 @@ def pack(folder: Path, archive: Path) -> Path:
     return archive
 
 
-def make(name: str, source: Path, root: Path, own: OwnDataConfig | None = None) -> bool:
+def make(name: str, source: Path, root: Path, own: OwnImagesSettings | None = None) -> bool:
     return prepare(datasets.find(name, root), source, root, own, Silent())
 
 
@@ -63,7 +63,7 @@ def market_zip(tmp_path):
 
 @pytest.fixture
 def sources(market_zip, tmp_path, monkeypatch):
-    """What users have of each data set, and miniature counts in place of the published ones."""
+    """What users have of each dataset, and miniature counts in place of the published ones."""
     rows = miniatures.cuhk03_rows()
     download = tmp_path / "download"
     miniatures.write_duke(download / "DukeMTMC-reID")
@@ -166,7 +166,7 @@ def test_without_hard_links_files_are_copied(market_zip, tmp_path, monkeypatch):
 def test_a_file_that_is_in_its_place_is_not_put_there_again(tmp_path):
     for name in ("file", "place"):
         (tmp_path / name).write_text(name)
-    _place.put(tmp_path / "file", tmp_path / "place")
+    _link_or_copy.link_or_copy(tmp_path / "file", tmp_path / "place")
     assert (tmp_path / "place").read_text() == "place"
 
 
@@ -249,7 +249,7 @@ prepare(datasets.find({name!r}, root), Path(sys.argv[1]), root, None, Silent())
 @pytest.mark.parametrize(
     ("name", "module", "function", "below"),
     [
-        ("market", "_place", "put", "whole/bounding_box_train/*.jpg"),
+        ("market", "_link_or_copy", "put", "whole/bounding_box_train/*.jpg"),
         ("market", "_unpack", "_write", "unpacked/*/*/*.jpg"),
         ("cuhk03", "_cuhk03_mat", "_write_image", "whole/*/*.png"),
     ],
@@ -288,13 +288,13 @@ def test_a_prepare_that_was_killed_goes_on(sources, tmp_path, name, module, func
 
 
 def test_two_at_once_make_one_data_set_and_harm_nothing(market_zip, tmp_path, monkeypatch):
-    put = _place.put
+    put = _link_or_copy.link_or_copy
 
     def slow(*arguments: Path) -> None:
         put(*arguments)
         time.sleep(0.01)
 
-    monkeypatch.setattr(_place, "put", slow)
+    monkeypatch.setattr(_link_or_copy, "put", slow)
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(lambda _: make("market", market_zip, tmp_path / "data"), range(2)))
     assert sorted(made) == [False, True]
@@ -304,7 +304,7 @@ def test_two_at_once_make_one_data_set_and_harm_nothing(market_zip, tmp_path, mo
 
 
 def test_two_that_draw_at_once_make_one_site(tmp_path, monkeypatch):
-    settings = SyntheticConfig(identities=4, cameras=2, images_per_camera=2, height=64, width=32)
+    settings = SyntheticSettings(identities=4, cameras=2, images_per_camera=2, height=64, width=32)
     drawn: list[Path] = []
     draw = synthetic._draw
 

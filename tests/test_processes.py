@@ -16,20 +16,20 @@ import pytest
 import torch
 
 from ptlreid import datasets, distributed
-from ptlreid.config import FinetuneConfig
 from ptlreid.engine import history
 from ptlreid.errors import PtlreidError, Stopped
-from ptlreid.models.weights import saved
+from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
-from ptlreid.samplers import Shuffled
+from ptlreid.samplers import ShuffleSampler
+from ptlreid.settings import FinetuneSettings
 from ptlreid.workflows import scoring
 from ptlreid.workflows.finetune import finetune
 
 RANKS = 2
 
 
-def config(**changed) -> FinetuneConfig:
+def config(**changed) -> FinetuneSettings:
     settings = {
         "backbone": "tiny-even",
         "ptl": False,
@@ -39,7 +39,7 @@ def config(**changed) -> FinetuneConfig:
         "epochs": 3,
         "report": False,
     }
-    return FinetuneConfig.resolve(None, device="cpu", evaluate_every=2, **{"batch_size": 4} | settings | changed)
+    return FinetuneSettings.resolve(None, device="cpu", evaluate_every=2, **{"batch_size": 4} | settings | changed)
 
 
 def free_port() -> str:
@@ -127,7 +127,7 @@ def test_two_processes_learn_what_one_learns_from_the_doubled_batch(tmp_path, da
     ended = together(two.path, data)
     assert ended[0] == ended[1] == f"mAP {metrics['mAP']:.9f}"
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
-    ours, theirs = (saved(run.weights()).build().state_dict() for run in (two, one))
+    ours, theirs = (read_weights_header(run.weights()).build().state_dict() for run in (two, one))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
@@ -146,7 +146,7 @@ def test_a_signal_to_one_process_stops_both_and_they_go_on_to_the_same_weights(t
     assert ended[1] == f"stopped {128 + signal.SIGTERM}"
     assert ended[0].startswith("stopped")
     together(stopped.path, data, settings)
-    ours, theirs = (saved(run.weights()).build().state_dict() for run in (stopped, whole))
+    ours, theirs = (read_weights_header(run.weights()).build().state_dict() for run in (stopped, whole))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
     assert losses(stopped) == losses(whole)
 
@@ -164,7 +164,7 @@ def test_a_fault_of_the_data_is_told_once_by_each_and_nobody_waits(tmp_path, dat
 
 
 def test_every_image_of_an_epoch_is_seen_once():
-    parts = [Shuffled(103, 5, seed=1, rank=rank, ranks=2).epoch(3) for rank in range(2)]
+    parts = [ShuffleSampler(103, 5, seed=1, rank=rank, ranks=2).epoch(3) for rank in range(2)]
     seen = [row for part in parts for batch in part for row in batch]
     assert len(seen) == len(set(seen)) == 100
 
@@ -187,7 +187,12 @@ def test_torchrun_runs_the_same_command(tmp_path, data):
 
 
 def test_on_one_process_everything_is_its_own():
-    assert distributed.gather(7) == [7]
-    assert distributed.from_main(lambda: 7) == 7
-    assert distributed.any_of([False, True]) == [False, True]
-    assert (distributed.rank(), distributed.ranks(), distributed.is_main(), distributed.active()) == (0, 1, True, False)
+    assert distributed.all_gather(7) == [7]
+    assert distributed.run_on_main(lambda: 7) == 7
+    assert distributed.any_process([False, True]) == [False, True]
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main(), distributed.active()) == (
+        0,
+        1,
+        True,
+        False,
+    )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ptlreid import models
 from ptlreid.errors import OptionError
 from ptlreid.models.bconv import BConvCell, memory_state
-from ptlreid.outputs import NetworkSpec
+from ptlreid.network_types import NetworkSpec
 
 
 def spec(backbone: str, ptl: bool, classes: int = 1041, height: int = 256, width: int = 128) -> NetworkSpec:

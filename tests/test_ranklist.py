@@ -8,7 +8,7 @@ import pytest
 from ptlreid.errors import OptionError
 from ptlreid.retrieval.protocols import PROTOCOLS, Judge
 from ptlreid.retrieval.ranklist import ranklist
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 
 MARKET = PROTOCOLS["market"]
 

@@ -12,18 +12,18 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import MultiStepLR
 
 from ptlreid import losses, models, plugins
-from ptlreid.config import FinetuneConfig, read_toml, recipes
 from ptlreid.engine import schedule
 from ptlreid.errors import OptionError
-from ptlreid.workflows.finetune import sized
+from ptlreid.settings import FinetuneSettings, read_toml, recipes
+from ptlreid.workflows.finetune import resolve_size
 
 
 def rates(name, epochs):
     """The rate with which each of these epochs begins under a recipe, a few updates to an epoch."""
-    config = FinetuneConfig.resolve(None, recipe=name)
+    config = FinetuneSettings.resolve(None, recipe=name)
     optimizer = SGD([nn.Parameter(nn.Linear(1, 1).weight.detach())], lr=config.lr)
     settings = ("epochs", "warmup_epochs", "decay_every", "decay_at", "decay_factor")
-    steps = schedule.make(
+    steps = schedule.build_schedule(
         optimizer, kind=config.schedule, updates_per_epoch=2, **{key: getattr(config, key) for key in settings}
     )
     found = {}
@@ -36,17 +36,17 @@ def rates(name, epochs):
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_is_a_set_of_settings_that_can_run(name):
-    config = FinetuneConfig.resolve(None, recipe=name)
+    config = FinetuneSettings.resolve(None, recipe=name)
     assert config.backbone in models.names()
     assert config.loss in plugins.names(losses)
-    if config.images_per_person:
-        assert config.batch_size % config.images_per_person == 0
+    if config.images_per_identity:
+        assert config.batch_size % config.images_per_identity == 0
     assert recipes.find(name).read_text().startswith("# ")
     assert recipes.about(name).endswith(".")
 
 
 def test_the_papers_recipe_is_the_default():
-    assert FinetuneConfig.resolve(None, recipe="paper") == sized(FinetuneConfig.resolve(None))
+    assert FinetuneSettings.resolve(None, recipe="paper") == resolve_size(FinetuneSettings.resolve(None))
 
 
 def test_the_papers_rate_is_a_tenth_after_every_ten_epochs():
@@ -54,8 +54,8 @@ def test_the_papers_rate_is_a_tenth_after_every_ten_epochs():
 
 
 def test_the_large_batch_is_the_papers_recipe_for_90_images_of_the_plain_network():
-    changed = FinetuneConfig.resolve(None, recipe="paper").differences(
-        FinetuneConfig.resolve(None, recipe="large-batch")
+    changed = FinetuneSettings.resolve(None, recipe="paper").differences(
+        FinetuneSettings.resolve(None, recipe="large-batch")
     )
     expected = ["backbone: 'resnet50' -> 'densenet161'", "ptl: True -> False", "batch_size: 32 -> 90"]
     assert sorted(changed) == sorted(expected)
@@ -72,9 +72,9 @@ def test_mgns_rate_falls_at_320_and_360():
 
 
 def test_mgn_compares_four_images_of_four_people_at_its_own_size():
-    config = FinetuneConfig.resolve(None, recipe="mgn")
+    config = FinetuneSettings.resolve(None, recipe="mgn")
     assert (config.height, config.width) == (384, 128)
-    assert (config.batch_size, config.images_per_person, config.margin) == (16, 4, 1.2)
+    assert (config.batch_size, config.images_per_identity, config.margin) == (16, 4, 1.2)
     assert (config.optimizer, config.amsgrad, config.lr, config.weight_decay) == ("adam", True, 2e-4, 5e-4)
     assert (config.erase, config.flip, config.epochs) == (0.5, 0.5, 450)
 
@@ -87,13 +87,13 @@ def test_the_strong_recipe_warms_up_from_a_hundredth():
 
 def test_a_file_overrides_the_recipe_and_options_override_the_file(tmp_path):
     (tmp_path / "mine.toml").write_text("epochs = 7\nmargin = 0.5\n")
-    config = FinetuneConfig.resolve(tmp_path / "mine.toml", recipe="mgn", epochs=3, backbone=None)
+    config = FinetuneSettings.resolve(tmp_path / "mine.toml", recipe="mgn", epochs=3, backbone=None)
     assert (config.epochs, config.margin, config.lr, config.backbone) == (3, 0.5, 2e-4, "mgn")
 
 
 def test_a_misspelt_recipe_is_told_what_was_meant(ptlreid):
     with pytest.raises(OptionError, match=r"No recipe is called 'mgm'. Did you mean 'mgn'\?"):
-        FinetuneConfig.resolve(None, recipe="mgm")
+        FinetuneSettings.resolve(None, recipe="mgm")
     assert ptlreid("recipes", "mgm")[0] == ptlreid("finetune", "--recipe", "mgm")[0] == 1
 
 
@@ -113,5 +113,5 @@ def test_the_documentation_has_every_recipe_and_settings_that_work(tmp_path):
     assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)) >= set(recipes.names())
     (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     (tmp_path / "mine.toml").write_text(example)
-    config = FinetuneConfig.resolve(tmp_path / "mine.toml")
+    config = FinetuneSettings.resolve(tmp_path / "mine.toml")
     assert (config.new_lr_factor, config.schedule, config.freeze_epochs) == (10.0, "cosine", 2)

@@ -105,7 +105,7 @@ def test_what_the_program_reads_from_its_package_is_installed(environment):
     split = "from ptlreid.datasets import cuhk03; print(len(cuhk03.new_split()))"
     # Zhong et al. 2017: 7,368 + 1,400 + 5,328 labeled images, 7,365 + 1,400 + 5,332 detected ones.
     assert run(environment / "python", "-c", split) == "28193\n"
-    tables = "from ptlreid.config import reproduce; print(len(reproduce.tables('all')))"
+    tables = "from ptlreid.settings import reproduce; print(len(reproduce.tables('all')))"
     assert run(environment / "python", "-c", tables) == "6\n"
     page = "import jinja2; jinja2.Environment(loader=jinja2.PackageLoader('ptlreid.reports')).get_template('page.html')"
     run(environment / "python", "-c", page)

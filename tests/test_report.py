@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from ptlreid import datasets, files
-from ptlreid.config import FinetuneConfig
-from ptlreid.config.report import ReportConfig
 from ptlreid.errors import DataError, OptionError
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
+from ptlreid.settings import FinetuneSettings
+from ptlreid.settings.report import ReportSettings
 from ptlreid.workflows.finetune import finetune
 from ptlreid.workflows.report import report, write_chain_report, write_report
 
@@ -26,14 +26,14 @@ def runs(market_folder, tmp_path_factory):
     splits = datasets.load("market", market_folder.parent)
     settings = {"backbone": "tiny", "init": "none", "height": 64, "width": 32, "batch_size": 8, "epochs": 2}
     for name, ptl in (("ptl", True), ("plain", False)):
-        config = FinetuneConfig.resolve(None, device="cpu", evaluate_every=1, ptl=ptl, **settings)
+        config = FinetuneSettings.resolve(None, device="cpu", evaluate_every=1, ptl=ptl, **settings)
         finetune(config, splits, RunFolder(folder / name), Silent())
     return folder
 
 
 @pytest.fixture
 def settings(market_folder):
-    return ReportConfig.resolve(None, root=str(market_folder.parent), device="cpu")
+    return ReportSettings.resolve(None, root=str(market_folder.parent), device="cpu")
 
 
 class Notes(Silent):
@@ -122,7 +122,7 @@ def test_a_damaged_chain_is_told(tmp_path, content):
 
 def test_a_run_that_cannot_be_evaluated_has_its_curves_and_says_why(runs, tmp_path):
     progress = Notes()
-    settings = ReportConfig.resolve(None, root=str(tmp_path / "nowhere"), device="cpu")
+    settings = ReportSettings.resolve(None, root=str(tmp_path / "nowhere"), device="cpu")
     path = write_report([RunFolder(runs / "ptl")], settings, progress, out=tmp_path / "a.html")
     html = path.read_text(encoding="utf-8")
     assert headings(html) == ["Summary", "Training", "Latent state and gates"]
@@ -157,7 +157,7 @@ def test_metrics_of_an_older_version_show_what_is_there(runs, tmp_path):
     shutil.copytree(runs / "ptl", tmp_path / "old")
     metrics = files.read_json(tmp_path / "old" / "metrics.json")
     files.write_json(tmp_path / "old" / "metrics.json", {key: metrics[key] for key in ("epochs", "mAP")})
-    settings = ReportConfig.resolve(None, root=str(tmp_path / "nowhere"), device="cpu")
+    settings = ReportSettings.resolve(None, root=str(tmp_path / "nowhere"), device="cpu")
     html = write_report([RunFolder(tmp_path / "old")], settings, Silent()).read_text(encoding="utf-8")
     assert re.findall(r"<div><dt>(.*?)</dt>", html) == ["mAP"]
 

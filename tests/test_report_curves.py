@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptlreid.reports import cells, curves, ink
+from ptlreid.reports import cells, curves, render
 from ptlreid.reports.curves import Steps, thin
 
 
@@ -117,7 +117,7 @@ def test_cells_have_a_picture_for_the_state_and_each_gate():
     assert [picture.name for picture in pictures] == ["cell-state-norm", "cell-input", "cell-forget", "cell-output"]
     assert pictures[0].table.rows == [["1", "2", "2"], ["2", "4", "4"]]
     assert "cells.0 0.25" in pictures[2].alt
-    assert all("<svg" in ink.inline(picture) for picture in pictures)
+    assert all("<svg" in render.inline(picture) for picture in pictures)
 
 
 def test_without_cells_there_is_no_picture_of_them():
@@ -128,6 +128,6 @@ def test_scores_of_an_older_version_show_what_is_there():
     lines = [{"kind": "epoch", "epoch": 1, "mAP": 0.25}, evaluation(2, 0.5)]
     picture = curves.scores({"run": lines})
     assert picture.table.rows == [["run", "1", "25.0", "–", "–"], ["run", "2", "50.0", "60.0", "25.0"]]
-    assert "<svg" in ink.inline(picture)
+    assert "<svg" in render.inline(picture)
     found = curves.evaluations([], {"epochs": 4, "mAP": 0.5, "cmc": {"1": 0.6}})
     assert curves.scores({"run": found}).table.rows == [["run", "4", "50.0", "60.0", "–"]]

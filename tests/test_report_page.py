@@ -60,7 +60,7 @@ def hostile(tmp_path_factory):
         more={HOSTILE: table},
         lists={HOSTILE: [rank_list(tmp_path_factory.mktemp("crops"), name)]},
     )
-    return Outline(page.render(Page(HOSTILE, HOSTILE, [section], {HOSTILE: HOSTILE}, [HOSTILE])))
+    return Outline(page.render_html(Page(HOSTILE, HOSTILE, [section], {HOSTILE: HOSTILE}, [HOSTILE])))
 
 
 def test_no_text_of_a_user_becomes_a_tag(hostile):
@@ -104,16 +104,16 @@ def test_each_crop_is_on_the_page_once(hostile):
 
 def test_a_page_is_the_same_every_time(tmp_path):
     parts = [Section("part", "Part", pictures=[cmc({"run": np.array([0.5, 1.0])})])]
-    assert page.render(Page("run", "", parts)) == page.render(Page("run", "", parts))
+    assert page.render_html(Page("run", "", parts)) == page.render_html(Page("run", "", parts))
 
 
 def test_the_colours_of_the_page_are_those_of_the_pictures():
-    from ptlreid.reports import ink
+    from ptlreid.reports import render
 
     css = (Path(page.__file__).parent / "templates" / "style.css").read_text()
     light, dark = css.split("prefers-color-scheme: dark", 1)
-    assert re.findall(r"--c\d: (#\w+)", light) == list(ink.COLOURS)
-    assert len(re.findall(r"--c\d: (#\w+)", dark)) == len(ink.COLOURS)
+    assert re.findall(r"--c\d: (#\w+)", light) == list(render.COLOURS)
+    assert len(re.findall(r"--c\d: (#\w+)", dark)) == len(render.COLOURS)
 
 
 def test_a_table_knows_its_columns_of_numbers():

@@ -10,10 +10,10 @@ from conftest import write_image
 from PIL import Image
 
 from ptlreid.errors import DataError
-from ptlreid.reports import crops, ink, ranklists
+from ptlreid.reports import crops, ranklists, render
 from ptlreid.retrieval.metrics import evaluate
 from ptlreid.retrieval.protocols import PROTOCOLS
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 
 MARKET = PROTOCOLS["market"]
 
@@ -94,7 +94,7 @@ def test_a_picture_frames_right_and_wrong_differently(tmp_path):
     assert frames[0][1] != frames[2][1]
     assert [text.get_text() for text in axes.texts] == ["query", "✗ 2.00", "✗ 3.00", "#4 ✓ 4.00"]
     assert len(axes.images) == 4
-    ink.save([ranklists.ranklists(shown)], tmp_path / "lists.png")
+    render.save([ranklists.ranklists(shown)], tmp_path / "lists.png")
     with Image.open(tmp_path / "lists.png") as picture:
         assert picture.width > picture.height > 100
 

@@ -10,12 +10,12 @@ import pytest
 from test_resume import At, fault
 
 from ptlreid import files
-from ptlreid.config import SyntheticConfig
-from ptlreid.config.reproduce import SCALES, TINY, ReproduceConfig, tables
 from ptlreid.datasets import find
 from ptlreid.errors import OptionError
 from ptlreid.models.summary import summarize
 from ptlreid.progress import Silent
+from ptlreid.settings import SyntheticSettings
+from ptlreid.settings.reproduce import SCALES, TINY, ReproduceSettings, tables
 from ptlreid.workflows.chain import plan
 from ptlreid.workflows.reproduce import dry_run, reproduce
 
@@ -25,13 +25,13 @@ SMALLER = replace(
     TINY,
     settings={**TINY.settings, "backbone": "tiny", "height": 64, "width": 32, "epochs": 1, "batch_size": 8},
     of_recipe={"large-batch": {"batch_size": 12}},
-    sites=SyntheticConfig(identities=8, cameras=2, images_per_camera=2, height=64, width=32),
+    sites=SyntheticSettings(identities=8, cameras=2, images_per_camera=2, height=64, width=32),
 )
 ROWS = [(table, row) for table in tables("all") for row in table.rows]
 
 
-def config(root, **changed) -> ReproduceConfig:
-    return ReproduceConfig.resolve(None, root=str(root), device="cpu", **changed)
+def config(root, **changed) -> ReproduceSettings:
+    return ReproduceSettings.resolve(None, root=str(root), device="cpu", **changed)
 
 
 def by_name(rows: list[dict]) -> dict[str, dict]:
@@ -152,7 +152,7 @@ def test_a_whole_table_runs_on_drawn_sites(table6):
 
 def test_what_rows_share_is_trained_once(table6):
     place, _ = table6
-    # PTL on both data sets, which is the teacher of all; the plain network on the first, where all students start; five
+    # PTL on both datasets, which is the teacher of all; the plain network on the first, where all students start; five
     # students.
     assert len(list((place / "runs" / "tiny").iterdir())) == 2 + 1 + 5
 
@@ -185,7 +185,7 @@ def reproduce_rows_of_table_1(place: Path) -> list[dict]:
 def test_rows_that_differ_in_their_batch_do_so_at_the_tiny_scale_too(tmp_path):
     plans = {row.name: plan(TINY.chain(row, config(tmp_path)))[-1].config for row in tables("2")[0].rows if row.plan}
     assert (plans["DenseNet-161*"].batch_size, plans["DenseNet-161"].batch_size) == (45, 16)
-    assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].images_per_person) == ("ce-triplet", 4)
+    assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].images_per_identity) == ("ce-triplet", 4)
 
 
 def test_every_line_of_a_tiny_plan_says_that_it_is_tiny(ptlreid):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from ptlreid.errors import DataError, OptionError
-from ptlreid.retrieval import budget
+from ptlreid.retrieval import memory_plan
 from ptlreid.retrieval.metrics import evaluate_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.ranklist import ranklist_blocks
 from ptlreid.retrieval.rerank import rerank
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 
 
 def features(matrix: np.ndarray, pids: list[int] | None = None, camid: int = 1) -> Features:
@@ -114,7 +114,7 @@ def test_junk_takes_no_part_and_is_infinitely_far():
 
 
 def test_no_memory_budget_changes_a_number(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(budget, "_TILE_COLUMNS", 32)
+    monkeypatch.setattr(memory_plan, "_TILE_COLUMNS", 32)
     query, gallery = (features(side) for side in clustered(5, 40, 200))
     whole = reranked(query, gallery)
     for memory_budget in (200_000, 100_000, 1):

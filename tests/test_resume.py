@@ -19,12 +19,12 @@ import pytest
 import torch
 
 from ptlreid import datasets
-from ptlreid.config import FinetuneConfig
 from ptlreid.engine import history
 from ptlreid.errors import CheckpointError, DataError, PtlreidError, Stopped
-from ptlreid.models.weights import saved
+from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
+from ptlreid.settings import FinetuneSettings
 from ptlreid.workflows import epochs
 from ptlreid.workflows.finetune import finetune
 
@@ -32,7 +32,7 @@ from ptlreid.workflows.finetune import finetune
 TIMES = {"images_per_second", "wait", "memory"}
 
 
-def config(**changed) -> FinetuneConfig:
+def config(**changed) -> FinetuneSettings:
     settings = {
         "backbone": "tiny",
         "init": "none",
@@ -42,7 +42,7 @@ def config(**changed) -> FinetuneConfig:
         "epochs": 4,
         "report": False,
     }
-    return FinetuneConfig.resolve(
+    return FinetuneSettings.resolve(
         None, **({"device": "cpu", "decay_every": 2, "evaluate_every": 2} | settings | changed)
     )
 
@@ -57,7 +57,7 @@ def told(run: RunFolder) -> list[dict]:
 
 
 def assert_same(one: RunFolder, other: RunFolder) -> None:
-    ours, theirs = (saved(run.weights()).build().state_dict() for run in (one, other))
+    ours, theirs = (read_weights_header(run.weights()).build().state_dict() for run in (one, other))
     assert ours.keys() == theirs.keys()
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
     assert told(one) == told(other)
@@ -96,7 +96,7 @@ def fault():
         {"ptl": True, "memory": "mean", "schedule": "cosine", "warmup_epochs": 1},
         {"ptl": False, "freeze_epochs": 1, "new_lr_factor": 5.0},
         {"backbone": "tiny-dropout", "optimizer": "adam", "amsgrad": True},
-        {"images_per_person": 2, "loss": "ce-triplet", "label_smoothing": 0.1},
+        {"images_per_identity": 2, "loss": "ce-triplet", "label_smoothing": 0.1},
         {"pad": 4, "erase": 0.5, "batch_size": 2, "accumulate": 2},
     ],
     ids=str,
@@ -275,7 +275,7 @@ def test_training_stops_early_where_nothing_gets_better(tmp_path, splits, monkey
 
 def test_the_history_tells_of_terms_speed_memory_and_cells(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
-    finetune(config(images_per_person=2, loss="ce-triplet", epochs=2), splits, run, Silent())
+    finetune(config(images_per_identity=2, loss="ce-triplet", epochs=2), splits, run, Silent())
     lines = history.read(run.history)
     step = lines[0]
     assert step["loss"] == pytest.approx(step["terms"]["ce"] + step["terms"]["triplet"])
@@ -305,7 +305,7 @@ def test_frozen_weights_stay_as_they_are_and_then_join_in(tmp_path, splits):
     for count in (0, 1, 2):
         run = RunFolder(tmp_path / f"run{count}")
         finetune(config(epochs=count, freeze_epochs=1), splits, run, Silent())
-        state = saved(run.weights()).build().state_dict()
+        state = read_weights_header(run.weights()).build().state_dict()
         weights[count] = {name: state[name] for name in state if name.endswith("0.weight") and "backbone" in name}
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not any(torch.equal(weights[1][name], weights[2][name]) for name in weights[1])

@@ -9,9 +9,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from ptlreid import datasets, files
-from ptlreid.config import DistillConfig, FinetuneConfig
 from ptlreid.errors import CheckpointError, OptionError
-from ptlreid.runs import RunFolder, newest_ptl, start_digests
+from ptlreid.runs import RunFolder, find_newest_ptl, init_digests
+from ptlreid.settings import DistillSettings, FinetuneSettings
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def splits(market_folder):
     return datasets.load("market", market_folder.parent)
 
 
-def begun(path: Path, config: FinetuneConfig, splits, depends=None) -> RunFolder:
+def begun(path: Path, config: FinetuneSettings, splits, depends=None) -> RunFolder:
     """A run that has reached a checkpoint."""
     run = RunFolder(path)
     run.claim(config, splits, depends)
@@ -31,7 +31,7 @@ def finished(path: Path, at: int, **settings) -> RunFolder:
     """A run that ended at this second."""
     run = RunFolder(path)
     path.mkdir()
-    kind = DistillConfig if "teacher" in settings else FinetuneConfig
+    kind = DistillSettings if "teacher" in settings else FinetuneSettings
     run.config.write_text(kind.resolve(None, **settings).to_toml())
     save_file({}, run.weights())
     run.metrics.touch()
@@ -40,15 +40,15 @@ def finished(path: Path, at: int, **settings) -> RunFolder:
 
 
 def test_settings_are_of_the_kind_that_made_the_run(tmp_path, splits):
-    plain = begun(tmp_path / "plain", FinetuneConfig(), splits)
-    taught = begun(tmp_path / "taught", DistillConfig.resolve(None, teacher="plain", lambda_=0.3), splits)
-    assert type(plain.settings()) is FinetuneConfig
-    assert taught.settings() == DistillConfig.resolve(None, teacher="plain", lambda_=0.3)
+    plain = begun(tmp_path / "plain", FinetuneSettings(), splits)
+    taught = begun(tmp_path / "taught", DistillSettings.resolve(None, teacher="plain", lambda_=0.3), splits)
+    assert type(plain.settings()) is FinetuneSettings
+    assert taught.settings() == DistillSettings.resolve(None, teacher="plain", lambda_=0.3)
     assert "lambda = 0.3\n" in taught.config.read_text()
 
 
 def test_what_else_a_run_depends_on_must_be_the_same(tmp_path, splits):
-    config = FinetuneConfig()
+    config = FinetuneSettings()
     run = begun(tmp_path / "run", config, splits, {"init": "1", "teacher": "2"})
     run.check(config, splits, {"init": "1", "teacher": "2"})
     with pytest.raises(
@@ -60,32 +60,32 @@ def test_what_else_a_run_depends_on_must_be_the_same(tmp_path, splits):
 
 
 def test_the_same_weights_under_another_name_are_the_same_start(tmp_path, splits):
-    run = begun(tmp_path / "run", FinetuneConfig(init="one"), splits, {"init": "1"})
-    run.check(FinetuneConfig(init="another"), splits, {"init": "1"})
+    run = begun(tmp_path / "run", FinetuneSettings(init="one"), splits, {"init": "1"})
+    run.check(FinetuneSettings(init="another"), splits, {"init": "1"})
     with pytest.raises(OptionError, match="init: 'one' -> 'another'"):
-        run.check(FinetuneConfig(init="another"), splits)  # nothing is known of that start
+        run.check(FinetuneSettings(init="another"), splits)  # nothing is known of that start
 
 
 def test_a_run_of_before_digests_were_kept_is_taken_on_trust(tmp_path, splits):
-    run = begun(tmp_path / "run", FinetuneConfig(), splits)
+    run = begun(tmp_path / "run", FinetuneSettings(), splits)
     assert "depends" not in files.read_json(run.data)
-    run.check(FinetuneConfig(), splits, {"init": "1"})
+    run.check(FinetuneSettings(), splits, {"init": "1"})
 
 
 def test_a_run_with_and_one_without_a_teacher_are_never_the_same(tmp_path, splits):
-    config = DistillConfig.resolve(None, teacher="some")
-    run = begun(tmp_path / "run", FinetuneConfig(ptl=False), splits)
+    config = DistillSettings.resolve(None, teacher="some")
+    run = begun(tmp_path / "run", FinetuneSettings(ptl=False), splits)
     with pytest.raises(OptionError, match=r"method: 'baseline' -> 'std0\.8'"):
         run.check(config, splits)
     run.claim(config, splits)
     with pytest.raises(OptionError, match=r"method: 'std0\.8' -> 'baseline'"):
-        run.check(FinetuneConfig(ptl=False), splits)
+        run.check(FinetuneSettings(ptl=False), splits)
     with pytest.raises(OptionError, match=r"\(teacher: 'some' -> 'other'; lambda: 0.8 -> 0.5\)"):
-        run.check(DistillConfig.resolve(None, teacher="other", lambda_=0.5), splits)
+        run.check(DistillSettings.resolve(None, teacher="other", lambda_=0.5), splits)
 
 
 def test_a_damaged_record_of_its_people_is_not_that_of_these(tmp_path, splits):
-    run = begun(tmp_path / "run", FinetuneConfig(), splits)
+    run = begun(tmp_path / "run", FinetuneSettings(), splits)
     assert run.same_people(splits)
     run.data.write_text("[]")
     assert not run.same_people(splits)
@@ -99,13 +99,13 @@ def test_the_newest_ptl_run_is_the_one_that_was_trained_and_finished_last(tmp_pa
     finished(tmp_path / "taught", 500, teacher="z-first")
     finished(tmp_path / "lost", 600).weights().unlink()
     finished(tmp_path / "damaged", 700).config.write_text("[")
-    assert newest_ptl(tmp_path) == expected
+    assert find_newest_ptl(tmp_path) == expected
 
 
 def test_no_ptl_run_is_told_with_the_ways_out(tmp_path):
     finished(tmp_path / "plain", 300, ptl=False)
     with pytest.raises(CheckpointError, match=r"no finished PTL run to learn from\. Train one with `ptlreid finetune`"):
-        newest_ptl(tmp_path)
+        find_newest_ptl(tmp_path)
 
 
 def test_a_start_is_known_by_its_bytes(tmp_path):
@@ -113,8 +113,8 @@ def test_a_start_is_known_by_its_bytes(tmp_path):
     run.weights().write_bytes(b"weights")
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(b"weights")
-    assert start_digests("run", tmp_path) == start_digests(str(copy), tmp_path) == {"init": files.digest(copy)}
-    assert start_digests("imagenet", tmp_path) == start_digests("none", tmp_path) == {}
+    assert init_digests("run", tmp_path) == init_digests(str(copy), tmp_path) == {"init": files.file_digest(copy)}
+    assert init_digests("imagenet", tmp_path) == init_digests("none", tmp_path) == {}
     run.weights().unlink()
     with pytest.raises(CheckpointError, match=r"weights\.safetensors: no such weights\. Finish that run first"):
-        start_digests("run", tmp_path)
+        init_digests("run", tmp_path)

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptlreid.errors import DataError, OptionError
-from ptlreid.samplers import Identities, Shuffled
+from ptlreid.samplers import IdentitySampler, ShuffleSampler
 
 
 @given(num_images=st.integers(2, 200), batch_size=st.integers(2, 40), epoch=st.integers(0, 5))
 def test_full_batches_of_distinct_images_and_only_the_rest_is_dropped(num_images, batch_size, epoch):
     if num_images < batch_size:
         return
-    batches = Shuffled(num_images, batch_size, seed=1).epoch(epoch)
+    batches = ShuffleSampler(num_images, batch_size, seed=1).epoch(epoch)
     rows = np.concatenate(batches)
     assert {len(batch) for batch in batches} == {batch_size}
     assert len(np.unique(rows)) == len(rows) == num_images - num_images % batch_size
@@ -25,7 +25,7 @@ def test_full_batches_of_distinct_images_and_only_the_rest_is_dropped(num_images
 
 def test_the_order_is_the_seeds_and_the_epochs():
     def order(seed: int, epoch: int) -> list[int]:
-        return np.concatenate(Shuffled(40, 8, seed).epoch(epoch)).tolist()
+        return np.concatenate(ShuffleSampler(40, 8, seed).epoch(epoch)).tolist()
 
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) != order(0, 1)
@@ -34,9 +34,9 @@ def test_the_order_is_the_seeds_and_the_epochs():
 
 @given(num_images=st.integers(6, 100), ranks=st.integers(1, 3), epoch=st.integers(0, 3))
 def test_ranks_share_each_batch_out_without_loss_or_repeat(num_images, ranks, epoch):
-    parts = [Shuffled(num_images, 2, 5, rank, ranks).epoch(epoch) for rank in range(ranks)]
+    parts = [ShuffleSampler(num_images, 2, 5, rank, ranks).epoch(epoch) for rank in range(ranks)]
     together = [np.concatenate(step) for step in zip(*parts, strict=True)]
-    whole = Shuffled(num_images, 2 * ranks, 5).epoch(epoch)
+    whole = ShuffleSampler(num_images, 2 * ranks, 5).epoch(epoch)
     assert [step.tolist() for step in together] == [step.tolist() for step in whole]
 
 
@@ -45,7 +45,7 @@ LABELS = np.array([2, 0, 2, 1, 2, 1, 2, 3])  # four people with 1, 2, 4 and 1 im
 
 @given(epoch=st.integers(0, 20), images=st.integers(1, 4))
 def test_identity_batches_hold_p_people_with_k_images_each(epoch, images):
-    batches = Identities(LABELS, people=2, images=images, seed=0).epoch(epoch)
+    batches = IdentitySampler(LABELS, people=2, images=images, seed=0).epoch(epoch)
     people = np.concatenate([LABELS[batch].reshape(2, images) for batch in batches])
     assert len(batches) == 2
     assert (people == people[:, :1]).all()
@@ -57,24 +57,24 @@ def test_identity_batches_hold_p_people_with_k_images_each(epoch, images):
 
 
 def test_over_epochs_every_image_of_a_person_comes_up():
-    sampler = Identities(LABELS, people=4, images=2, seed=0)
+    sampler = IdentitySampler(LABELS, people=4, images=2, seed=0)
     seen = {int(row) for epoch in range(20) for batch in sampler.epoch(epoch) for row in batch}
     assert seen == set(range(8))
 
 
 def test_ranks_have_different_people():
-    first, second = (Identities(LABELS, 1, 2, 7, rank, 2).epoch(0) for rank in (0, 1))
+    first, second = (IdentitySampler(LABELS, 1, 2, 7, rank, 2).epoch(0) for rank in (0, 1))
     for mine, other in zip(first, second, strict=True):
         assert not set(LABELS[mine]) & set(LABELS[other])
 
 
 def test_a_batch_that_leaves_a_rest_or_too_few_people_are_refused():
     with pytest.raises(OptionError, match="A batch of 7 cannot hold 2 images of each person"):
-        Identities.of_batch(LABELS, 7, 2, 0)
+        IdentitySampler.of_batch(LABELS, 7, 2, 0)
     with pytest.raises(DataError, match="4 people do not fill one batch of 5 people"):
-        Identities(LABELS, 5, 2, 0)
+        IdentitySampler(LABELS, 5, 2, 0)
 
 
 def test_less_than_one_batch_is_refused():
     with pytest.raises(DataError, match="3 training images do not fill one batch of 4"):
-        Shuffled(3, 4, 0)
+        ShuffleSampler(3, 4, 0)

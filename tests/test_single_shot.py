@@ -11,7 +11,7 @@ from ptlreid.errors import OptionError
 from ptlreid.retrieval.metrics import evaluate
 from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.single_shot import expected_curve
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 
 CLASSIC = PROTOCOLS["cuhk03-classic"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ptlreid.losses import triplet
-from ptlreid.outputs import Output
+from ptlreid.network_types import Output
 
 
 def loss_of(vectors, labels, margin):

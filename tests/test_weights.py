@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from ptlreid import models
 from ptlreid.errors import CheckpointError
 from ptlreid.models import weights
-from ptlreid.outputs import NetworkSpec
+from ptlreid.network_types import NetworkSpec
 
 
 def spec(backbone: str = "resnet18", ptl: bool = True, classes: int = 3) -> NetworkSpec:
@@ -40,7 +40,7 @@ def assert_is_torchvisions(network, state):
 def test_saved_weights_build_the_same_network_again(tmp_path):
     network = models.build(spec(), seed=4).eval()
     weights.save(network, spec(), tmp_path / "w.safetensors")
-    again = weights.saved(tmp_path / "w.safetensors")
+    again = weights.read_weights_header(tmp_path / "w.safetensors")
     assert again.spec == spec()
     images = torch.randn(2, 3, 64, 32)
     with torch.inference_mode():
@@ -60,20 +60,20 @@ def test_saved_weights_build_the_same_network_again(tmp_path):
 def test_a_description_that_cannot_be_read_is_told(tmp_path, about):
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors", metadata={"ptlreid": about})
     with pytest.raises(CheckpointError, match=r"w\.safetensors: does not tell of a network .* Remove the file, and"):
-        weights.saved(tmp_path / "w.safetensors")
+        weights.read_weights_header(tmp_path / "w.safetensors")
 
 
 def test_tensors_of_another_network_than_the_described_are_told(tmp_path):
     weights.save(models.build(spec()), spec(classes=4), tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match=r"not the tensors of the network that it tells of\. Remove the file"):
-        weights.saved(tmp_path / "w.safetensors").build()
+        weights.read_weights_header(tmp_path / "w.safetensors").build()
 
 
 def test_the_digest_follows_the_weights(tmp_path):
     digests = []
     for number, seed in enumerate((1, 1, 2)):
         weights.save(models.build(spec(), seed), spec(), tmp_path / f"{number}.safetensors")
-        digests.append(weights.saved(tmp_path / f"{number}.safetensors").digest)
+        digests.append(weights.read_weights_header(tmp_path / f"{number}.safetensors").digest)
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -166,10 +166,10 @@ def test_a_file_cut_short_or_of_another_kind_is_named(tmp_path, torchvision_stat
 
 def test_weights_that_a_run_does_not_have_or_others_wrote_are_refused(tmp_path, torchvision_state):
     with pytest.raises(CheckpointError, match="no such weights"):
-        weights.saved(tmp_path / "weights.safetensors")
+        weights.read_weights_header(tmp_path / "weights.safetensors")
     save_file(torchvision_state, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match=r"weights of another program\. Fine-tune from them with --init"):
-        weights.saved(tmp_path / "w.safetensors")
+        weights.read_weights_header(tmp_path / "w.safetensors")
 
 
 def test_without_a_network_imagenet_names_the_other_ways(tmp_path, monkeypatch):

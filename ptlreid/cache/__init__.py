@@ -21,12 +21,12 @@ from ptlreid import distributed
 from ptlreid.cache import partial
 from ptlreid.errors import DataError
 from ptlreid.files import digest_all
-from ptlreid.models.weights import Saved
-from ptlreid.outputs import Readout
+from ptlreid.models.weights import WeightsFile
+from ptlreid.network_types import Readout
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Records
 from ptlreid.retrieval import feature_files
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 from ptlreid.views import EvalView
 
 SCHEMA = "2"
@@ -52,13 +52,13 @@ _PARTS = {
 class Source:
     """What features are made with: weights of a network, the way they are read, the view of an image; how stored."""
 
-    saved: Saved
+    saved: WeightsFile
     readout: Readout
     view: EvalView
     dtype: Dtype = "float32"
 
 
-def cached(
+def load_or_extract(
     file: Path, source: Source, records: Records, extract: Extract, *, progress: Progress | None = None
 ) -> Features:
     """The features of `records`: read from `file` where its fingerprint is the same, otherwise from `extract`.
@@ -69,8 +69,8 @@ def cached(
     extract, and all get the features. As float16, features are rounded before their first use, too.
     """
     progress = progress or Silent()
-    expected = distributed.from_main(lambda: fingerprint(source, records))
-    matrix = distributed.from_main(lambda: _reused(file, expected, len(records), progress))
+    expected = distributed.run_on_main(lambda: fingerprint(source, records))
+    matrix = distributed.run_on_main(lambda: _reused(file, expected, len(records), progress))
     return _extracted(file, expected, records, extract, progress) if matrix is None else _features(matrix, records)
 
 
@@ -80,7 +80,7 @@ def status(file: Path, source: Source, records: Records) -> str:
     reason = mismatch(file, expected) if file.is_file() else "nothing is there"
     if reason is None:
         return "cached"
-    rows = partial.count(file, expected)
+    rows = partial.count_rows(file, expected)
     return f"to extract: {reason}" + (f"; going on after {rows} of {len(records)}" if rows else "")
 
 
@@ -141,8 +141,8 @@ def _extracted(
     """The features of `records`, in `file` when this returns; what was there of them is not extracted again."""
     size, dtype = len(records), np.dtype(expected["dtype"])
     main = distributed.is_main() or not distributed.active()
-    with partial.opened(file, expected) if main else nullcontext(partial.NOTHING) as kept:
-        known = distributed.from_main(lambda: kept.rows)
+    with partial.open_partial(file, expected) if main else nullcontext(partial.NOTHING) as kept:
+        known = distributed.run_on_main(lambda: kept.rows)
         matrix, done = np.empty((size, known.shape[1]), dtype), len(known)
         matrix[:done] = known
         if done:
@@ -157,7 +157,7 @@ def _extracted(
                 advance(done)
         features = _features(matrix, records)
         attributes = expected | {CONTENT: _digest(matrix)}
-        distributed.from_main(lambda: feature_files.write(file, features, attributes, dtype=dtype.name))
+        distributed.run_on_main(lambda: feature_files.write(file, features, attributes, dtype=dtype.name))
     return features
 
 

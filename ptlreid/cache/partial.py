@@ -48,19 +48,19 @@ class Partial:
 NOTHING = Partial(None, np.empty((0, 0)))  # keeps no rows
 
 
-def path_of(file: Path) -> Path:
+def partial_path(file: Path) -> Path:
     """Where the rows of `file` are kept until it is whole."""
     return file.with_suffix(".partial")
 
 
 @contextmanager
-def opened(file: Path, fingerprint: Mapping[str, str]) -> Iterator[Partial]:
+def open_partial(file: Path, fingerprint: Mapping[str, str]) -> Iterator[Partial]:
     """The rows so far of the features that will be `file`: none where those on disk have another fingerprint.
 
     One process at a time keeps rows: it holds a lock of the operating system, which goes when a process is killed.
     A second one works without. The rows are removed when the block ends, and stay when it fails.
     """
-    path = path_of(file)
+    path = partial_path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as stream:
         if not _locked(stream):
@@ -75,9 +75,9 @@ def opened(file: Path, fingerprint: Mapping[str, str]) -> Iterator[Partial]:
         path.unlink()
 
 
-def count(file: Path, fingerprint: Mapping[str, str]) -> int:
+def count_rows(file: Path, fingerprint: Mapping[str, str]) -> int:
     """How many rows of `file` an interrupted extraction left."""
-    path = path_of(file)
+    path = partial_path(file)
     if not path.is_file():
         return 0
     with path.open("rb") as stream:

@@ -8,18 +8,18 @@ from typing import Annotated
 import typer
 
 from ptlreid.cli import console, options
-from ptlreid.config.evaluate import CompareConfig
+from ptlreid.settings.evaluate import CompareSettings
 
 
 def compare(
     names: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Runs: each is compared with the first.")],
-    data: Annotated[str | None, options.option(CompareConfig, "data")] = None,
-    protocol: Annotated[str | None, options.option(CompareConfig, "protocol")] = None,
-    weights: Annotated[str | None, options.option(CompareConfig, "weights")] = None,
-    metric: Annotated[str | None, options.option(CompareConfig, "metric")] = None,
-    rerank: Annotated[bool | None, options.option(CompareConfig, "rerank", "--rerank/--no-rerank")] = None,
-    bootstrap: Annotated[int | None, options.option(CompareConfig, "bootstrap")] = None,
-    seed: Annotated[int | None, options.option(CompareConfig, "seed")] = None,
+    data: Annotated[str | None, options.option(CompareSettings, "data")] = None,
+    protocol: Annotated[str | None, options.option(CompareSettings, "protocol")] = None,
+    weights: Annotated[str | None, options.option(CompareSettings, "weights")] = None,
+    metric: Annotated[str | None, options.option(CompareSettings, "metric")] = None,
+    rerank: Annotated[bool | None, options.option(CompareSettings, "rerank", "--rerank/--no-rerank")] = None,
+    bootstrap: Annotated[int | None, options.option(CompareSettings, "bootstrap")] = None,
+    seed: Annotated[int | None, options.option(CompareSettings, "seed")] = None,
     config: options.ConfigFile = None,
     root: options.Root = None,
     runs: options.Runs = Path("runs"),
@@ -32,13 +32,13 @@ def compare(
     Differences of mAP and CMC-1 by query, with 95% intervals from a paired bootstrap over people. What another seed of
     training would change is not in them.
     """
-    settings = options.settings(CompareConfig, locals())
+    settings = options.settings(CompareSettings, locals())
 
     from ptlreid.runs import find_run
     from ptlreid.workflows.compare import compare as workflow
-    from ptlreid.workflows.processes import joined
+    from ptlreid.workflows.processes import join_processes
 
-    with joined(settings.device):
+    with join_processes(settings.device):
         result = workflow([find_run(runs, name) for name in names], settings, console.Reporter())
     if json:
         console.show_json(result)

@@ -6,23 +6,23 @@ from pathlib import Path
 from typing import Annotated
 
 from ptlreid.cli import console, options
-from ptlreid.config import DemoConfig
+from ptlreid.settings import DemoSettings
 
 
 def demo(
-    epochs: Annotated[int | None, options.option(DemoConfig, "epochs")] = None,
-    identities: Annotated[int | None, options.option(DemoConfig, "identities")] = None,
-    seed: Annotated[int | None, options.option(DemoConfig, "seed")] = None,
+    epochs: Annotated[int | None, options.option(DemoSettings, "epochs")] = None,
+    identities: Annotated[int | None, options.option(DemoSettings, "identities")] = None,
+    seed: Annotated[int | None, options.option(DemoSettings, "seed")] = None,
     root: options.Root = None,
     runs: options.Runs = Path("runs"),
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
-    """Draw a small data set, train a network with and without PTL on it, and score both beside an untrained one.
+    """Draw a small dataset, train a network with and without PTL on it, and score both beside an untrained one.
 
     A few minutes on two cores, without a GPU or a download. A second time, everything is reused.
     """
-    settings = options.settings(DemoConfig, locals())
+    settings = options.settings(DemoSettings, locals())
 
     from ptlreid.workflows.demo import run_demo
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptlreid.cli import console, options
-from ptlreid.config import DistillConfig
 from ptlreid.errors import OptionError
+from ptlreid.settings import DistillSettings
 
 if TYPE_CHECKING:
     from ptlreid.records import Splits
@@ -20,10 +20,10 @@ _OF_TEACHER = "the teacher's"
 
 
 def distill(
-    teacher: Annotated[str | None, options.option(DistillConfig, "teacher")] = None,
-    lambda_: Annotated[float | None, options.option(DistillConfig, "lambda_", "--lambda")] = None,
+    teacher: Annotated[str | None, options.option(DistillSettings, "teacher")] = None,
+    lambda_: Annotated[float | None, options.option(DistillSettings, "lambda_", "--lambda")] = None,
     sweep: Annotated[str | None, typer.Option(metavar="λ,λ,...", help="A run for each λ, and one table.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data set to train on.", show_default=_OF_TEACHER)] = None,
+    data: Annotated[str | None, typer.Option(help="Dataset to train on.", show_default=_OF_TEACHER)] = None,
     backbone: Annotated[str | None, typer.Option(help="The student's backbone.", show_default=_OF_TEACHER)] = None,
     init: options.Init = None,
     recipe: options.Recipe = None,
@@ -46,14 +46,14 @@ def distill(
     """
     given = locals()
     shares = [lambda_] if sweep is None else _shares(sweep, lambda_)
-    chosen = [options.settings(DistillConfig, {**given, "lambda_": share}) for share in shares]
+    chosen = [options.settings(DistillSettings, {**given, "lambda_": share}) for share in shares]
 
     from ptlreid import datasets
     from ptlreid.workflows import distill as workflow
-    from ptlreid.workflows.processes import joined
+    from ptlreid.workflows.processes import join_processes
 
     progress = console.Reporter()
-    full = workflow.completed(chosen[0], runs, progress)
+    full = workflow.complete_settings(chosen[0], runs, progress)
     same = {field: getattr(full, field) for field in ("teacher", "data", "backbone", "height", "width")}
     settings = [one.model_copy(update=same) for one in chosen]
     splits = datasets.load(full.data, Path(full.root))
@@ -65,7 +65,7 @@ def distill(
     for one, run in zip(settings, folders, strict=True):
         if not run.finished:  # of a sweep, all before the first is trained
             workflow.check_widths(one, runs)
-    with joined(full.device):
+    with join_processes(full.device):
         found = [workflow.distill(one, splits, run, progress) for one, run in zip(settings, folders, strict=True)]
     if json and sweep is None:
         console.show_json(found[0])
@@ -92,7 +92,7 @@ def _shares(sweep: str, lambda_: float | None) -> list[float | None]:
         ) from None
 
 
-def _folder(runs: Path, name: str | None, settings: DistillConfig, *, several: bool) -> RunFolder:
+def _folder(runs: Path, name: str | None, settings: DistillSettings, *, several: bool) -> RunFolder:
     from ptlreid.runs import RunFolder
 
     if name is None:
@@ -100,18 +100,18 @@ def _folder(runs: Path, name: str | None, settings: DistillConfig, *, several: b
     return RunFolder(runs / (f"{name}-{settings.lambda_:g}" if several else name))
 
 
-def _plan(settings: DistillConfig, splits: Splits, run: RunFolder) -> dict[str, Any]:
+def _plan(settings: DistillSettings, splits: Splits, run: RunFolder) -> dict[str, Any]:
     """What would be trained; raises what training would raise before its first step."""
     from ptlreid.workflows import distill as workflow
     from ptlreid.workflows import finetune
 
-    run.check(settings, splits, workflow.depends_on(settings, run.path.parent))
+    run.check(settings, splits, workflow.dependency_digests(settings, run.path.parent))
     workflow.check_widths(settings, run.path.parent)
     return {
         "run": str(run.path),
         "settings": settings.model_dump(by_alias=True),
         "train": {"images": len(splits.train), "identities": splits.train.num_identities},
-        "steps": settings.epochs * len(finetune.batches(settings, splits)) // settings.accumulate,
+        "steps": settings.epochs * len(finetune.build_sampler(settings, splits)) // settings.accumulate,
     }
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ptlreid.cli import console, options
-from ptlreid.config import EvaluateConfig
 from ptlreid.errors import OptionError
+from ptlreid.settings import EvaluateSettings
 
 
 def evaluate(
@@ -18,38 +18,38 @@ def evaluate(
     data: options.TestData = None,
     query: Annotated[Path | None, typer.Option(help="Instead of a run: file of query features, .h5 or .npz.")] = None,
     gallery: Annotated[Path | None, typer.Option(help="File of gallery features, to go with --query.")] = None,
-    protocol: Annotated[str | None, options.option(EvaluateConfig, "protocol")] = None,
-    metric: Annotated[str | None, options.option(EvaluateConfig, "metric")] = None,
-    rerank: Annotated[bool | None, options.option(EvaluateConfig, "rerank", "--rerank/--no-rerank")] = None,
-    flip: Annotated[bool | None, options.option(EvaluateConfig, "flip", "--flip/--no-flip")] = None,
-    ap: Annotated[str | None, options.option(EvaluateConfig, "ap")] = None,
-    bootstrap: Annotated[int | None, options.option(EvaluateConfig, "bootstrap")] = None,
-    per_camera: Annotated[bool | None, options.option(EvaluateConfig, "per_camera", "--per-camera")] = None,
+    protocol: Annotated[str | None, options.option(EvaluateSettings, "protocol")] = None,
+    metric: Annotated[str | None, options.option(EvaluateSettings, "metric")] = None,
+    rerank: Annotated[bool | None, options.option(EvaluateSettings, "rerank", "--rerank/--no-rerank")] = None,
+    flip: Annotated[bool | None, options.option(EvaluateSettings, "flip", "--flip/--no-flip")] = None,
+    ap: Annotated[str | None, options.option(EvaluateSettings, "ap")] = None,
+    bootstrap: Annotated[int | None, options.option(EvaluateSettings, "bootstrap")] = None,
+    per_camera: Annotated[bool | None, options.option(EvaluateSettings, "per_camera", "--per-camera")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a table of the queries to this CSV file.")] = None,
     ranklist: Annotated[Path | None, typer.Option(help="Write each query's rank list to this CSV file.")] = None,
-    memory_budget: Annotated[str | None, options.option(EvaluateConfig, "memory_budget")] = None,
+    memory_budget: Annotated[str | None, options.option(EvaluateSettings, "memory_budget")] = None,
     config: options.ConfigFile = None,
     root: options.Root = None,
     runs: options.Runs = Path("runs"),
     json: options.Json = False,
     dry_run: options.DryRun = False,
-    weights: Annotated[str | None, options.option(EvaluateConfig, "weights", hidden=True)] = None,
+    weights: Annotated[str | None, options.option(EvaluateSettings, "weights", hidden=True)] = None,
     normalize: Annotated[
-        bool | None, options.option(EvaluateConfig, "normalize", "--normalize/--no-normalize", hidden=True)
+        bool | None, options.option(EvaluateSettings, "normalize", "--normalize/--no-normalize", hidden=True)
     ] = None,
-    amp: Annotated[str | None, options.option(EvaluateConfig, "amp", hidden=True)] = None,
-    batch_size: Annotated[int | None, options.option(EvaluateConfig, "batch_size", hidden=True)] = None,
-    ranklist_size: Annotated[int | None, options.option(EvaluateConfig, "ranklist_size", hidden=True)] = None,
-    seed: Annotated[int | None, options.option(EvaluateConfig, "seed", hidden=True)] = None,
-    device: Annotated[str | None, options.option(EvaluateConfig, "device", hidden=True)] = None,
-    workers: Annotated[int | None, options.option(EvaluateConfig, "workers", hidden=True)] = None,
+    amp: Annotated[str | None, options.option(EvaluateSettings, "amp", hidden=True)] = None,
+    batch_size: Annotated[int | None, options.option(EvaluateSettings, "batch_size", hidden=True)] = None,
+    ranklist_size: Annotated[int | None, options.option(EvaluateSettings, "ranklist_size", hidden=True)] = None,
+    seed: Annotated[int | None, options.option(EvaluateSettings, "seed", hidden=True)] = None,
+    device: Annotated[str | None, options.option(EvaluateSettings, "device", hidden=True)] = None,
+    workers: Annotated[int | None, options.option(EvaluateSettings, "workers", hidden=True)] = None,
 ) -> None:
-    """Score a run on a data set, or features of any program: mAP, CMC and mINP.
+    """Score a run on a dataset, or features of any program: mAP, CMC and mINP.
 
     A run's features are cached in its folder, so that a second evaluation decodes no image. Every other setting, such
     as weights, seed, ranklist_size, rerank_k1, expand and device, is a line in the TOML file of --config.
     """
-    settings = options.settings(EvaluateConfig, locals())
+    settings = options.settings(EvaluateSettings, locals())
     if run is None and query is not None and gallery is not None:
         _check_file_settings(settings)
         result = _of_files(query, gallery, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
@@ -71,30 +71,30 @@ def evaluate(
 _OF_A_RUN = ("data", "weights", "flip", "normalize", "amp", "batch_size", "dtype")
 
 
-def _check_file_settings(settings: EvaluateConfig) -> None:
+def _check_file_settings(settings: EvaluateSettings) -> None:
     given = [f"--{name.replace('_', '-')}" for name in _OF_A_RUN if name in settings.model_fields_set]
     if given:
         raise OptionError(f"{', '.join(given)} is for a --run; --query and --gallery hold features as they are.")
 
 
 def _of_run(
-    name: str, runs: Path, settings: EvaluateConfig, *, dry_run: bool, csv: Path | None, ranklist: Path | None
+    name: str, runs: Path, settings: EvaluateSettings, *, dry_run: bool, csv: Path | None, ranklist: Path | None
 ) -> dict[str, Any]:
     from ptlreid import datasets
     from ptlreid.runs import find_run
     from ptlreid.workflows import assess, preview
-    from ptlreid.workflows.processes import joined
+    from ptlreid.workflows.processes import join_processes
 
     run = find_run(runs, name)
     splits = datasets.load(settings.data or run.settings().data, Path(settings.root))
     if dry_run:
         return preview.preview_run(run, splits, settings)
-    with joined(settings.device):
+    with join_processes(settings.device):
         return assess.assess_run(run, splits, settings, console.Reporter(), assess.Tables(csv, ranklist))
 
 
 def _of_files(
-    query: Path, gallery: Path, settings: EvaluateConfig, *, dry_run: bool, csv: Path | None, ranklist: Path | None
+    query: Path, gallery: Path, settings: EvaluateSettings, *, dry_run: bool, csv: Path | None, ranklist: Path | None
 ) -> dict[str, Any]:
     from ptlreid.workflows import assess, preview
 
@@ -125,7 +125,7 @@ def _show(title: str, result: dict[str, Any]) -> None:
 
 def _other(settings: Mapping[str, Any]) -> list[str]:
     """What the scores depend on and was not left as it is by default, such as `metric cosine`."""
-    fields = EvaluateConfig.model_fields
+    fields = EvaluateSettings.model_fields
     changed = [
         name
         for name in ("metric", "ap", "flip", "normalize", "amp", "dtype", "expand", "draws")

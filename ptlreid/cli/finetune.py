@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptlreid.cli import console, options
-from ptlreid.config import FinetuneConfig
 from ptlreid.errors import CheckpointError
+from ptlreid.settings import FinetuneSettings
 
 if TYPE_CHECKING:
     from ptlreid.runs import RunFolder
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 def finetune(
     data: options.Data = None,
     backbone: options.Backbone = None,
-    ptl: Annotated[bool | None, options.option(FinetuneConfig, "ptl", "--ptl/--no-ptl")] = None,
-    memory: Annotated[str | None, options.option(FinetuneConfig, "memory")] = None,
+    ptl: Annotated[bool | None, options.option(FinetuneSettings, "ptl", "--ptl/--no-ptl")] = None,
+    memory: Annotated[str | None, options.option(FinetuneSettings, "memory")] = None,
     init: options.Init = None,
     recipe: options.Recipe = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
-    lr: Annotated[float | None, options.option(FinetuneConfig, "lr")] = None,
-    amp: Annotated[str | None, options.option(FinetuneConfig, "amp")] = None,
+    lr: Annotated[float | None, options.option(FinetuneSettings, "lr")] = None,
+    amp: Annotated[str | None, options.option(FinetuneSettings, "amp")] = None,
     seed: options.Seed = None,
-    height: Annotated[int | None, options.option(FinetuneConfig, "height", hidden=True)] = None,
-    width: Annotated[int | None, options.option(FinetuneConfig, "width", hidden=True)] = None,
-    optimizer: Annotated[str | None, options.option(FinetuneConfig, "optimizer", hidden=True)] = None,
-    workers: Annotated[int | None, options.option(FinetuneConfig, "workers", hidden=True)] = None,
+    height: Annotated[int | None, options.option(FinetuneSettings, "height", hidden=True)] = None,
+    width: Annotated[int | None, options.option(FinetuneSettings, "width", hidden=True)] = None,
+    optimizer: Annotated[str | None, options.option(FinetuneSettings, "optimizer", hidden=True)] = None,
+    workers: Annotated[int | None, options.option(FinetuneSettings, "workers", hidden=True)] = None,
     name: options.Name = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Only continue: a run that was not begun is an error.")
@@ -43,15 +43,15 @@ def finetune(
     json: options.Json = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Fine-tune a network on a data set, with BConv-Cells (PTL) unless --no-ptl.
+    """Fine-tune a network on a dataset, with BConv-Cells (PTL) unless --no-ptl.
 
     The same command again continues a run that was stopped, and reuses one that is finished. Every other setting, such
     as height, width, workers, loss and schedule, is a line in the TOML file of --config.
     """
-    settings = options.settings(FinetuneConfig, locals())
+    settings = options.settings(FinetuneSettings, locals())
 
     from ptlreid import datasets
-    from ptlreid.runs import RunFolder, start_digests
+    from ptlreid.runs import RunFolder, init_digests
     from ptlreid.workflows import finetune as workflow
 
     _check_names(settings)
@@ -60,7 +60,7 @@ def finetune(
         _check_begun(run)
     splits = datasets.load(settings.data, Path(settings.root))
     if dry_run:
-        settings = workflow.sized(settings)
+        settings = workflow.resolve_size(settings)
         run.check(settings, splits)
 
         from ptlreid.workflows.estimate import plan
@@ -68,7 +68,7 @@ def finetune(
         found = plan(settings, splits, run, console.Reporter())
         console.show_plan(found if json else _readable(found), as_json=json)
         return
-    depends = start_digests(settings.init, runs)
+    depends = init_digests(settings.init, runs)
     metrics = workflow.finetune(settings, splits, run, console.Reporter(), depends=depends)
     if json:
         console.show_json(metrics)
@@ -78,14 +78,14 @@ def finetune(
     console.say(f"Run folder: {run.path}")
 
 
-def _check_names(settings: FinetuneConfig) -> None:
+def _check_names(settings: FinetuneSettings) -> None:
     """Raise `OptionError` for a backbone or a loss that there is not; imports neither."""
     from ptlreid import losses, models, plugins
 
     if settings.backbone not in models.names():
-        raise plugins.unknown("backbone", settings.backbone, models.names())
+        raise plugins.unknown_name("backbone", settings.backbone, models.names())
     if settings.loss not in plugins.names(losses):
-        raise plugins.unknown("loss", settings.loss, plugins.names(losses))
+        raise plugins.unknown_name("loss", settings.loss, plugins.names(losses))
 
 
 def _check_begun(run: RunFolder) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from ptlreid.config import DataSettings, EvaluateConfig, FinetuneConfig, Settings
+from ptlreid.settings import DataSettings, EvaluateSettings, FinetuneSettings, Settings
 
 S = TypeVar("S", bound=Settings)
 
@@ -49,12 +49,12 @@ Recipe = Annotated[
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options override it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]
-Backbone = Annotated[str | None, option(FinetuneConfig, "backbone")]
-Init = Annotated[str | None, option(FinetuneConfig, "init")]
-Epochs = Annotated[int | None, option(FinetuneConfig, "epochs")]
-BatchSize = Annotated[int | None, option(FinetuneConfig, "batch_size")]
-Height = Annotated[int | None, option(FinetuneConfig, "height")]
-Width = Annotated[int | None, option(FinetuneConfig, "width")]
-Seed = Annotated[int | None, option(FinetuneConfig, "seed")]
-Data = Annotated[str | None, option(FinetuneConfig, "data")]
-TestData = Annotated[str | None, option(EvaluateConfig, "data")]
+Backbone = Annotated[str | None, option(FinetuneSettings, "backbone")]
+Init = Annotated[str | None, option(FinetuneSettings, "init")]
+Epochs = Annotated[int | None, option(FinetuneSettings, "epochs")]
+BatchSize = Annotated[int | None, option(FinetuneSettings, "batch_size")]
+Height = Annotated[int | None, option(FinetuneSettings, "height")]
+Width = Annotated[int | None, option(FinetuneSettings, "width")]
+Seed = Annotated[int | None, option(FinetuneSettings, "seed")]
+Data = Annotated[str | None, option(FinetuneSettings, "data")]
+TestData = Annotated[str | None, option(EvaluateSettings, "data")]

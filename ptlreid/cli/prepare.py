@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptlreid.cli import console, options
-from ptlreid.config import DataSettings, OwnDataConfig, Settings, SyntheticConfig
-from ptlreid.config.prepare import PackConfig
 from ptlreid.errors import OptionError
+from ptlreid.settings import DataSettings, OwnImagesSettings, Settings, SyntheticSettings
+from ptlreid.settings.prepare import PackSettings
 
 if TYPE_CHECKING:
-    from ptlreid.datasets import Found
+    from ptlreid.datasets import DatasetRef
     from ptlreid.records import Splits
 
 _SHOWN_OF_A_KIND = 20
@@ -25,13 +25,13 @@ _SHOWN_OF_A_KIND = 20
 
 def _size(side: str) -> Any:
     """The option for the height or the width of images."""
-    drawn, packed = (model.model_fields[side].default for model in (SyntheticConfig, PackConfig))
+    drawn, packed = (model.model_fields[side].default for model in (SyntheticSettings, PackSettings))
     return typer.Option(help=f"Image {side} in pixels: drawn ({drawn}), or with --pack packed ({packed}).")
 
 
 def prepare(
     data: Annotated[
-        str | None, typer.Argument(metavar="DATA", help="Data set, by name; `folder` for own images.")
+        str | None, typer.Argument(metavar="DATA", help="Dataset, by name; `folder` for own images.")
     ] = None,
     source: Annotated[
         Path | None, typer.Option(help="What it is made of: its archive or folder; for `folder` a CSV too.")
@@ -39,20 +39,20 @@ def prepare(
     check: Annotated[bool, typer.Option("--check", help="Look for everything that is wrong; decodes all.")] = False,
     pack: Annotated[bool, typer.Option("--pack", help="Resize all images once, into one file that is read.")] = False,
     variant: Annotated[str | None, typer.Option(help="The same as :VARIANT after the name.")] = None,
-    name: Annotated[str | None, options.option(OwnDataConfig, "name")] = None,
-    test_share: Annotated[float | None, options.option(OwnDataConfig, "test_share")] = None,
-    identities: Annotated[int | None, options.option(SyntheticConfig, "identities")] = None,
-    cameras: Annotated[int | None, options.option(SyntheticConfig, "cameras")] = None,
-    images_per_camera: Annotated[int | None, options.option(SyntheticConfig, "images_per_camera")] = None,
+    name: Annotated[str | None, options.option(OwnImagesSettings, "name")] = None,
+    test_share: Annotated[float | None, options.option(OwnImagesSettings, "test_share")] = None,
+    identities: Annotated[int | None, options.option(SyntheticSettings, "identities")] = None,
+    cameras: Annotated[int | None, options.option(SyntheticSettings, "cameras")] = None,
+    images_per_camera: Annotated[int | None, options.option(SyntheticSettings, "images_per_camera")] = None,
     height: Annotated[int | None, _size("height")] = None,
     width: Annotated[int | None, _size("width")] = None,
-    seed: Annotated[int | None, options.option(SyntheticConfig, "seed")] = None,
+    seed: Annotated[int | None, options.option(SyntheticSettings, "seed")] = None,
     config: options.ConfigFile = None,
     root: options.Root = None,
-    list_names: Annotated[bool, typer.Option("--list", help="List the data sets that are known.")] = False,
+    list_names: Annotated[bool, typer.Option("--list", help="List the datasets that are known.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Make a data set ready under the root: from an archive or a folder (--source), or drawn. --check verifies it."""
+    """Make a dataset ready under the root: from an archive or a folder (--source), or drawn. --check verifies it."""
     given = locals()
 
     from ptlreid import datasets
@@ -61,7 +61,7 @@ def prepare(
         _show_names(as_json=json)
         return
     if data is None:
-        raise OptionError("Which data set? Give its name, such as synthetic-b, or --list to see all names.")
+        raise OptionError("Which dataset? Give its name, such as synthetic-b, or --list to see all names.")
     place = Path(root or DataSettings().root)
     found = datasets.find(f"{data}:{variant}" if variant else data, place)
     if source:
@@ -86,15 +86,17 @@ def prepare(
         console.say(f"{'Packed into' if packing['packed'] else 'Reused:'} {packing['pack']}")
 
 
-def _from_source(found: Found, source: Path, root: Path, given: Mapping[str, Any]) -> tuple[Found, dict[str, bool]]:
-    """The data set, under the name that own images get, and whether it had to be made."""
+def _from_source(
+    found: DatasetRef, source: Path, root: Path, given: Mapping[str, Any]
+) -> tuple[DatasetRef, dict[str, bool]]:
+    """The dataset, under the name that own images get, and whether it had to be made."""
     from ptlreid.datasets import folder
     from ptlreid.workflows.prepare import prepare
 
     if found.path or not hasattr(found.module, "gather"):
-        raise OptionError(f"{found.name} is not made from a --source. Give the name of a data set, or `folder`.")
+        raise OptionError(f"{found.name} is not made from a --source. Give the name of a dataset, or `folder`.")
     own = _own_settings(found, source, given) if found.module is folder else None
-    _refuse_others(found, given, *([OwnDataConfig] if own else []), *([PackConfig] if given["pack"] else []))
+    _refuse_others(found, given, *([OwnImagesSettings] if own else []), *([PackSettings] if given["pack"] else []))
     found = replace(found, name=own.name) if own and own.name else found
     progress = console.Reporter()
     if found.about.note:
@@ -102,11 +104,11 @@ def _from_source(found: Found, source: Path, root: Path, given: Mapping[str, Any
     return found, {"prepared": prepare(found, source, root, own, progress)}
 
 
-def _own_settings(found: Found, source: Path, given: Mapping[str, Any]) -> OwnDataConfig:
+def _own_settings(found: DatasetRef, source: Path, given: Mapping[str, Any]) -> OwnImagesSettings:
     """The settings of own images: their name is --name, the one they have, or that of the source."""
     from ptlreid import datasets
 
-    settings = options.settings(OwnDataConfig, given)
+    settings = options.settings(OwnImagesSettings, given)
     known = datasets.names()
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", source.resolve().name.removesuffix(source.suffix).removesuffix(".tar"))
     name = settings.name or (stem.lstrip("_.-") if found.name in known else found.name)
@@ -115,11 +117,11 @@ def _own_settings(found: Found, source: Path, given: Mapping[str, Any]) -> OwnDa
     return settings.model_copy(update={"name": name})
 
 
-def _drawn_or_there(found: Found, root: Path, given: Mapping[str, Any]) -> dict[str, bool]:
-    """Draw a synthetic site; of any other data set, see that it is there."""
+def _drawn_or_there(found: DatasetRef, root: Path, given: Mapping[str, Any]) -> dict[str, bool]:
+    """Draw a synthetic site; of any other dataset, see that it is there."""
     if hasattr(found.module, "prepare"):
-        _refuse_others(found, given, SyntheticConfig)
-        settings = options.settings(SyntheticConfig, given)
+        _refuse_others(found, given, SyntheticSettings)
+        settings = options.settings(SyntheticSettings, given)
         return {"drawn": found.module.prepare(found.folders(root)[0], found.variant, settings, console.Reporter())}
     _refuse_others(found, given)
     if not any(folder.is_dir() for folder in found.folders(root)):
@@ -130,27 +132,27 @@ def _drawn_or_there(found: Found, root: Path, given: Mapping[str, Any]) -> dict[
     return {"prepared": False}
 
 
-def _packed(found: Found, folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def _packed(found: DatasetRef, folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """The pack's file, and how many images had to be packed."""
     from ptlreid.workflows.pack import pack
 
     if not given["source"]:  # else --config is of own images
-        _refuse_others(found, given, PackConfig)
+        _refuse_others(found, given, PackSettings)
     file = None if given["source"] else given["config"]
-    made = pack(found, folder, options.settings(PackConfig, {**given, "config": file}), console.Reporter())
+    made = pack(found, folder, options.settings(PackSettings, {**given, "config": file}), console.Reporter())
     return {"pack": str(made.file), "packed": made.new}
 
 
-def _refuse_others(found: Found, given: Mapping[str, Any], *settings: type[Settings]) -> None:
+def _refuse_others(found: DatasetRef, given: Mapping[str, Any], *settings: type[Settings]) -> None:
     """Raise `OptionError` for an option that is of none of these `settings`: it has no meaning here."""
     allowed = {name for one in settings for name in one.model_fields}
-    for name in {**OwnDataConfig.model_fields, **SyntheticConfig.model_fields}:
+    for name in {**OwnImagesSettings.model_fields, **SyntheticSettings.model_fields}:
         if given[name] is not None and name not in allowed:
             flag = "--" + name.replace("_", "-")
             raise OptionError(f"{flag} has no meaning for {found.name}. Leave it out; see `ptlreid prepare --help`.")
 
 
-def _show_check(found: Found, folder: Path, made: Mapping[str, Any], *, as_json: bool) -> None:
+def _show_check(found: DatasetRef, folder: Path, made: Mapping[str, Any], *, as_json: bool) -> None:
     """Show what a check found, and end with exit code 1 if any of it is serious."""
     from ptlreid.workflows.check import check
 
@@ -182,7 +184,7 @@ def _show_numbers(title: str, parts: Mapping[str, Mapping[str, int]]) -> None:
 
 
 def _show_names(*, as_json: bool) -> None:
-    """Each data set once: its names and variants, then where it comes from; as JSON, all that is known of it."""
+    """Each dataset once: its names and variants, then where it comes from; as JSON, all that is known of it."""
     from ptlreid import datasets
 
     abouts = {datasets.find(name).about.title: datasets.find(name).about for name in datasets.names()}
@@ -192,6 +194,6 @@ def _show_names(*, as_json: bool) -> None:
         console.show_json(list(shown))
         return
     rows = [(", ".join(about.names), title, ", ".join(about.variants)) for title, about in abouts.items()]
-    console.show_rows("Data sets", ("names", "title", "variants"), rows)
+    console.show_rows("Datasets", ("names", "title", "variants"), rows)
     for title, about in abouts.items():
         console.say(f"{title}: {about.source}")

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ptlreid.cli import console, options
-from ptlreid.config import read_toml
-from ptlreid.config import recipes as named
+from ptlreid.settings import read_toml
+from ptlreid.settings import recipes as named
 
 
 def recipes(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ptlreid.cli import console, options
-from ptlreid.config.report import ReportConfig
+from ptlreid.settings.report import ReportSettings
 
 
 def report(
@@ -28,11 +28,11 @@ def report(
     table: Annotated[
         Path | None, typer.Option(help="The scores of the runs alone, into this .md, .tex or .csv file.")
     ] = None,
-    queries: Annotated[int | None, options.option(ReportConfig, "queries")] = None,
-    places: Annotated[int | None, options.option(ReportConfig, "places")] = None,
-    weights: Annotated[str | None, options.option(ReportConfig, "weights")] = None,
-    metric: Annotated[str | None, options.option(ReportConfig, "metric")] = None,
-    seed: Annotated[int | None, options.option(ReportConfig, "seed")] = None,
+    queries: Annotated[int | None, options.option(ReportSettings, "queries")] = None,
+    places: Annotated[int | None, options.option(ReportSettings, "places")] = None,
+    weights: Annotated[str | None, options.option(ReportSettings, "weights")] = None,
+    metric: Annotated[str | None, options.option(ReportSettings, "metric")] = None,
+    seed: Annotated[int | None, options.option(ReportSettings, "seed")] = None,
     config: options.ConfigFile = None,
     root: options.Root = None,
     runs: options.Runs = Path("runs"),
@@ -43,7 +43,7 @@ def report(
 
     Features come from the run's cache and are extracted where they are not in it.
     """
-    settings = options.settings(ReportConfig, locals())
+    settings = options.settings(ReportSettings, locals())
 
     from ptlreid.workflows.report import report as write
 

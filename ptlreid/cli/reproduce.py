@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from ptlreid.cli import console, options
-from ptlreid.config.reproduce import SCALES, ReproduceConfig, tables
+from ptlreid.settings.reproduce import SCALES, ReproduceSettings, tables
 
 _MACS_PER_SECOND = 1e13  # of a machine that the hours of an estimate are for
 
 
 def reproduce(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Table of the paper, 1 to 6, or all.")],
-    scale: Annotated[str | None, options.option(ReproduceConfig, "scale")] = None,
+    scale: Annotated[str | None, options.option(ReproduceSettings, "scale")] = None,
     seed: options.Seed = None,
     config: options.ConfigFile = None,
     root: options.Root = None,
@@ -28,13 +28,13 @@ def reproduce(
 ) -> None:
     """Make the runs behind a table of the paper, and show what they measured beside what was published.
 
-    Rows whose data sets are missing say so. The same command again reuses what is finished and continues the rest.
+    Rows whose datasets are missing say so. The same command again reuses what is finished and continues the rest.
     """
-    settings = options.settings(ReproduceConfig, locals())
+    settings = options.settings(ReproduceSettings, locals())
     chosen = tables(table)
 
     from ptlreid.workflows import reproduce as workflow
-    from ptlreid.workflows.processes import joined
+    from ptlreid.workflows.processes import join_processes
 
     size = SCALES[settings.scale]
     if dry_run:
@@ -46,7 +46,7 @@ def reproduce(
             _show_plan(plan)
         return
     progress = console.Reporter()
-    with joined(settings.device):
+    with join_processes(settings.device):
         results = [workflow.reproduce(one, settings, runs, size, progress) for one in chosen]
     if json:
         console.show_json({"tables": results})
@@ -70,7 +70,7 @@ def _show_plan(plan: Mapping[str, Any]) -> None:
 def _cost(cost: Mapping[str, Any] | None) -> str:
     """The cost of a plan in plain words."""
     if cost is None:
-        return "What it costs is known once the data sets are there."
+        return "What it costs is known once the datasets are there."
     hours = cost["macs"] / _MACS_PER_SECOND / 3600
     return (
         f"From nothing: {_amount(cost['images'])} images (training images × epochs), each with "

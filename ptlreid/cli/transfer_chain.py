@@ -9,18 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from ptlreid.cli import console, options
-from ptlreid.config import ChainConfig
+from ptlreid.settings import ChainSettings
 
 
 def transfer_chain(
     chain: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA...", help="Data sets in order; market+duke is one step.")
+        list[str] | None, typer.Argument(metavar="DATA...", help="Datasets in order; market+duke is one step.")
     ] = None,
     backbone: options.Backbone = None,
-    ptl: Annotated[bool | None, options.option(ChainConfig, "ptl", "--ptl/--no-ptl")] = None,
-    memory: Annotated[str | None, options.option(ChainConfig, "memory")] = None,
-    std: Annotated[bool | None, options.option(ChainConfig, "std", "--std/--no-std")] = None,
-    lambda_: Annotated[float | None, options.option(ChainConfig, "lambda_", "--lambda")] = None,
+    ptl: Annotated[bool | None, options.option(ChainSettings, "ptl", "--ptl/--no-ptl")] = None,
+    memory: Annotated[str | None, options.option(ChainSettings, "memory")] = None,
+    std: Annotated[bool | None, options.option(ChainSettings, "std", "--std/--no-std")] = None,
+    lambda_: Annotated[float | None, options.option(ChainSettings, "lambda_", "--lambda")] = None,
     init: options.Init = None,
     recipe: options.Recipe = None,
     epochs: options.Epochs = None,
@@ -37,13 +37,13 @@ def transfer_chain(
     json: options.Json = False,
     dry_run: options.DryRun = False,
 ) -> None:
-    """Fine-tune one network on several data sets in a row, and score it on all of them after each.
+    """Fine-tune one network on several datasets in a row, and score it on all of them after each.
 
     Each stage is a run folder of its own. Stages that another chain has trained are reused; the same command again
     continues a chain that was stopped. Settings of single stages stand in the --config file: docs/transfer.md.
     """
-    given = {key: value for key, value in locals().items() if key in ChainConfig.model_fields}
-    settings = ChainConfig.resolve(config, recipe=recipe, chain=chain, **given)
+    given = {key: value for key, value in locals().items() if key in ChainSettings.model_fields}
+    settings = ChainSettings.resolve(config, recipe=recipe, chain=chain, **given)
 
     from ptlreid.workflows import chain as workflow
 

@@ -1,4 +1,4 @@
-"""Data sets by name, such as `market`, `synthetic-b` or the path of a folder: one file each in this package."""
+"""Datasets by name, such as `market`, `synthetic-b` or the path of a folder: one file each in this package."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from types import ModuleType
 
 from ptlreid import plugins
-from ptlreid.datasets._about import About
+from ptlreid.datasets._about import DatasetInfo
 from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
 from ptlreid.datasets._union import combine
 from ptlreid.errors import DataError, OptionError
 from ptlreid.records import Splits
 
-__all__ = ["Fault", "FaultError", "Found", "find", "load", "names"]
+__all__ = ["DatasetRef", "Fault", "FaultError", "find", "load", "names"]
 
 
 @dataclass(frozen=True)
-class Found:
-    """The part that knows a data set, and the variant that was asked for. `path`: where it was named by its folder."""
+class DatasetRef:
+    """The part that knows a dataset, and the variant that was asked for. `path`: where it was named by its folder."""
 
     name: str
     module: ModuleType
@@ -28,9 +28,9 @@ class Found:
     path: Path | None = None
 
     @property
-    def about(self) -> About:
-        """The facts of the data set."""
-        about: About = self.module.ABOUT
+    def about(self) -> DatasetInfo:
+        """The facts of the dataset."""
+        about: DatasetInfo = self.module.ABOUT
         return about
 
     @property
@@ -39,13 +39,13 @@ class Found:
         return {} if self.path else self.about.counts.get(self.variant, {})
 
     def folders(self, root: Path) -> list[Path]:
-        """Where the data set may lie below `root`; the first is where `prepare` puts it."""
+        """Where the dataset may lie below `root`; the first is where `prepare` puts it."""
         if self.path:
             return [self.path]
         return [root / folder.format(name=self.name, variant=self.variant) for folder in self.about.folders]
 
     def folder(self, root: Path) -> Path:
-        """Where the data set lies; `DataError` when it is not below `root`."""
+        """Where the dataset lies; `DataError` when it is not below `root`."""
         folders = self.folders(root)
         for folder in folders:
             if folder.is_dir() or self.path:
@@ -68,38 +68,38 @@ class Found:
 
 
 def names() -> list[str]:
-    """Every name that a data set answers to, sorted."""
+    """Every name that a dataset answers to, sorted."""
     return sorted(name for module in _modules() for name in module.ABOUT.names)
 
 
-def find(name: str, root: Path | None = None) -> Found:
-    """The data set called `name`, which may end in `:variant`, or be the path of a folder.
+def find(name: str, root: Path | None = None) -> DatasetRef:
+    """The dataset called `name`, which may end in `:variant`, or be the path of a folder.
 
     Below `root`, own images that were prepared answer to their name as well. Raises `OptionError` with a near-miss
     hint when there is none.
     """
     if is_folder(name):
         path = Path(name)
-        return Found(path.resolve().name, _module("folder" if _is_own(path) else "market"), "", path)
+        return DatasetRef(path.resolve().name, _module("folder" if _is_own(path) else "market"), "", path)
     base, _, variant = name.partition(":")
     for module in _modules():
         if base in module.ABOUT.names:
             variant = variant or module.ABOUT.names[base]
             if variant not in module.ABOUT.variants and variant not in module.ABOUT.also:
-                raise plugins.unknown(f"variant of {base}", variant, module.ABOUT.variants)
-            return Found(base, module, variant)
+                raise plugins.unknown_name(f"variant of {base}", variant, module.ABOUT.variants)
+            return DatasetRef(base, module, variant)
     own = sorted(path.name for path in root.iterdir() if _is_own(path)) if root and root.is_dir() else []
     if name in own:
-        return Found(name, _module("folder"), "")
-    told = plugins.unknown("data set", base, [*names(), *own])
+        return DatasetRef(name, _module("folder"), "")
+    told = plugins.unknown_name("dataset", base, [*names(), *own])
     raise OptionError(f"{told} Looked below {root}, which does not exist.") if root and not root.is_dir() else told
 
 
 def load(name: str, root: Path) -> Splits:
-    """The splits of the data set called `name` below `root`, of a folder's path, or of several joined with `+`.
+    """The splits of the dataset called `name` below `root`, of a folder's path, or of several joined with `+`.
 
     A folder is read in the layout of Market-1501. Several have the training images of all and no test set. Raises
-    `OptionError` for an unknown name and `DataError` for a data set that is not there or not in its layout.
+    `OptionError` for an unknown name and `DataError` for a dataset that is not there or not in its layout.
     """
     if "+" not in name or (is_folder(name) and Path(name).is_dir()):
         found = find(name, root)
@@ -107,17 +107,17 @@ def load(name: str, root: Path) -> Splits:
     parts = [find(part, root) for part in name.split("+")]
     union = combine(name, [part.read(part.folder(root)) for part in parts])
     if len(set(union.train.paths)) < len(union.train):
-        raise OptionError(f"{name} names the same images twice. Give each data set once.")
+        raise OptionError(f"{name} names the same images twice. Give each dataset once.")
     return union
 
 
 def is_folder(name: str) -> bool:
-    """Whether a data set is named by a path: it holds a separator, or starts with a dot."""
+    """Whether a dataset is named by a path: it holds a separator, or starts with a dot."""
     return "/" in name or "\\" in name or name.startswith(".")
 
 
 def part_of(folder: Path) -> Path:
-    """Where a data set is made before it gets its name: no reader ever looks there."""
+    """Where a dataset is made before it gets its name: no reader ever looks there."""
     return folder.with_name(f".{folder.name}.part")
 
 
@@ -130,4 +130,4 @@ def _modules() -> list[ModuleType]:
 
 
 def _module(name: str) -> ModuleType:
-    return plugins.find(sys.modules[__name__], name, "data set")
+    return plugins.find(sys.modules[__name__], name, "dataset")

@@ -1,4 +1,4 @@
-"""What every data set says of itself."""
+"""What every dataset says of itself."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class About:
-    """The facts of one data set.
+class DatasetInfo:
+    """The facts of one dataset.
 
     `names`: each public name (aliases included) with the variant it stands for, "" where there are none.
     `variants`: what may follow a colon; `also`: what else may, too many to list. `whole`: for a variant that leaves
     images of its folder aside, the variant that reads them all.
-    `folders`: names tried below the root, in this order; the first is where `prepare` puts the data set.
+    `folders`: names tried below the root, in this order; the first is where `prepare` puts the dataset.
     `counts`: published numbers by variant, such as `train_images`, `query_identities`, or `cameras` of all parts.
-    `note`: what everyone who uses the data set should be told.
+    `note`: what everyone who uses the dataset should be told.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""One process at a time makes a data set."""
+"""One process at a time makes a dataset."""
 
 from __future__ import annotations
 

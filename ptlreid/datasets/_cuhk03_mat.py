@@ -18,7 +18,7 @@ from PIL import Image
 
 from ptlreid.datasets._faults import Fault, FaultError
 from ptlreid.errors import PtlreidError
-from ptlreid.files import replacing
+from ptlreid.files import atomic_write
 from ptlreid.progress import Progress
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def unpack_mat(mat: Path, target: Path, labellings: Sequence[str], progress: Pro
 
 
 def _write_test_sets(content: h5py.File, file: Path) -> None:
-    with replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(("set", "pair", "person"))
         for number, reference in enumerate(content["testsets"][0], start=1):

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, as a value that names the file, the fault and the remedy."""
+"""What can be wrong with a dataset, as a value that names the file, the fault and the remedy."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-from ptlreid.datasets._place import is_stray
+from ptlreid.datasets._link_or_copy import is_stray
 from ptlreid.errors import DataError, PtlreidError
 from ptlreid.progress import Progress
 
-MAX_BYTES = 64 << 30  # ten times the largest data set that is known here
+MAX_BYTES = 64 << 30  # ten times the largest dataset that is known here
 _BLOCK_BYTES = 1 << 20
 _REPORT_EVERY = 100
 
@@ -46,7 +46,7 @@ def unpack(archive: Path, target: Path, progress: Progress, max_bytes: int = MAX
 
     Raises `DataError` for a path that leads out of `target`, a link or a device, more than `max_bytes` in all, and
     an archive that is damaged or encrypted. What was written until then stays: the caller's folder is not yet a
-    data set.
+    dataset.
     """
     written, done = 0, 0
     try:
@@ -85,7 +85,7 @@ def _safe(archive: Path, member: _Member) -> Path:
     else:
         return Path(*name.parts)
     raise DataError(
-        f"{archive}: its entry {member.name!r} {fault}, which no data set needs. Do not trust this archive; get it "
+        f"{archive}: its entry {member.name!r} {fault}, which no dataset needs. Do not trust this archive; get it "
         "from the page of its authors."
     )
 

@@ -12,10 +12,10 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from ptlreid.datasets._about import About
+from ptlreid.datasets._about import DatasetInfo
 from ptlreid.datasets._cuhk03_mat import MAT, TEST_SETS, unpack_mat
 from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
-from ptlreid.datasets._place import locate
+from ptlreid.datasets._link_or_copy import locate
 from ptlreid.progress import Progress
 from ptlreid.records import Records, Splits
 
@@ -30,7 +30,7 @@ _NEW = {
     "cameras": 2,
 }
 
-ABOUT = About(
+ABOUT = DatasetInfo(
     title="CUHK03",
     names={"cuhk03": "labeled"},
     variants=("labeled", "detected", "classic", "labeled-classic", "detected-classic"),

@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptlreid.datasets import market
-from ptlreid.datasets._about import About
+from ptlreid.datasets._about import DatasetInfo
 from ptlreid.datasets._faults import Reject, refuse
 from ptlreid.records import Splits
 
-ABOUT = About(
+ABOUT = DatasetInfo(
     title="DukeMTMC-reID",
     names={"duke": "", "dukemtmc": ""},
     folders=("duke", "dukemtmc", "DukeMTMC-reID"),

@@ -1,22 +1,22 @@
-"""The user's own images, made a data set by `ptlreid prepare folder` and used by the name it was given there."""
+"""The user's own images, made a dataset by `ptlreid prepare folder` and used by the name it was given there."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
-from ptlreid.config import OwnDataConfig
-from ptlreid.datasets._about import About
-from ptlreid.datasets._crops import Crop, find_crops, numbered
+from ptlreid.datasets._about import DatasetInfo
 from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
-from ptlreid.datasets._place import place_as
+from ptlreid.datasets._link_or_copy import link_or_copy_as
+from ptlreid.datasets._own_images import OwnImage, assign_numbers, find_images
 from ptlreid.datasets._split import PARTS, draw_split, protocol_for
 from ptlreid.errors import DataError
-from ptlreid.files import read_json, replacing, write_json
+from ptlreid.files import atomic_write, read_json, write_json
 from ptlreid.progress import Progress
 from ptlreid.records import DISTRACTOR, Records, Splits
+from ptlreid.settings import OwnImagesSettings
 
-ABOUT = About(
+ABOUT = DatasetInfo(
     title="Own images",
     names={"folder": ""},
     folders=("{name}",),
@@ -59,21 +59,21 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
     return Splits(name, train.select(train.pids > DISTRACTOR), query, gallery, protocol)
 
 
-def gather(source: Path, target: Path, config: OwnDataConfig, progress: Progress) -> None:
+def gather(source: Path, target: Path, config: OwnImagesSettings, progress: Progress) -> None:
     """Put the crops in `source` into `target` with names that tell person and camera, their split and its rules.
 
     The same crops and the same seed give the same bytes of `split.csv`. Raises `DataError` for a name that is not
     Unicode, as some old archives have them.
     """
-    crops = find_crops(source)
+    crops = find_images(source)
     _check_names(crops)
-    pids = numbered((crop.identity for crop in crops), keep_special=crops[0].special)
-    camids = numbered((crop.camera for crop in crops), keep_special=False)
+    pids = assign_numbers((crop.identity for crop in crops), keep_special=crops[0].special)
+    camids = assign_numbers((crop.camera for crop in crops), keep_special=False)
     labelled = [(pids[crop.identity], camids[crop.camera], crop) for crop in crops]
     parts = draw_split([(pid, camid, crop.split) for pid, camid, crop in labelled], config.seed, config.test_share)
     names = [_name(number, *one) for number, one in enumerate(labelled, start=1)]
-    place_as(dict(zip(names, (crop.file for crop in crops), strict=True)), target, progress)
-    with replacing(target / SPLIT) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+    link_or_copy_as(dict(zip(names, (crop.file for crop in crops), strict=True)), target, progress)
+    with atomic_write(target / SPLIT) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
         for name, (pid, camid, crop), part in zip(names, labelled, parts, strict=True):
@@ -87,7 +87,7 @@ def gather(source: Path, target: Path, config: OwnDataConfig, progress: Progress
         progress.note("No person was seen by two cameras: matches in the same camera count (protocol any-camera).")
 
 
-def _check_names(crops: list[Crop]) -> None:
+def _check_names(crops: list[OwnImage]) -> None:
     for crop in crops:
         try:
             crop.origin.encode()
@@ -98,6 +98,6 @@ def _check_names(crops: list[Crop]) -> None:
             ) from None
 
 
-def _name(number: int, pid: int, camid: int, crop: Crop) -> str:
+def _name(number: int, pid: int, camid: int, crop: OwnImage) -> str:
     person = f"{pid:04d}" if pid >= 0 else str(pid)
     return f"images/{person}_c{camid}_{number:06d}{crop.file.suffix.lower()}"

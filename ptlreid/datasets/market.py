@@ -9,13 +9,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ptlreid.datasets._about import About
+from ptlreid.datasets._about import DatasetInfo
 from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
-from ptlreid.datasets._place import is_image, locate, place
+from ptlreid.datasets._link_or_copy import is_image, link_or_copy_all, locate
 from ptlreid.progress import Progress
 from ptlreid.records import JUNK, Records, Splits
 
-ABOUT = About(
+ABOUT = DatasetInfo(
     title="Market-1501",
     names={"market": "", "market1501": ""},
     folders=("market", "market1501", "Market-1501-v15.09.15", "Market-1501"),
@@ -66,7 +66,7 @@ def gather(source: Path, target: Path, variant: str, progress: Progress) -> None
     """Put the images of the layout that lies in `source`, at any level, into `target`."""
     folder = locate(source, PARTS)
     splits = read(folder)
-    place([*splits.train.paths, *splits.query.paths, *splits.gallery.paths], folder, target, progress)
+    link_or_copy_all([*splits.train.paths, *splits.query.paths, *splits.gallery.paths], folder, target, progress)
 
 
 def identity(name: str) -> tuple[int, int]:

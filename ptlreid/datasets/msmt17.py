@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ptlreid.datasets._about import About
+from ptlreid.datasets._about import DatasetInfo
 from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
-from ptlreid.datasets._place import locate, place
+from ptlreid.datasets._link_or_copy import link_or_copy_all, locate
 from ptlreid.progress import Progress
 from ptlreid.records import Records, Splits
 
@@ -19,7 +19,7 @@ _TEST = {"query_images": 11659, "query_identities": 3060, "gallery_images": 8216
 _TRAIN = {"train_images": 30248, "train_identities": 1041, **_TEST, "cameras": 15}
 _WITH_VAL = {**_TRAIN, "train_images": 32621}
 
-ABOUT = About(
+ABOUT = DatasetInfo(
     title="MSMT17",
     names={"msmt17": "v1"},
     variants=("v1", "v1-val", "v2", "v2-val"),
@@ -73,7 +73,9 @@ def gather(source: Path, target: Path, variant: str, progress: Progress) -> None
         raise
     splits = read(folder, f"{version}-val")
     lists = [folder / name for name in LISTS]
-    place([*lists, *splits.train.paths, *splits.query.paths, *splits.gallery.paths], folder, target, progress)
+    link_or_copy_all(
+        [*lists, *splits.train.paths, *splits.query.paths, *splits.gallery.paths], folder, target, progress
+    )
 
 
 def _lines(file: Path, reject: Reject) -> list[re.Match[str]]:

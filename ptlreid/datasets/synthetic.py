@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ptlreid.config import SyntheticConfig
 from ptlreid.datasets import market
-from ptlreid.datasets._about import About
+from ptlreid.datasets._about import DatasetInfo
 from ptlreid.datasets._alone import alone
 from ptlreid.datasets._faults import Reject, refuse
 from ptlreid.errors import OptionError
-from ptlreid.files import replacing_folder
+from ptlreid.files import atomic_folder
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
+from ptlreid.settings import SyntheticSettings
 
-ABOUT = About(
+ABOUT = DatasetInfo(
     title="Synthetic sites a, b and c",
     names={"synthetic": "a", "synthetic-a": "a", "synthetic-b": "b", "synthetic-c": "c"},
     variants=("a", "b", "c"),
@@ -33,7 +33,7 @@ def read(folder: Path, variant: str, reject: Reject = refuse) -> Splits:
     return market.read(folder, "", reject).renamed(f"synthetic-{variant}")
 
 
-def prepare(folder: Path, variant: str, config: SyntheticConfig, progress: Progress | None = None) -> bool:
+def prepare(folder: Path, variant: str, config: SyntheticSettings, progress: Progress | None = None) -> bool:
     """Draw the site into `folder`; whether anything had to be drawn.
 
     A folder that was made with the same settings is left as it is. Raises `OptionError` when it was made with
@@ -49,10 +49,10 @@ def prepare(folder: Path, variant: str, config: SyntheticConfig, progress: Progr
     return False
 
 
-def _is_made(folder: Path, config: SyntheticConfig) -> bool:
+def _is_made(folder: Path, config: SyntheticSettings) -> bool:
     made = folder / SETTINGS
     if made.is_file():
-        changed = SyntheticConfig.resolve(made).differences(config)
+        changed = SyntheticSettings.resolve(made).differences(config)
         if changed:
             raise OptionError(
                 f"{folder} was drawn with other settings ({'; '.join(changed)}). Remove that folder, "
@@ -64,10 +64,10 @@ def _is_made(folder: Path, config: SyntheticConfig) -> bool:
     return False
 
 
-def _draw(folder: Path, variant: str, config: SyntheticConfig, progress: Progress) -> None:
-    from ptlreid.drawing import SITES, draw_site
+def _draw(folder: Path, variant: str, config: SyntheticSettings, progress: Progress) -> None:
+    from ptlreid.datasets._synthetic import SITES, draw_site
 
     options = config.model_dump()
-    with replacing_folder(folder) as temporary, progress.task(f"draw {folder.name}", None) as advance:
+    with atomic_folder(folder) as temporary, progress.task(f"draw {folder.name}", None) as advance:
         draw_site(SITES[variant], temporary, **options, progress=lambda done, total: advance(done, total=total))
         (temporary / SETTINGS).write_text(config.to_toml(), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Training: the loop, its optimiser, its checkpoint and its history. Names no model, loss or data set."""
+"""Training: the loop, its optimiser, its checkpoint and its history. Names no model, loss or dataset."""

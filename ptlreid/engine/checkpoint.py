@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ptlreid import distributed
 from ptlreid.errors import CheckpointError, PtlreidError
-from ptlreid.files import replacing
+from ptlreid.files import atomic_write
 from ptlreid.models.bconv import load_memory_state, memory_state
 from ptlreid.models.network import Network
 
@@ -55,7 +55,7 @@ def save(training: Training, path: Path) -> None:
     are not finite are not worth going on from: a `PtlreidError`, and the file stays as it was.
     """
     own = {"memory": _on_cpu(memory_state(training.network)), "generators": _generators()}
-    everyone = distributed.gather(own)
+    everyone = distributed.all_gather(own)
     if not distributed.is_main():
         return
     weights = training.network.state_dict()
@@ -74,7 +74,7 @@ def save(training: Training, path: Path) -> None:
         "processes": everyone,
         **{name: getattr(training, name) for name in _PLAIN},
     }
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # how torch tells of a full disk
@@ -132,8 +132,8 @@ def _on_cpu(states: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _same_processes(found: list[Any], path: Path) -> None:
-    if len(found) != distributed.ranks():
+    if len(found) != distributed.world_size():
         raise CheckpointError(
-            f"{path}: of a run on {len(found)} processes, this is one on {distributed.ranks()}, which sees other "
+            f"{path}: of a run on {len(found)} processes, this is one on {distributed.world_size()}, which sees other "
             f"batches. Continue it with {len(found)}, or start anew under another --name."
         )

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ptlreid.engine.checkpoint import Training
 from ptlreid.images import Batch
-from ptlreid.outputs import Output
+from ptlreid.network_types import Output
 from ptlreid.views import standardize
 
 # (what the network returned, the labels (B,), the images that it saw (B, 3, H, W)) to the terms, by name, whose sum is
@@ -22,7 +22,7 @@ Objective = Callable[[Output, Tensor, Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Numerics:
+class Precision:
     """How numbers are kept in training. `dtype`: of the network's convolutions, None for float32."""
 
     dtype: torch.dtype | None = None
@@ -60,7 +60,7 @@ def train_epoch(
     objective: Objective,
     *,
     forward: nn.Module | None = None,
-    numerics: Numerics = Numerics(),
+    numerics: Precision = Precision(),
     accumulate: int = 1,
 ) -> Iterator[Step]:
     """Train on the batches and yield each `Step`, numbered from `training.step`, which counts on before it is yielded.
@@ -105,7 +105,7 @@ def _backward(
     labels: Tensor,
     objective: Objective,
     *,
-    numerics: Numerics,
+    numerics: Precision,
     parts: int,
 ) -> dict[str, Tensor]:
     """Adds this batch's part of an update's gradient; returns its part of each term."""

@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 _BACKBONE = "backbone."
 
 
-def make(
+def build_optimizer(
     name: str,
     network: nn.Module,
     *,

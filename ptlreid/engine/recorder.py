@@ -81,7 +81,7 @@ class Recorder:
         table = torch.stack([torch.stack([step.terms[name] for name in names]) for _, step in self._pending])
         pending, self._pending = self._pending, []
         memory = peak_memory(self._device)
-        for (epoch, step), values in zip(pending, distributed.mean(table).tolist(), strict=True):
+        for (epoch, step), values in zip(pending, distributed.all_reduce_mean(table).tolist(), strict=True):
             self._write(epoch, step, dict(zip(names, values, strict=True)), memory)
 
     def _write(self, epoch: int, step: Step, terms: dict[str, float], memory: int) -> None:
@@ -92,7 +92,7 @@ class Recorder:
                 f"Update {step.step + 1} of epoch {epoch + 1}: the loss is not finite ({told}). "
                 f"{kept}. Start anew under another --name with a lower --lr, or with --amp off."
             )
-        loss, images = sum(terms.values()), step.images * distributed.ranks()
+        loss, images = sum(terms.values()), step.images * distributed.world_size()
         self._status = f"epoch {epoch + 1}/{self._epochs}, loss {loss:.3f}"
         line = {
             "epoch": epoch,

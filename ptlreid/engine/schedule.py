@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 START = 0.01
 
 
-def make(
+def build_schedule(
     optimizer: Optimizer,
     *,
     kind: Literal["step", "cosine"],

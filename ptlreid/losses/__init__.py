@@ -13,7 +13,7 @@ from ptlreid import plugins
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ptlreid.outputs import Output
+    from ptlreid.network_types import Output
 
     Loss = Callable[[Output, Tensor], dict[str, Tensor]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ptlreid.losses import ce, triplet
-from ptlreid.outputs import Output
+from ptlreid.network_types import Output
 
 
 def loss(output: Output, labels: Tensor, *, label_smoothing: float = 0.0, margin: float = 0.3) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ptlreid.outputs import Output
+from ptlreid.network_types import Output
 
 
 def loss(output: Output, labels: Tensor, *, margin: float = 0.3) -> dict[str, Tensor]:

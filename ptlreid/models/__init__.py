@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ptlreid import plugins
 from ptlreid.errors import OptionError
 from ptlreid.models import backbones
-from ptlreid.outputs import NetworkSpec
+from ptlreid.network_types import NetworkSpec
 
 if TYPE_CHECKING:
     from ptlreid.models.network import Backbone, Network

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ptlreid import distributed
 from ptlreid.errors import OptionError
-from ptlreid.outputs import Memory
+from ptlreid.network_types import Memory
 
 
 class BConvCell(nn.Module):
@@ -71,7 +71,7 @@ class BConvCell(nn.Module):
         if self.memory == "slot":
             self.state = state.detach()
         elif self.memory == "mean":
-            self.state = distributed.mean(state.detach().mean(dim=0, keepdim=True))
+            self.state = distributed.all_reduce_mean(state.detach().mean(dim=0, keepdim=True))
 
     def _check(self, state: Tensor) -> None:
         assert self.state is not None
@@ -108,13 +108,13 @@ def load_memory_state(network: nn.Module, states: dict[str, Tensor]) -> None:
         cell.state = None if state is None else state.to(cell.gates.weight.device, torch.float32)
 
 
-def watch(network: nn.Module, watched: bool) -> None:
+def watch_cells(network: nn.Module, watched: bool) -> None:
     """Whether the cells note how far their gates open in the next training batches, for `statistics`."""
     for _, cell in _cells(network):
         cell.watched = watched
 
 
-def statistics(network: nn.Module) -> dict[str, dict[str, float]]:
+def cell_statistics(network: nn.Module) -> dict[str, dict[str, float]]:
     """By the name of each cell that was watched, what the last watched batch left: plain numbers.
 
     `state_norm`: the root mean square of the latent state, 0 where none is carried; |state| may exceed 1, as each batch

@@ -17,7 +17,7 @@ from ptlreid.models.bconv import BConvCell
 from ptlreid.models.network import Network
 from ptlreid.models.ptl import fusion
 from ptlreid.models.staged import Staged
-from ptlreid.outputs import Memory, Output, Readout
+from ptlreid.network_types import Memory, Output, Readout
 
 PARTS = {"global": 1, "halves": 2, "thirds": 3}  # by branch, into how many stripes its map is cut
 PART_WIDTH = 256

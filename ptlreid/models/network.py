@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptlreid.outputs import Memory, Output, Readout
+from ptlreid.network_types import Memory, Output, Readout
 
 
 class Network(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ptlreid.models.bconv import BConvCell
 from ptlreid.models.network import Backbone, Network
 from ptlreid.models.staged import Staged
-from ptlreid.outputs import Memory, Output
+from ptlreid.network_types import Memory, Output
 
 FEATURE_WIDTH = 1024
 
@@ -108,7 +108,7 @@ def fusion(in_channels: int, channels: int) -> nn.Sequential:
     )
 
 
-def beside(
+def with_cells(
     stages: Callable[[], Staged],
     *,
     rename: Callable[[str], str | None],

@@ -9,13 +9,13 @@ from torch import nn
 
 from ptlreid.models import staged
 from ptlreid.models.network import Backbone
-from ptlreid.models.ptl import beside
+from ptlreid.models.ptl import with_cells
 from ptlreid.models.staged import Staged
 
 
 def resnet(name: str, **widths: Any) -> Backbone:
     """The `Backbone` of torchvision's network `name`; `widths` as in `beside`."""
-    return beside(lambda: _stages(name), rename=rename, imagenet=staged.imagenet(name), **widths)
+    return with_cells(lambda: _stages(name), rename=rename, imagenet=staged.imagenet(name), **widths)
 
 
 def stem(net: torchvision.models.ResNet) -> nn.Sequential:

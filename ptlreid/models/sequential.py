@@ -10,7 +10,7 @@ import torchvision
 
 from ptlreid.models import staged
 from ptlreid.models.network import Backbone
-from ptlreid.models.ptl import beside
+from ptlreid.models.ptl import with_cells
 from ptlreid.models.staged import Staged
 
 
@@ -35,4 +35,4 @@ def sequential(
         number = sum(cut <= layer for cut in cuts)
         return f"blocks.block{number}.{key.removeprefix('features.')}"
 
-    return beside(stages, rename=rename, imagenet=staged.imagenet(name), **widths)
+    return with_cells(stages, rename=rename, imagenet=staged.imagenet(name), **widths)

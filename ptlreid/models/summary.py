@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ptlreid import models
 from ptlreid.models.staged import Staged
-from ptlreid.outputs import NetworkSpec
+from ptlreid.network_types import NetworkSpec
 
 
 @dataclass(frozen=True)

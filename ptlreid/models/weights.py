@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ptlreid import models
 from ptlreid.errors import CheckpointError
-from ptlreid.files import digest, replacing
-from ptlreid.outputs import NetworkSpec, Readout
+from ptlreid.files import atomic_write, file_digest
+from ptlreid.network_types import NetworkSpec, Readout
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,7 +25,7 @@ _AGAIN = "Remove the file, and the command that trained the run writes it again.
 
 
 @dataclass(frozen=True)
-class Saved:
+class WeightsFile:
     """Weights on disk. Looking at them does not import torch; `build` does."""
 
     path: Path
@@ -52,14 +52,14 @@ def save(network: Network, spec: NetworkSpec, path: Path) -> None:
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     about = {"network": spec.describe(), "readout": network.readout.describe()}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             save_file(tensors, temporary, metadata={_ABOUT: json.dumps(about, sort_keys=True)})
         except SafetensorError as error:  # how safetensors tells of a full disk
             raise OSError(errno.EIO, "the disk may be full") from error
 
 
-def saved(path: Path) -> Saved:
+def read_weights_header(path: Path) -> WeightsFile:
     """What the weights in `path` are; `CheckpointError` when this program did not write them, or not all of them."""
     from safetensors import SafetensorError, safe_open
 
@@ -77,11 +77,11 @@ def saved(path: Path) -> Saved:
         spec, readout = NetworkSpec(**content["network"]), Readout(**content["readout"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: does not tell of a network that is known here ({error}). {_AGAIN}") from None
-    return Saved(path, spec, readout, digest(path))
+    return WeightsFile(path, spec, readout, file_digest(path))
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadReport:
     """What became of a file's tensors, by name: taken over, replaced as their shape differs, missing, of no use."""
 
     taken: list[str]
@@ -97,7 +97,7 @@ class Loaded:
         return ", ".join(parts)
 
 
-def load_imagenet(network: nn.Module, name: str) -> Loaded:
+def load_imagenet(network: nn.Module, name: str) -> LoadReport:
     """Start the backbone called `name` from torchvision's ImageNet weights, from its cache folder or downloaded."""
     backbone = models.find(name)
     try:
@@ -110,7 +110,7 @@ def load_imagenet(network: nn.Module, name: str) -> Loaded:
     return load_state(network, state, backbone, "ImageNet")
 
 
-def load_file(network: nn.Module, path: Path, name: str, *, without: str | None = None) -> Loaded:
+def load_file(network: nn.Module, path: Path, name: str, *, without: str | None = None) -> LoadReport:
     """Start `network` from the weights in `path` (.safetensors, .pth, .pt, .tar), all but names with `without` in them.
 
     Read are this program's weights, torchvision's, and those of programs that keep torchvision's names within
@@ -120,7 +120,7 @@ def load_file(network: nn.Module, path: Path, name: str, *, without: str | None 
     return load_state(network, state, models.find(name), str(path))
 
 
-def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbone, source: str) -> Loaded:
+def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbone, source: str) -> LoadReport:
     """Copy from `state` each tensor whose name and shape `network` knows.
 
     Names are tried as they are, and as torchvision's, below each prefix found in `state`: the reading under which
@@ -141,7 +141,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbo
             f"another shape, such as {lost[0]}. Choose the --backbone that these weights belong to, or other weights."
         )
     network.load_state_dict({**own, **{name: state[key] for name, key in taken.items()}})
-    return Loaded(sorted(taken), sorted(replaced), sorted(missing), sorted(set(state) - set(taken.values())))
+    return LoadReport(sorted(taken), sorted(replaced), sorted(missing), sorted(set(state) - set(taken.values())))
 
 
 # torch's DataParallel, Lightning and fast-reid put their own names before torchvision's.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptlreid.reports import ink
+from ptlreid.reports import render
 from ptlreid.reports.pictures import Picture, Table, number
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ def _picture(key: str, lines: Sequence[Mapping[str, Any]]) -> Picture:
 
     def draw(axes: Axes) -> None:
         for index, column in enumerate(values.values()):
-            axes.plot(epochs, column, marker="o", **ink.line_style(index))  # type: ignore[arg-type]
+            axes.plot(epochs, column, marker="o", **render.line_style(index))  # type: ignore[arg-type]
         axes.set(xlabel="epochs", ylabel=ylabel)
         if key != "state_norm":
             axes.set_ylim(0, 1)
-        ink.whole_numbers(axes)
-        ink.legend(axes, names)
+        render.whole_numbers(axes)
+        render.legend(axes, names)
 
     last = ", ".join(f"{name} {number(column[-1])}" for name, column in values.items())
     rows = [[str(epoch), *(number(values[name][row]) for name in names)] for row, epoch in enumerate(epochs)]

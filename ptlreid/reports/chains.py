@@ -1,4 +1,4 @@
-"""A transfer chain: each data set's scores after each stage, and what was gained before and lost after its own."""
+"""A transfer chain: each dataset's scores after each stage, and what was gained before and lost after its own."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def matrices(chain: Mapping[str, Any]) -> list[Picture]:
-    """Heat maps of mAP and of CMC-1, a row a stage and a column a data set; `chain` is the content of `chain.json`."""
-    rows, columns, axes_of = chain["rows"], chain["data"], ("after stage", "data set")
+    """Heat maps of mAP and of CMC-1, a row a stage and a column a dataset; `chain` is the content of `chain.json`."""
+    rows, columns, axes_of = chain["rows"], chain["data"], ("after stage", "dataset")
     return [
         heat_map(name, title, _matrix(chain, key), rows=rows, columns=columns, axes_of=axes_of)
         for name, title, key in (("chain-map", "mAP", "mAP"), ("chain-cmc", "CMC-1", "1"))
@@ -35,10 +35,10 @@ def matrices(chain: Mapping[str, Any]) -> list[Picture]:
 
 
 def transfer(chain: Mapping[str, Any]) -> Table:
-    """Forward transfer and forgetting of each data set, in points of mAP."""
+    """Forward transfer and forgetting of each dataset, in points of mAP."""
     forward, forgetting = chain.get("forward_transfer", {}), chain.get("forgetting", {})
     rows = [[data, _points(forward.get(data)), _points(forgetting.get(data))] for data in chain["data"]]
-    return Table(("data set", "forward transfer, mAP", "forgetting, mAP"), rows)
+    return Table(("dataset", "forward transfer, mAP", "forgetting, mAP"), rows)
 
 
 def stages(chain: Mapping[str, Any], links: dict[str, str]) -> Table:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptlreid.reports import ink
+from ptlreid.reports import render
 from ptlreid.reports.pictures import Picture, Table, percent
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ def cmc(curves: Mapping[str, np.ndarray]) -> Picture:
 
     def draw(axes: Axes) -> None:
         for index, curve in enumerate(curves.values()):
-            axes.plot(np.arange(1, len(curve) + 1), 100 * curve, **ink.line_style(index))  # type: ignore[arg-type]
+            axes.plot(np.arange(1, len(curve) + 1), 100 * curve, **render.line_style(index))  # type: ignore[arg-type]
         axes.set(xlabel="rank", ylabel="queries with a match, %", xlim=(1, max(2, longest)), ylim=(None, 100))
         axes.set_xticks([rank for rank in (1, 10, 20, 30, 40, 50) if rank <= max(2, longest)])
-        ink.legend(axes, list(curves))
+        render.legend(axes, list(curves))
 
     told = "; ".join(
         f"{name}: "

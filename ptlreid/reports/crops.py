@@ -48,6 +48,6 @@ def read(path: Path) -> Image.Image:
             image.thumbnail(_LARGEST)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{path}: not an image that can be decoded ({error}). Replace the file, or take it out of the data set."
+            f"{path}: not an image that can be decoded ({error}). Replace the file, or take it out of the dataset."
         ) from None
     return image

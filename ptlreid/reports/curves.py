@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptlreid.reports import ink
+from ptlreid.reports import render
 from ptlreid.reports.pictures import Picture, Table, number, percent
 
 if TYPE_CHECKING:
@@ -126,12 +126,12 @@ def scores(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Picture:
 
     def draw(axes: Axes) -> None:
         for index, (epochs, shares) in enumerate(curves.values()):
-            axes.plot(epochs, 100 * np.array(shares), marker="o", **ink.line_style(index))  # type: ignore[arg-type]
+            axes.plot(epochs, 100 * np.array(shares), marker="o", **render.line_style(index))  # type: ignore[arg-type]
         top = max((share for _, shares in curves.values() for share in shares), default=0)
         axes.set_ylim(0, 108 * top or None)  # no point lies on the edge
         axes.set(xlabel="epochs", ylabel="%" if len(runs) == 1 else "mAP, %", xlim=(0, None))
-        ink.whole_numbers(axes)
-        ink.legend(axes, list(curves))
+        render.whole_numbers(axes)
+        render.legend(axes, list(curves))
 
     alt = "Scores over epochs. " + "; ".join(f"{row[0]} after {row[1]} epochs: mAP {row[2]}%" for row in rows[-8:])
     table = Table(("run", "epochs", "mAP", "CMC-1", "mINP"), rows)
@@ -163,12 +163,12 @@ def _told(share: float) -> str:
 
 def _draw(axes: Axes, lines: Mapping[str, tuple[np.ndarray, np.ndarray]], ylabel: str) -> None:
     for index, (epochs, values) in enumerate(lines.values()):
-        thinned, style = thin(epochs, values), ink.line_style(index)
+        thinned, style = thin(epochs, values), render.line_style(index)
         axes.plot(thinned.x, thinned.mean, **style)  # type: ignore[arg-type]
         if len(thinned.x) < np.isfinite(values).sum():
             axes.fill_between(thinned.x, thinned.low, thinned.high, color=style["color"], alpha=0.2, linewidth=0)
     axes.set(xlabel="epochs", ylabel=ylabel)
-    ink.legend(axes, list(lines))
+    render.legend(axes, list(lines))
 
 
 def _by_epoch(runs: Mapping[str, Steps], column: str) -> Table:

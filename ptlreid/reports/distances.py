@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptlreid.reports import ink
+from ptlreid.reports import render
 from ptlreid.reports.pictures import Picture, Table, number
-from ptlreid.reports.verification import PairCounts, Point
+from ptlreid.reports.thresholds import PairCounts, Point
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -39,11 +39,11 @@ def distances(counts: PairCounts, rates: Sequence[float]) -> Picture:
     def draw(axes: Axes) -> None:
         named: dict[str, Artist] = {}
         for index, (name, shares) in enumerate((("same person", same), ("different people", different))):
-            axes.stairs(100 * shares, edges, fill=True, color=ink.COLOURS[index], alpha=0.3)
-            named[name] = axes.stairs(100 * shares, edges, **ink.line_style(index))  # type: ignore[arg-type]
-        for dashes, (name, point) in zip(cycle(ink.DASHES), points.items(), strict=False):
+            axes.stairs(100 * shares, edges, fill=True, color=render.COLOURS[index], alpha=0.3)
+            named[name] = axes.stairs(100 * shares, edges, **render.line_style(index))  # type: ignore[arg-type]
+        for dashes, (name, point) in zip(cycle(render.DASHES), points.items(), strict=False):
             if point:
-                named[name] = axes.axvline(point.threshold, color=ink.INK, linewidth=0.9, linestyle=dashes)
+                named[name] = axes.axvline(point.threshold, color=render.INK, linewidth=0.9, linestyle=dashes)
         axes.set(xlabel="distance", ylabel="pairs of their kind, %", ylim=(0, None))
         axes.legend(list(named.values()), list(named), loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptlreid.reports import ink
+from ptlreid.reports import render
 from ptlreid.reports.pictures import Picture, Table, percent, short
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def heat_map(
             for column, value in enumerate(line):
                 if np.isfinite(value):
                     # Never so strong that ink on it could not be read, on a light page or a dark one.
-                    square = Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, color=ink.COLOURS[0], linewidth=0)
+                    square = Rectangle((column - 0.48, row - 0.47), 0.96, 0.94, color=render.COLOURS[0], linewidth=0)
                     square.set_alpha(0.04 + 0.5 * float(value))
                     axes.add_patch(square)
                 if written:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import ptlreid
-from ptlreid.files import replacing
-from ptlreid.reports import ink
+from ptlreid.files import atomic_write
+from ptlreid.reports import render
 from ptlreid.reports.crops import embed
 from ptlreid.reports.pictures import Section
 
@@ -24,7 +24,7 @@ class Page:
     notes: Sequence[str] = ()
 
 
-def render(page: Page) -> str:
+def render_html(page: Page) -> str:
     """The page as HTML. All text is escaped; each image crop is in it once, however often it is shown."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -41,13 +41,13 @@ def render(page: Page) -> str:
     return environment.get_template("page.html").render(
         page=page,
         crops=crops,
-        drawn=lambda picture: Markup(ink.inline(picture)),  # matplotlib has escaped the texts in it
+        drawn=lambda picture: Markup(render.inline(picture)),  # matplotlib has escaped the texts in it
         version=ptlreid.__version__,
     )
 
 
 def write(page: Page, path: Path) -> None:
     """Write the page to `path`, aside and renamed."""
-    text = render(page)
-    with replacing(path) as temporary:
+    text = render_html(page)
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptlreid.reports import ink
+from ptlreid.reports import render
 from ptlreid.reports.pictures import Picture, Table
-from ptlreid.retrieval.keys import Metric
 from ptlreid.retrieval.protocols import Protocol
+from ptlreid.retrieval.ranking_keys import Metric
 from ptlreid.retrieval.ranklist import ranklist
-from ptlreid.retrieval.values import Features, Scores
+from ptlreid.retrieval.types import Features, Scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def worst(scores: Scores, count: int) -> np.ndarray:
 
 
 def sample(scores: Scores, count: int, *, seed: int, without: np.ndarray) -> np.ndarray:
-    """(C,) valid queries drawn at random from those not in `without`, in the order of the data set."""
+    """(C,) valid queries drawn at random from those not in `without`, in the order of the dataset."""
     left = np.setdiff1d(np.arange(scores.num_valid), without)
     drawn = np.random.default_rng(seed).choice(left, size=min(count, len(left)), replace=False)
     return np.sort(drawn)
@@ -132,7 +132,10 @@ def _place(gallery: Features, pid: int, rank: int, column: int, distance: float)
 def _draw(axes: Axes, lists: Sequence[Shown], across: int) -> None:
     from matplotlib.patches import Rectangle
 
-    right, wrong = {"color": ink.COLOURS[2], "linestyle": "-"}, {"color": ink.COLOURS[7], "linestyle": (0, (3, 1.5))}
+    right, wrong = (
+        {"color": render.COLOURS[2], "linestyle": "-"},
+        {"color": render.COLOURS[7], "linestyle": (0, (3, 1.5))},
+    )
     for row, one in enumerate(lists):
         _image(axes, one.path, 0, row)
         axes.text(0.45, row * 2.4 + 2.02, "query", ha="center", va="top", fontsize=7)

@@ -10,16 +10,16 @@ import numpy as np
 
 from ptlreid.errors import DataError
 from ptlreid.reports import curves, ranklists
-from ptlreid.reports.account import Account, Retrieval
 from ptlreid.reports.cells import cells
 from ptlreid.reports.cmc import cmc
 from ptlreid.reports.distances import distances, thresholds
 from ptlreid.reports.heat import heat_map
 from ptlreid.reports.pictures import Picture, Section, Table, number, percent
-from ptlreid.reports.verification import count_pairs
+from ptlreid.reports.run_summary import Account, Retrieval
+from ptlreid.reports.thresholds import count_pairs
 from ptlreid.retrieval.cameras import camera_scores
 from ptlreid.retrieval.distance import blocks
-from ptlreid.retrieval.keys import Metric
+from ptlreid.retrieval.ranking_keys import Metric
 
 _THRESHOLDS = (
     "Taken for the same person where the distance is below a threshold, the pairs of a query and the gallery images "

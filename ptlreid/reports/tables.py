@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 
 from ptlreid.errors import OptionError
-from ptlreid.files import replacing
+from ptlreid.files import atomic_write
 from ptlreid.reports.pictures import Table
 
 _LATEX = {
@@ -23,7 +23,7 @@ _LATEX = {
 def write_table(table: Table, path: Path) -> None:
     """Write `table` to `path`, which ends in .md, .tex or .csv."""
     text = _WRITERS[format_of(path)](table)
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 

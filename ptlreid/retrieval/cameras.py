@@ -8,11 +8,11 @@ from functools import partial
 
 import numpy as np
 
-from ptlreid.retrieval.distance import Block, covering
+from ptlreid.retrieval.distance import Block, check_coverage
 from ptlreid.retrieval.metrics import AveragePrecision, average_precisions, match_ranks
-from ptlreid.retrieval.parallel import over_rows
+from ptlreid.retrieval.parallel import map_rows
 from ptlreid.retrieval.protocols import Judge, Protocol
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def camera_scores(
                 precision[row, camera] = average_precisions(ranks, np.array([0, len(ranks)]), ap)[0]
                 first[row, camera] = ranks[0] == 1
 
-    for block in covering(source, len(query), len(gallery)):
-        over_rows(partial(rank, block), *block.shape)
+    for block in check_coverage(source, len(query), len(gallery)):
+        map_rows(partial(rank, block), *block.shape)
     return _by_camera(query.camids, cameras, precision, first)
 
 

@@ -21,9 +21,9 @@ from functools import partial
 import numpy as np
 
 from ptlreid.errors import DataError, OptionError
-from ptlreid.retrieval.budget import Plan, plan
-from ptlreid.retrieval.keys import Finish, Metric
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.memory_plan import Plan, plan
+from ptlreid.retrieval.ranking_keys import Finish, Metric
+from ptlreid.retrieval.types import Features
 
 _Product = Callable[[np.ndarray, np.ndarray, np.ndarray], object]  # writes a @ b.T into the third
 _LARGEST_SQUARE = 1e37  # beyond it, a float32 key could overflow
@@ -72,7 +72,7 @@ def check_pair(query: Features, gallery: Features) -> None:
     """Raises `DataError` when the two cannot be compared."""
     for name, side in (("query", query), ("gallery", gallery)):
         if len(side) == 0:
-            raise DataError(f"The {name} is empty, expected one image or more. Look at the data set's folders.")
+            raise DataError(f"The {name} is empty, expected one image or more. Look at the dataset's folders.")
     if query.width != gallery.width:
         raise DataError(
             f"Query features have width {query.width}, gallery features have width {gallery.width}. "
@@ -114,7 +114,7 @@ def matrix_blocks(distances: np.ndarray) -> Iterator[Block]:
     yield Block(0, distances.shape, keys_of)
 
 
-def covering(source: Iterable[Block], num_queries: int, num_gallery: int) -> Iterator[Block]:
+def check_coverage(source: Iterable[Block], num_queries: int, num_gallery: int) -> Iterator[Block]:
     """The blocks of `source`; a `DataError` if they do not hold every query once, in order, against every image."""
     row = 0
     for block in source:

@@ -9,9 +9,9 @@ import numpy as np
 from ptlreid.errors import OptionError
 from ptlreid.records import JUNK
 from ptlreid.retrieval.distance import blocks
-from ptlreid.retrieval.keys import unit_rows
 from ptlreid.retrieval.nearest import nearest
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.ranking_keys import normalize_rows
+from ptlreid.retrieval.types import Features
 
 
 def expand(
@@ -32,7 +32,7 @@ def expand(
     if size < 1 or alpha < 0:
         raise OptionError(f"size {size} and alpha {alpha} were asked for, expected size >= 1 and alpha >= 0.")
     gallery = gallery.select(gallery.pids != JUNK) if (gallery.pids == JUNK).any() else gallery
-    matrix = unit_rows(query.matrix)
+    matrix = normalize_rows(query.matrix)
     source = blocks(replace(query, matrix=matrix), gallery, metric="cosine", memory_budget=memory_budget, device=device)
     expanded = matrix.copy()
     for block in source:
@@ -40,5 +40,5 @@ def expand(
             keys = block.keys_of(row)
             columns = nearest(keys, size)
             weights = np.maximum(-keys[columns], 0) ** np.float32(alpha)
-            expanded[block.start + row] += weights @ unit_rows(gallery.matrix[columns])
-    return replace(query, matrix=unit_rows(expanded))
+            expanded[block.start + row] += weights @ normalize_rows(gallery.matrix[columns])
+    return replace(query, matrix=normalize_rows(expanded))

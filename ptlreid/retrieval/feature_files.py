@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 
 from ptlreid.errors import DataError
-from ptlreid.files import replacing
-from ptlreid.retrieval.values import Features
+from ptlreid.files import atomic_write
+from ptlreid.retrieval.types import Features
 
 _NEEDED = ("features", "pids", "camids")
 _CHUNK_BYTES = 1 << 20
@@ -54,7 +54,7 @@ def write(file: Path, features: Features, attributes: Mapping[str, str], *, dtyp
     """
     size, width = features.matrix.shape
     rows = max(1, min(size, _CHUNK_BYTES // (width * np.dtype(dtype).itemsize)))
-    with replacing(file) as temporary, h5py.File(temporary, "w") as content:
+    with atomic_write(file) as temporary, h5py.File(temporary, "w") as content:
         chunked = {"chunks": (rows, width)} if size else {}
         content.create_dataset("features", data=features.matrix, dtype=dtype, **chunked)
         content["pids"], content["camids"] = features.pids, features.camids

@@ -11,12 +11,12 @@ import numpy as np
 
 from ptlreid.errors import DataError, OptionError
 from ptlreid.records import JUNK
-from ptlreid.retrieval.distance import Block, blocks, covering
-from ptlreid.retrieval.keys import Metric
-from ptlreid.retrieval.parallel import over_rows
+from ptlreid.retrieval.distance import Block, blocks, check_coverage
+from ptlreid.retrieval.parallel import map_rows
 from ptlreid.retrieval.protocols import Judge, Protocol
-from ptlreid.retrieval.single_shot import Draw
-from ptlreid.retrieval.values import Features, Scores
+from ptlreid.retrieval.ranking_keys import Metric
+from ptlreid.retrieval.single_shot import SingleShotCMC
+from ptlreid.retrieval.types import Features, Scores
 
 AveragePrecision = Literal["step", "trapezoid"]
 
@@ -61,7 +61,7 @@ def evaluate_blocks(
     if max_rank < 1:
         raise OptionError(f"The CMC was asked for up to rank {max_rank}, expected 1 or more.")
     judge = Judge(protocol, gallery.pids, gallery.camids)
-    draw = Draw(gallery.pids, max_rank, repeats=draws, seed=seed) if protocol.single_shot else None
+    draw = SingleShotCMC(gallery.pids, max_rank, repeats=draws, seed=seed) if protocol.single_shot else None
     hits: dict[int, _Hits] = {}
 
     def rank(block: Block, rows: slice) -> None:
@@ -75,8 +75,8 @@ def evaluate_blocks(
                 curve = draw.curve(keys, verdict.matches, row) if draw else None
                 hits[row] = _Hits(ranks[order], verdict.matches[order], curve)
 
-    for block in covering(source, len(query), len(gallery)):
-        over_rows(partial(rank, block), *block.shape)
+    for block in check_coverage(source, len(query), len(gallery)):
+        map_rows(partial(rank, block), *block.shape)
     if not hits:
         raise DataError(
             f"None of {len(query)} queries has a true match in the gallery under the protocol {protocol.name!r}, "

@@ -11,7 +11,7 @@ _FEWEST_ROWS = 32
 _LONG_ROW = 40_000  # NumPy lets go of the interpreter inside a call; in a short row that costs more than it gains
 
 
-def over_rows(function: Callable[[slice], None], num_rows: int, row_length: int) -> None:
+def map_rows(function: Callable[[slice], None], num_rows: int, row_length: int) -> None:
     """Calls `function` with slices that cover the rows 0 .. `num_rows` once, at the same time where rows are long.
 
     What `function` raises is raised. Its result must not depend on where the slices end: it writes each row's result

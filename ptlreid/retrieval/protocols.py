@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptlreid.plugins import unknown
+from ptlreid.plugins import unknown_name
 from ptlreid.records import DISTRACTOR, JUNK
 
 
@@ -46,7 +46,7 @@ PROTOCOLS = {
 def find(name: str) -> Protocol:
     """The protocol called `name`; an `OptionError` with the nearest name when there is none."""
     if name not in PROTOCOLS:
-        raise unknown("protocol", name, PROTOCOLS)
+        raise unknown_name("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]
 
 

@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 
 from ptlreid.errors import OptionError
-from ptlreid.retrieval.distance import Block, blocks, covering
-from ptlreid.retrieval.keys import Metric
+from ptlreid.retrieval.distance import Block, blocks, check_coverage
 from ptlreid.retrieval.nearest import nearest
-from ptlreid.retrieval.parallel import over_rows
+from ptlreid.retrieval.parallel import map_rows
 from ptlreid.retrieval.protocols import Judge, Protocol
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.ranking_keys import Metric
+from ptlreid.retrieval.types import Features
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def ranklist_blocks(
             columns[row, : len(found)] = found
             distances[row, : len(found)] = keys[found]
 
-    for block in covering(source, len(query), len(gallery)):
-        over_rows(partial(fill, block), *block.shape)
+    for block in check_coverage(source, len(query), len(gallery)):
+        map_rows(partial(fill, block), *block.shape)
     # An image that is seen and shows the query's person is a true match: the others of this person were removed.
     matches = (gallery.pids[columns] == query.pids[:, None]) & (query.pids[:, None] > 0) & (columns >= 0)
     return RankList(columns, distances, matches)

@@ -16,10 +16,10 @@ from scipy import sparse
 from ptlreid.errors import OptionError
 from ptlreid.records import JUNK
 from ptlreid.retrieval.distance import Block, Stream, check_pair, key_blocks
-from ptlreid.retrieval.keys import unit_rows
 from ptlreid.retrieval.nearest import nearest
-from ptlreid.retrieval.parallel import over_rows
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.parallel import map_rows
+from ptlreid.retrieval.ranking_keys import normalize_rows
+from ptlreid.retrieval.types import Features
 
 
 def rerank(
@@ -45,7 +45,7 @@ def rerank(
     present = np.flatnonzero(gallery.pids != JUNK)
     kept = gallery if len(present) == len(gallery) else gallery.select(present)
     check_pair(query, kept)
-    images = np.concatenate([unit_rows(query.matrix), unit_rows(kept.matrix)])  # (N, D)
+    images = np.concatenate([normalize_rows(query.matrix), normalize_rows(kept.matrix)])  # (N, D)
     near = _neighbourhood(images, k1 + 1, memory_budget, device)
     codes = _smooth(_encode(images, near, k1), near.columns[:, :k2])
     queries, columns = codes[: len(query)], codes[len(query) :].tocsc()
@@ -85,7 +85,7 @@ def _neighbourhood(images: np.ndarray, size: int, memory_budget: int | None, dev
             farthest[block.start + row] = 2 + 2 * keys.max()
 
     for block in key_blocks(images, images, metric="cosine", memory_budget=memory_budget, device=device):
-        over_rows(partial(collect, block), *block.shape)
+        map_rows(partial(collect, block), *block.shape)
     return _Neighbourhood(columns, np.where(farthest > 0, farthest, np.float32(1)))
 
 
@@ -109,7 +109,7 @@ def _encode(images: np.ndarray, near: _Neighbourhood, k1: int) -> sparse.csr_arr
             weights = np.exp((2 * cosines - 2) / near.farthest[row])
             codes.data[entries] = weights / weights.sum()
 
-    over_rows(fill, *images.shape)
+    map_rows(fill, *images.shape)
     return codes
 
 

@@ -8,7 +8,7 @@ from ptlreid.errors import OptionError
 from ptlreid.records import DISTRACTOR
 
 
-class Draw:
+class SingleShotCMC:
     """Draws one gallery image of each identity for a query: uniformly, the query's own identity among its matches.
 
     This is the classic CUHK03 evaluation (Li et al., CVPR 2014). Other toolkits repeat the draw 10 or 100 times; the

@@ -6,17 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from ptlreid import datasets, distributed
-from ptlreid.config.report import ReportConfig
 from ptlreid.errors import CheckpointError, DataError, OptionError
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
-from ptlreid.reports.account import Account, Retrieval
+from ptlreid.reports.run_summary import Account, Retrieval
 from ptlreid.runs import RunFolder
+from ptlreid.settings.report import ReportSettings
 from ptlreid.workflows.evaluate import features_of, score
 
 
 def evaluated(
-    run: RunFolder, config: ReportConfig, progress: Progress, splits: Splits | None = None
+    run: RunFolder, config: ReportSettings, progress: Progress, splits: Splits | None = None
 ) -> tuple[Account, Retrieval | None]:
     """The account of the run and its evaluation; without one, the account says why."""
     if config.data:
@@ -29,14 +29,14 @@ def evaluated(
 
 
 def required(
-    run: RunFolder, config: ReportConfig, progress: Progress, splits: Splits | None = None
+    run: RunFolder, config: ReportSettings, progress: Progress, splits: Splits | None = None
 ) -> tuple[Account, Retrieval]:
     """The account of the run and its evaluation."""
     account = Account.read(run)
     splits = splits or datasets.load(config.data or account.evaluated_on, Path(config.root))
     evaluation = config.evaluation()
     sides = features_of(run, splits, evaluation, progress)
-    scores = distributed.from_main(lambda: score(sides, evaluation))
+    scores = distributed.run_on_main(lambda: score(sides, evaluation))
     how = f"{config.weights} weights, {config.metric} distance"
     found = Retrieval(sides.query, sides.gallery, sides.protocol, scores, how)
     return replace(account, evaluated_on=splits.name, scores=scores), found

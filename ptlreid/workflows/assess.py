@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid import distributed
-from ptlreid.config import EvaluateConfig
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
-from ptlreid.retrieval.budget import Estimate, estimate
+from ptlreid.retrieval.bootstrap import score_intervals
 from ptlreid.retrieval.cameras import camera_scores
 from ptlreid.retrieval.distance import Block, Stream
-from ptlreid.retrieval.intervals import score_intervals
+from ptlreid.retrieval.memory_plan import Estimate, estimate
 from ptlreid.retrieval.ranklist import RankList, ranklist, ranklist_blocks
 from ptlreid.runs import RunFolder
+from ptlreid.settings import EvaluateSettings
 from ptlreid.workflows.evaluate import (
     Sides,
     distances,
@@ -38,17 +38,17 @@ class Tables:
 
 
 def assess_run(
-    run: RunFolder, splits: Splits, config: EvaluateConfig, progress: Progress, tables: Tables | None = None
+    run: RunFolder, splits: Splits, config: EvaluateSettings, progress: Progress, tables: Tables | None = None
 ) -> dict[str, Any]:
     """The scores of the run on the test set of `splits`, with the settings as they were used: docs/evaluation.md."""
     used = used_on(run, splits, config)
     sides = features_of(run, splits, config, progress)
     about = {"run": str(run.path), "data": splits.name, "settings": used.model_dump()}
-    return about | distributed.from_main(lambda: _assess(sides, config, progress, tables or Tables()))
+    return about | distributed.run_on_main(lambda: _assess(sides, config, progress, tables or Tables()))
 
 
 def assess_files(
-    query: Path, gallery: Path, config: EvaluateConfig, progress: Progress, tables: Tables | None = None
+    query: Path, gallery: Path, config: EvaluateSettings, progress: Progress, tables: Tables | None = None
 ) -> dict[str, Any]:
     """The same of two files of features, of any program."""
     sides = features_in(query, gallery, config)
@@ -57,19 +57,19 @@ def assess_files(
     return about | _assess(sides, config, progress, tables or Tables())
 
 
-def used_on(run: RunFolder, splits: Splits, config: EvaluateConfig) -> EvaluateConfig:
-    """The settings with what was left open filled in: the data set, its protocol, how the network is read."""
+def used_on(run: RunFolder, splits: Splits, config: EvaluateSettings) -> EvaluateSettings:
+    """The settings with what was left open filled in: the dataset, its protocol, how the network is read."""
     readout = source_of(run, config).readout
     protocol = config.protocol or splits.protocol
     return _used(config, data=splits.name, protocol=protocol, flip=readout.flip, normalize=readout.normalize)
 
 
-def needed(num_queries: int, num_gallery: int, width: int, config: EvaluateConfig) -> Estimate:
+def needed(num_queries: int, num_gallery: int, width: int, config: EvaluateSettings) -> Estimate:
     """The memory that ranking takes, as `config` asks for it."""
     return estimate(num_queries, num_gallery, width, rerank=config.rerank, memory_budget=config.budget_bytes)
 
 
-def beyond_budget(found: Estimate, config: EvaluateConfig) -> str | None:
+def beyond_budget(found: Estimate, config: EvaluateSettings) -> str | None:
     """What there is to say where the least that works is more than the memory budget."""
     if config.budget_bytes is None or found.ranking <= config.budget_bytes:
         return None
@@ -79,7 +79,7 @@ def beyond_budget(found: Estimate, config: EvaluateConfig) -> str | None:
     )
 
 
-def _assess(sides: Sides, config: EvaluateConfig, progress: Progress, tables: Tables) -> dict[str, Any]:
+def _assess(sides: Sides, config: EvaluateSettings, progress: Progress, tables: Tables) -> dict[str, Any]:
     told = beyond_budget(needed(len(sides.query), len(sides.gallery), sides.query.width, config), config)
     if told:
         progress.note(told)
@@ -99,7 +99,7 @@ def _assess(sides: Sides, config: EvaluateConfig, progress: Progress, tables: Ta
     return summary
 
 
-def _prepared(sides: Sides, config: EvaluateConfig, progress: Progress) -> Stream:
+def _prepared(sides: Sides, config: EvaluateSettings, progress: Progress) -> Stream:
     if not config.rerank:
         return distances(sides, config)
     with progress.task("find reciprocal neighbours", None):
@@ -114,7 +114,7 @@ def _telling(title: str, source: Stream, sides: Sides, progress: Progress) -> It
             advance(block.start + block.shape[0])
 
 
-def _ranklist(found: Stream, sides: Sides, config: EvaluateConfig) -> RankList:
+def _ranklist(found: Stream, sides: Sides, config: EvaluateSettings) -> RankList:
     """The distances in it are exact where they can be: re-ranked ones are as they were ranked."""
     query, gallery, protocol, size = sides.query, sides.gallery, sides.protocol, config.ranklist_size
     if config.rerank:
@@ -122,6 +122,6 @@ def _ranklist(found: Stream, sides: Sides, config: EvaluateConfig) -> RankList:
     return ranklist(query, gallery, protocol, size, metric=config.metric, memory_budget=config.budget_bytes)
 
 
-def _used(config: EvaluateConfig, **chosen: object) -> EvaluateConfig:
+def _used(config: EvaluateSettings, **chosen: object) -> EvaluateSettings:
     # Re-ranking compares features of length 1, whatever the metric.
     return config.model_copy(update=chosen | ({"metric": "cosine"} if config.rerank else {}))

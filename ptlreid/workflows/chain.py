@@ -1,4 +1,4 @@
-"""`ptlreid transfer-chain`: one network through several data sets, scored on all of them after each."""
+"""`ptlreid transfer-chain`: one network through several datasets, scored on all of them after each."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid import datasets, distributed, files
-from ptlreid.config import ChainConfig, DistillConfig, EvaluateConfig, FinetuneConfig
 from ptlreid.errors import OptionError
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
+from ptlreid.settings import ChainSettings, DistillSettings, EvaluateSettings, FinetuneSettings
 from ptlreid.workflows.evaluate import evaluate_run
-from ptlreid.workflows.processes import joined
+from ptlreid.workflows.processes import join_processes
 from ptlreid.workflows.report import write_chain_report
-from ptlreid.workflows.stages import Stage, Stages, missing
+from ptlreid.workflows.stage_runner import Stage, StageRunner, missing_datasets
 
 START = "start"
 
-Cell = Mapping[str, Any]  # the scores of one network on one data set: `mAP` and `cmc`
+Cell = Mapping[str, Any]  # the scores of one network on one dataset: `mAP` and `cmc`
 
 
 @dataclass(frozen=True)
@@ -36,32 +36,32 @@ class ChainFolder:
 
     @property
     def result(self) -> Path:
-        """The stages and the scores of each on every data set."""
+        """The stages and the scores of each on every dataset."""
         return self.path / "chain.json"
 
-    def check(self, config: ChainConfig) -> None:
+    def check(self, config: ChainSettings) -> None:
         """Raise `OptionError` when the folder holds a run, or results of a chain with other settings."""
         if RunFolder(self.path).config.is_file():
             raise OptionError(f"{self.path} holds a run, and a chain has a folder of its own. Give it another --name.")
-        changed = ChainConfig.resolve(self.config).differences(config) if self.result.is_file() else []
+        changed = ChainSettings.resolve(self.config).differences(config) if self.result.is_file() else []
         if changed:
             raise OptionError(
                 f"{self.path} holds another chain ({'; '.join(changed)}). Give this one another --name: stages that "
                 "both have are reused."
             )
 
-    def claim(self, config: ChainConfig) -> None:
+    def claim(self, config: ChainSettings) -> None:
         """Write the settings down, after a `check`."""
         self.check(config)
-        with files.replacing(self.config) as temporary:
+        with files.atomic_write(self.config) as temporary:
             temporary.write_text(config.to_toml(), encoding="utf-8")
 
 
-def plan(config: ChainConfig) -> list[Stage]:
+def plan(config: ChainSettings) -> list[Stage]:
     """The stages of the chain, in order.
 
-    With `std` there is one more: the last data set again, for a plain student that learns from the last stage. It
-    starts as section 5.8 has it, from the plain backbone that went through the data sets before.
+    With `std` there is one more: the last dataset again, for a plain student that learns from the last stage. It
+    starts as section 5.8 has it, from the plain backbone that went through the datasets before.
     """
     stages = _in_a_row(config.stages())
     if config.std:
@@ -70,17 +70,17 @@ def plan(config: ChainConfig) -> list[Stage]:
     return stages
 
 
-def run_chain(config: ChainConfig, folder: ChainFolder, progress: Progress) -> dict[str, Any]:
+def run_chain(config: ChainSettings, folder: ChainFolder, progress: Progress) -> dict[str, Any]:
     """The stages and their scores on every test set of the chain, which are in `folder.result` too.
 
-    Stages that are there are reused, one that was stopped goes on. Nothing is trained unless all data sets are there.
+    Stages that are there are reused, one that was stopped goes on. Nothing is trained unless all datasets are there.
     """
-    stages = Stages(folder.path.parent, progress)
+    stages = StageRunner(folder.path.parent, progress)
     tests = _tests(config, stages)
     rows: list[tuple[Stage, RunFolder]] = []
     scores: list[list[Cell]] = []
-    with joined(config.device):
-        distributed.from_main(lambda: folder.claim(config))
+    with join_processes(config.device):
+        distributed.run_on_main(lambda: folder.claim(config))
         for stage in (_start(config), *plan(config)):
             run = stages.run(stage)
             rows.append((stage, run))
@@ -93,14 +93,14 @@ def run_chain(config: ChainConfig, folder: ChainFolder, progress: Progress) -> d
     return result
 
 
-def dry_run(config: ChainConfig, folder: ChainFolder) -> dict[str, Any]:
-    """What `run_chain` would do: each training, with its run where that is known already, and the missing data sets.
+def dry_run(config: ChainSettings, folder: ChainFolder) -> dict[str, Any]:
+    """What `run_chain` would do: each training, with its run where that is known already, and the missing datasets.
 
     Raises what `run_chain` would raise before its first training.
     """
     folder.check(config)
-    absent = sorted({name for data in config.chain for name in missing(data, Path(config.root))})
-    stages = Stages(folder.path.parent, Silent())
+    absent = sorted({name for data in config.chain for name in missing_datasets(data, Path(config.root))})
+    stages = StageRunner(folder.path.parent, Silent())
     shown: list[dict[str, Any]] = []
     for stage in {key: one for last in plan(config) for key, one in last.trainings().items()}.values():
         run = None if absent else stages.find(stage)
@@ -118,7 +118,7 @@ def describe(
 ) -> dict[str, Any]:
     """The result of a chain for JSON; docs/file-formats.md describes it. The first row is the start."""
     # A student of distillation is another network than the one that went through the stages: it forgot nothing.
-    trained = [stage.config.data for stage, _ in rows[1:] if not isinstance(stage.config, DistillConfig)]
+    trained = [stage.config.data for stage, _ in rows[1:] if not isinstance(stage.config, DistillSettings)]
     columns = {name: [float(row[n]["mAP"]) for row in scores[: len(trained) + 1]] for n, name in enumerate(data)}
     return {
         "chain": list(chain),
@@ -135,11 +135,11 @@ def describe(
 
 
 def forward_transfer(trained: Sequence[str], scores: Sequence[float], data: str) -> float | None:
-    """What training on other data sets did for `data`: its score just before its own training, less that of the start.
+    """What training on other datasets did for `data`: its score just before its own training, less that of the start.
 
-    `trained`: the data set of each stage; one in a union is trained on with it. `scores`: (stages + 1,) of the start
-    and after each stage. None for a data set of the first stage, and for one not reached yet. Lopez-Paz and Ranzato,
-    NIPS 2017, per data set.
+    `trained`: the dataset of each stage; one in a union is trained on with it. `scores`: (stages + 1,) of the start
+    and after each stage. None for a dataset of the first stage, and for one not reached yet. Lopez-Paz and Ranzato,
+    NIPS 2017, per dataset.
     """
     own = [number for number, stage in enumerate(trained) if _parts(stage) & _parts(data)]
     return scores[own[0]] - scores[0] if own and own[0] else None
@@ -148,40 +148,40 @@ def forward_transfer(trained: Sequence[str], scores: Sequence[float], data: str)
 def forgetting(trained: Sequence[str], scores: Sequence[float], data: str) -> float | None:
     """The best score on `data` after an earlier stage, less that after the last; negative where it still rose.
 
-    None for a data set of the last stage and for one not trained on. Chaudhry et al., ECCV 2018, per data set.
+    None for a dataset of the last stage and for one not trained on. Chaudhry et al., ECCV 2018, per dataset.
     """
     own = [bool(_parts(stage) & _parts(data)) for stage in trained]
     return max(scores[1:-1]) - scores[-1] if any(own) and not own[-1] else None
 
 
 def _parts(data: str) -> set[str]:
-    """The data sets in a union; the data set itself where it is none."""
+    """The datasets in a union; the dataset itself where it is none."""
     return {data} if datasets.is_folder(data) else set(data.split("+"))
 
 
-def _in_a_row(configs: Sequence[FinetuneConfig]) -> list[Stage]:
+def _in_a_row(configs: Sequence[FinetuneSettings]) -> list[Stage]:
     stages: list[Stage] = []
     for config in configs:
         stages.append(Stage(config, start=stages[-1] if stages else None))
     return stages
 
 
-def _start(config: ChainConfig) -> Stage:
+def _start(config: ChainSettings) -> Stage:
     """The network as the first stage begins with it."""
     return Stage(config.stages()[0].model_copy(update={"epochs": 0}))
 
 
-def _tests(config: ChainConfig, stages: Stages) -> dict[str, Splits]:
-    """The data sets of the chain that have a test set, each once; all are read before anything is trained."""
+def _tests(config: ChainSettings, stages: StageRunner) -> dict[str, Splits]:
+    """The datasets of the chain that have a test set, each once; all are read before anything is trained."""
     found = {name: stages.splits(name, config.root) for name in config.chain}
     return {name: splits for name, splits in found.items() if splits.has_test}
 
 
-def _score(run: RunFolder, splits: Splits, config: ChainConfig, progress: Progress) -> Cell:
-    settings = EvaluateConfig(root=config.root, device=config.device, workers=config.workers)
+def _score(run: RunFolder, splits: Splits, config: ChainSettings, progress: Progress) -> Cell:
+    settings = EvaluateSettings(root=config.root, device=config.device, workers=config.workers)
     summary = evaluate_run(run, splits, settings, progress).summary()
     return {"mAP": summary["mAP"], "cmc": summary["cmc"]}
 
 
-def _row_name(config: FinetuneConfig) -> str:
-    return f"{config.data} (std)" if isinstance(config, DistillConfig) else config.data
+def _row_name(config: FinetuneSettings) -> str:
+    return f"{config.data} (std)" if isinstance(config, DistillSettings) else config.data

@@ -1,4 +1,4 @@
-"""`ptlreid prepare NAME --check`: everything that is wrong with a data set, each with its file and its remedy."""
+"""`ptlreid prepare NAME --check`: everything that is wrong with a dataset, each with its file and its remedy."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from ptlreid.datasets import Fault, FaultError, Found
-from ptlreid.datasets._place import is_image, is_stray
+from ptlreid.datasets import DatasetRef, Fault, FaultError
+from ptlreid.datasets._link_or_copy import is_image, is_stray
 from ptlreid.errors import DataError
 from ptlreid.progress import Progress
 from ptlreid.records import DISTRACTOR, Records, Splits
 from ptlreid.retrieval import protocols
 from ptlreid.retrieval.protocols import Judge
-from ptlreid.workflows.decoding import look_at_all
+from ptlreid.workflows.image_check import check_images
 
-_AGAIN = "Get or unpack the data set again, and prepare it from there."
+_AGAIN = "Get or unpack the dataset again, and prepare it from there."
 _DECODING = {
     "missing": ("is listed, but cannot be read", _AGAIN),
-    "empty": ("has no bytes", "Copy it again, or prepare the data set again."),
-    "truncated": ("ends before the image does", "Copy it again, or prepare the data set again."),
-    "undecodable": ("is no image that can be decoded", "Copy it again, or take it out of the data set."),
+    "empty": ("has no bytes", "Copy it again, or prepare the dataset again."),
+    "truncated": ("ends before the image does", "Copy it again, or prepare the dataset again."),
+    "undecodable": ("is no image that can be decoded", "Copy it again, or take it out of the dataset."),
 }
 
 
@@ -55,8 +55,8 @@ class Report:
         return {"folder": str(self.folder), **self.parts, "findings": findings, "serious": self.num_serious}
 
 
-def check(found: Found, folder: Path, progress: Progress) -> Report:
-    """The report on the data set in `folder`; every image is decoded, and the files are left as they are."""
+def check(found: DatasetRef, folder: Path, progress: Progress) -> Report:
+    """The report on the dataset in `folder`; every image is decoded, and the files are left as they are."""
     faults: list[Fault] = []
     try:
         splits = found.read(folder, reject=lambda fault: None)
@@ -66,7 +66,7 @@ def check(found: Found, folder: Path, progress: Progress) -> Report:
     except (DataError, OSError, ValueError) as error:
         return Report(folder, {}, [Fault("layout", folder, f"cannot be read ({error})", _AGAIN)])
     shown = _Shown.of(whole)
-    looks = look_at_all(shown.paths, progress)
+    looks = check_images(shown.paths, progress)
     for path, one in zip(shown.paths, looks, strict=True):
         if one.state != "fine":
             fault, remedy = _DECODING[one.state]
@@ -151,7 +151,7 @@ def _without_match(splits: Splits) -> Iterator[Fault]:
 
 
 def _strays(folder: Path, paths: list[Path], reported: set[Path]) -> Iterator[Fault]:
-    """Files that are no part of the data set: what file managers leave, and whatever lies among the images."""
+    """Files that are no part of the dataset: what file managers leave, and whatever lies among the images."""
     used = {folder, *paths} | reported
     homes = {path.parent for path in paths}
     for at, folders, names in os.walk(folder):
@@ -164,7 +164,7 @@ def _strays(folder: Path, paths: list[Path], reported: set[Path]) -> Iterator[Fa
                 yield Fault("stray", path, f"{fault}, and is not used", "Remove it.", serious=False)
 
 
-def _wrong_counts(found: Found, folder: Path, splits: Splits, whole: Splits) -> Iterator[Fault]:
+def _wrong_counts(found: DatasetRef, folder: Path, splits: Splits, whole: Splits) -> Iterator[Fault]:
     numbers = {f"{name}_{what}": count for name, part in _named(splits) for what, count in part.numbers().items()}
     numbers["cameras"] = len(np.unique(np.concatenate([part.camids for part in whole.parts])))
     for what, published in found.counts.items():
@@ -181,7 +181,7 @@ def _packs(folder: Path, digests: Mapping[Path, str], progress: Progress) -> Ite
         yield from faults(file, digests, progress)
 
 
-def _looks_like(found: Found, numbers: Mapping[str, int]) -> str:
+def _looks_like(found: DatasetRef, numbers: Mapping[str, int]) -> str:
     """Where the numbers are those of another variant, its name."""
 
     for variant, published in found.about.counts.items():

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid import datasets, distributed
-from ptlreid.config.evaluate import CompareConfig
 from ptlreid.errors import OptionError
 from ptlreid.progress import Progress
-from ptlreid.retrieval.intervals import Difference, differences
-from ptlreid.retrieval.values import Features, Scores
+from ptlreid.retrieval.bootstrap import Difference, score_differences
+from ptlreid.retrieval.types import Features, Scores
 from ptlreid.runs import RunFolder
+from ptlreid.settings.evaluate import CompareSettings
 from ptlreid.workflows.evaluate import features_of, score
 
 
-def compare(runs: Sequence[RunFolder], config: CompareConfig, progress: Progress) -> dict[str, Any]:
-    """The scores of each run on one data set, and by how much each of the others differs from the first.
+def compare(runs: Sequence[RunFolder], config: CompareSettings, progress: Progress) -> dict[str, Any]:
+    """The scores of each run on one dataset, and by how much each of the others differs from the first.
 
     The difference is taken query by query, and its interval from draws of people: see `differences`.
     """
@@ -27,7 +27,7 @@ def compare(runs: Sequence[RunFolder], config: CompareConfig, progress: Progress
     all_scores: list[Scores] = []
     for run in runs:
         sides = features_of(run, splits, config, progress)
-        all_scores.append(distributed.from_main(lambda sides=sides: score(sides, config)))  # type: ignore[misc]
+        all_scores.append(distributed.run_on_main(lambda sides=sides: score(sides, config)))  # type: ignore[misc]
     first = all_scores[0]
     return {
         "data": splits.name,
@@ -41,18 +41,18 @@ def compare(runs: Sequence[RunFolder], config: CompareConfig, progress: Progress
     }
 
 
-def _data(runs: Sequence[RunFolder], config: CompareConfig) -> str:
-    """The data set to compare on: the one asked for, or the one that all of `runs` were trained on."""
+def _data(runs: Sequence[RunFolder], config: CompareSettings) -> str:
+    """The dataset to compare on: the one asked for, or the one that all of `runs` were trained on."""
     if config.data:
         return config.data
     names = dict.fromkeys(run.settings().data for run in runs)
     if len(names) > 1:
-        raise OptionError(f"The runs were trained on different data sets: {', '.join(names)}. Choose one with --data.")
+        raise OptionError(f"The runs were trained on different datasets: {', '.join(names)}. Choose one with --data.")
     return next(iter(names))
 
 
-def _told(first: Scores, second: Scores, query: Features, config: CompareConfig) -> dict[str, Any]:
-    mean_ap, cmc1 = differences(first, second, query, repeats=config.bootstrap, seed=config.seed)
+def _told(first: Scores, second: Scores, query: Features, config: CompareSettings) -> dict[str, Any]:
+    mean_ap, cmc1 = score_differences(first, second, query, repeats=config.bootstrap, seed=config.seed)
     return {"mAP": _of(mean_ap), "cmc": {"1": _of(cmc1)}}
 
 

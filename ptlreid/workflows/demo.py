@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid import datasets
-from ptlreid.config import DemoConfig, FinetuneConfig, SyntheticConfig
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
+from ptlreid.settings import DemoSettings, FinetuneSettings, SyntheticSettings
 from ptlreid.workflows.finetune import finetune
 
 DATA = "synthetic"
 
 
-def run_demo(config: DemoConfig, runs: Path, progress: Progress) -> dict[str, dict[str, Any]]:
+def run_demo(config: DemoSettings, runs: Path, progress: Progress) -> dict[str, dict[str, Any]]:
     """The metrics of the untrained network, of the plain backbone and of PTL, by name.
 
     Three run folders below `runs`; what is there already from the same settings is reused.
@@ -28,21 +28,21 @@ def run_demo(config: DemoConfig, runs: Path, progress: Progress) -> dict[str, di
     }
 
 
-def _draw(config: DemoConfig, progress: Progress) -> Splits:
-    """The drawn data set: the one below the root, if no number of identities is asked for."""
+def _draw(config: DemoSettings, progress: Progress) -> Splits:
+    """The drawn dataset: the one below the root, if no number of identities is asked for."""
     found = datasets.find(DATA)
     folder = found.folders(Path(config.root))[0]
     if config.identities is None and folder.is_dir():
         progress.note(f"{folder}: reused")
     else:
-        settings = SyntheticConfig.resolve(None, identities=config.identities)
+        settings = SyntheticSettings.resolve(None, identities=config.identities)
         if not found.module.prepare(folder, found.variant, settings, progress):
             progress.note(f"{folder}: reused")
     return datasets.load(DATA, Path(config.root))
 
 
 def _run(
-    name: str, config: DemoConfig, splits: Splits, runs: Path, progress: Progress, **changed: Any
+    name: str, config: DemoSettings, splits: Splits, runs: Path, progress: Progress, **changed: Any
 ) -> dict[str, Any]:
     """The metrics of one small network, from scratch; `changed` is what sets it apart from the PTL run."""
     settings: dict[str, Any] = {
@@ -64,4 +64,4 @@ def _run(
         "seed": config.seed,
         "device": config.device,
     }
-    return finetune(FinetuneConfig.resolve(None, **settings | changed), splits, RunFolder(runs / name), progress)
+    return finetune(FinetuneSettings.resolve(None, **settings | changed), splits, RunFolder(runs / name), progress)

@@ -1,4 +1,4 @@
-"""`ptlreid distill`: a data set, a student and a teacher to a run folder (paper section 4)."""
+"""`ptlreid distill`: a dataset, a student and a teacher to a run folder (paper section 4)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptlreid.config import DistillConfig, FinetuneConfig
 from ptlreid.errors import OptionError
-from ptlreid.models.weights import Saved, saved
-from ptlreid.outputs import NetworkSpec
+from ptlreid.models.weights import WeightsFile, read_weights_header
+from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
-from ptlreid.runs import RunFolder, find_run, newest_ptl, start_digests
+from ptlreid.runs import RunFolder, find_newest_ptl, find_run, init_digests
+from ptlreid.settings import DistillSettings, FinetuneSettings
 from ptlreid.workflows.finetune import finetune
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ptlreid.engine.fit import Objective
-    from ptlreid.outputs import Output
+    from ptlreid.network_types import Output
 
 
-def distill(config: DistillConfig, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
+def distill(config: DistillSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
     """The metrics of the finished run, which are in `run.metrics` too; `config` is a `completed` one.
 
     Everything that holds for `finetune` holds here: λ = 0 is that very fine-tuning, and no teacher is run. Raises
@@ -32,22 +32,22 @@ def distill(config: DistillConfig, splits: Splits, run: RunFolder, progress: Pro
     runs = run.path.parent
     objective = None
     if config.lambda_:
-        objective = _objective(config, taught_by(config, runs))
+        objective = _objective(config, read_teacher(config, runs))
         if not run.finished:
             check_widths(config, runs)
-    return finetune(config, splits, run, progress, objective=objective, depends=depends_on(config, runs))
+    return finetune(config, splits, run, progress, objective=objective, depends=dependency_digests(config, runs))
 
 
-def completed(config: DistillConfig, runs: Path, progress: Progress) -> DistillConfig:
-    """The settings with what was not given taken from the teacher: data set, backbone and image size.
+def complete_settings(config: DistillSettings, runs: Path, progress: Progress) -> DistillSettings:
+    """The settings with what was not given taken from the teacher: dataset, backbone and image size.
 
     The teacher itself is the newest finished PTL run below `runs` where none is named, and `progress` is told.
     Raises `CheckpointError` when there is no such run, `OptionError` for another image size than the teacher's.
     """
-    teacher = find_run(runs, config.teacher) if config.teacher else newest_ptl(runs)
+    teacher = find_run(runs, config.teacher) if config.teacher else find_newest_ptl(runs)
     if not config.teacher:
         progress.note(f"teacher: {teacher.path}, the PTL run that was finished last")
-    spec = saved(teacher.weights()).spec
+    spec = read_weights_header(teacher.weights()).spec
     values = {"data": teacher.settings().data, "backbone": spec.backbone, "height": spec.height, "width": spec.width}
     left = {name: value for name, value in values.items() if name not in config.model_fields_set}
     full = config.model_copy(update={**left, "teacher": config.teacher or teacher.path.name})
@@ -60,25 +60,25 @@ def completed(config: DistillConfig, runs: Path, progress: Progress) -> DistillC
     return full
 
 
-def depends_on(config: FinetuneConfig, runs: Path) -> dict[str, str]:
+def dependency_digests(config: FinetuneSettings, runs: Path) -> dict[str, str]:
     """Digests of the weights that a run with these settings starts from and learns from, where there are any."""
-    digests = start_digests(config.init, runs)
-    if isinstance(config, DistillConfig) and config.lambda_:
-        digests["teacher"] = taught_by(config, runs).digest
+    digests = init_digests(config.init, runs)
+    if isinstance(config, DistillSettings) and config.lambda_:
+        digests["teacher"] = read_teacher(config, runs).digest
     return digests
 
 
-def taught_by(config: DistillConfig, runs: Path) -> Saved:
+def read_teacher(config: DistillSettings, runs: Path) -> WeightsFile:
     """The teacher's weights, which are the last of its run; torch is not imported."""
     assert config.teacher is not None, "completed before"
-    return saved(find_run(runs, config.teacher).weights())
+    return read_weights_header(find_run(runs, config.teacher).weights())
 
 
-def check_widths(config: DistillConfig, runs: Path) -> None:
+def check_widths(config: DistillSettings, runs: Path) -> None:
     """Raise `OptionError` unless the student's features are as wide as its teacher's; λ = 0 compares nothing."""
     if not config.lambda_:
         return
-    teacher = taught_by(config, runs)
+    teacher = read_teacher(config, runs)
     student = NetworkSpec(config.backbone, config.ptl, config.memory, 2, teacher.spec.height, teacher.spec.width)
     ours, theirs = _feature_width(student), _feature_width(teacher.spec)
     if ours != theirs:
@@ -98,7 +98,7 @@ def _feature_width(spec: NetworkSpec) -> int:
         return models.build(spec).feature_width
 
 
-def _objective(config: DistillConfig, teacher: Saved) -> Callable[[torch.device], Objective]:
+def _objective(config: DistillSettings, teacher: WeightsFile) -> Callable[[torch.device], Objective]:
     """Makes Eq. 4 on a device, with the teacher there in eval mode: no gradient and no state of its own."""
 
     def make(device: torch.device) -> Objective:

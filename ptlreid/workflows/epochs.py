@@ -12,20 +12,20 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ptlreid import distributed, losses
-from ptlreid.config import FinetuneConfig
 from ptlreid.devices import choose_workers
 from ptlreid.engine import checkpoint, optim
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.fit import Numerics, Objective, train_epoch
+from ptlreid.engine.fit import Objective, Precision, train_epoch
 from ptlreid.engine.history import History
 from ptlreid.engine.interrupts import Interrupts
 from ptlreid.engine.recorder import Recorder
 from ptlreid.errors import Stopped
 from ptlreid.images import load_batches
 from ptlreid.models import bconv
+from ptlreid.settings import FinetuneSettings
 from ptlreid.views import TrainView
 from ptlreid.workflows import scoring
-from ptlreid.workflows.job import Job
+from ptlreid.workflows.training_job import TrainingJob
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class _Machine:
     """How an update is computed and told of."""
 
     device: torch.device
-    numerics: Numerics
+    numerics: Precision
     objective: Objective
     recorder: Recorder
 
 
-def train_epochs(job: Job, training: Training, device: torch.device, numerics: Numerics) -> None:
+def train_epochs(job: TrainingJob, training: Training, device: torch.device, numerics: Precision) -> None:
     """Train what is left of the run's epochs; each ends in a checkpoint.
 
     Ends sooner when `patience` evaluations in a row found nothing better. Raises `Stopped` when a signal asked for an
     end, after a checkpoint.
     """
     config, run = job.config, job.run
-    objective = job.objective(device) if job.objective else of_loss(config)
+    objective = job.objective(device) if job.objective else loss_objective(config)
     main = distributed.is_main()
     with (
         History(run.history if main else None, keep=training.history_bytes) as history,
@@ -74,7 +74,7 @@ def train_epochs(job: Job, training: Training, device: torch.device, numerics: N
             _save(job, training, recorder)
 
 
-def _updates(job: Job, training: Training, forward: nn.Module, machine: _Machine) -> None:
+def _updates(job: TrainingJob, training: Training, forward: nn.Module, machine: _Machine) -> None:
     """The updates left of the epoch, with a checkpoint every few minutes and where a signal asks for an end."""
     config, recorder = job.config, machine.recorder
     _begin_epoch(job, training)
@@ -102,11 +102,11 @@ def _updates(job: Job, training: Training, forward: nn.Module, machine: _Machine
         for step in steps:
             recorder.step(training.epoch, step)
             if training.step == job.updates:
-                training.cells = bconv.statistics(training.network)
+                training.cells = bconv.cell_statistics(training.network)
             _watch_cells(job, training)
             due = distributed.is_main() and time.monotonic() - saved >= 60 * config.checkpoint_minutes
             # All processes stop and save after the same update, or none does.
-            stop, save = distributed.any_of([interrupts.received is not None, due])
+            stop, save = distributed.any_process([interrupts.received is not None, due])
             if stop or save:
                 _save(job, training, recorder)
                 saved = time.monotonic()
@@ -114,7 +114,7 @@ def _updates(job: Job, training: Training, forward: nn.Module, machine: _Machine
                 raise _stopped(job, training, interrupts.received or signal.SIGTERM)
 
 
-def _begin_epoch(job: Job, training: Training) -> None:
+def _begin_epoch(job: TrainingJob, training: Training) -> None:
     """The latent states and generators that the next update begins with."""
     if training.step:
         checkpoint.restore_generators(training)
@@ -124,12 +124,12 @@ def _begin_epoch(job: Job, training: Training) -> None:
     torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
 
-def _watch_cells(job: Job, training: Training) -> None:
+def _watch_cells(job: TrainingJob, training: Training) -> None:
     """Have the cells keep what they are like where the next update is the epoch's last."""
-    bconv.watch(training.network, training.step + 1 == job.updates)
+    bconv.watch_cells(training.network, training.step + 1 == job.updates)
 
 
-def _forward(job: Job, training: Training) -> nn.Module:
+def _forward(job: TrainingJob, training: Training) -> nn.Module:
     """The network as it is called, for the epochs in which the same weights are trained.
 
     Wrapped where several processes train, and compiled where asked.
@@ -143,13 +143,13 @@ def _forward(job: Job, training: Training) -> nn.Module:
     return torch.compile(forward) if config.compile else forward  # type: ignore[return-value]
 
 
-def of_loss(config: FinetuneConfig) -> Objective:
+def loss_objective(config: FinetuneSettings) -> Objective:
     """The loss that `config` names, with its settings."""
     loss = losses.find(config.loss, config.model_dump())
     return lambda output, labels, images: loss(output, labels)
 
 
-def _hopeless(job: Job, training: Training) -> bool:
+def _hopeless(job: TrainingJob, training: Training) -> bool:
     patience = job.config.patience
     if not patience or training.stale < patience:
         return False
@@ -157,12 +157,12 @@ def _hopeless(job: Job, training: Training) -> bool:
     return True
 
 
-def _save(job: Job, training: Training, recorder: Recorder) -> None:
+def _save(job: TrainingJob, training: Training, recorder: Recorder) -> None:
     training.history_bytes = recorder.flush()
     checkpoint.save(training, job.run.checkpoint)
 
 
-def _stopped(job: Job, training: Training, number: int) -> Stopped:
+def _stopped(job: TrainingJob, training: Training, number: int) -> Stopped:
     return Stopped(
         f"{signal.Signals(number).name}: stopped after update {training.step} of {job.updates} in epoch "
         f"{training.epoch + 1} of {job.config.epochs}; {job.run.checkpoint} is written.",

@@ -14,35 +14,35 @@ from typing import Any
 import numpy as np
 import torch
 
-from ptlreid.config import FinetuneConfig
 from ptlreid.devices import choose_amp, choose_device
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.fit import Numerics, train_epoch
+from ptlreid.engine.fit import Precision, train_epoch
 from ptlreid.engine.footprint import Autocast, Footprint
 from ptlreid.images import Batch
 from ptlreid.models.bconv import memory_state, reset_memory
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
-from ptlreid.retrieval.budget import free_memory
+from ptlreid.retrieval.memory_plan import free_memory
 from ptlreid.runs import RunFolder
-from ptlreid.workflows.epochs import of_loss
-from ptlreid.workflows.finetune import batches
-from ptlreid.workflows.job import Job
+from ptlreid.settings import FinetuneSettings
+from ptlreid.workflows.epochs import loss_objective
+from ptlreid.workflows.finetune import build_sampler
 from ptlreid.workflows.training import begin
+from ptlreid.workflows.training_job import TrainingJob
 
 _SECONDS = 10.0  # for timing steps, beside building the network
 _SMALL = 2  # images of the first timed steps: the fewest that batch norm takes
 
 
-def plan(config: FinetuneConfig, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
+def plan(config: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
     """What training with `config` comes to, for JSON. `config` has an image size.
 
     `steps`: updates of the weights in all. `memory_bytes`: see `memory`; `free` is what the device has left. `time`:
     see `timing`; None where a step does not fit into `free`.
     """
-    job = Job(config, splits, batches(config, splits), run, progress)
+    job = TrainingJob(config, splits, build_sampler(config, splits), run, progress)
     device = choose_device(config.device)
-    numerics = Numerics(choose_amp(config.amp, device), config.channels_last)
+    numerics = Precision(choose_amp(config.amp, device), config.channels_last)
     needed = memory(job, numerics)
     free = _free(device)
     return {
@@ -55,7 +55,7 @@ def plan(config: FinetuneConfig, splits: Splits, run: RunFolder, progress: Progr
     }
 
 
-def memory(job: Job, numerics: Numerics) -> dict[str, int]:
+def memory(job: TrainingJob, numerics: Precision) -> dict[str, int]:
     """Bytes of tensors in training, from two updates of the real loop on tensors without content.
 
     `weights`: with batch norm's statistics. `gradients`, `optimizer`: of these. `states`: what cells carry between
@@ -64,7 +64,7 @@ def memory(job: Job, numerics: Numerics) -> dict[str, int]:
     """
     config = job.config
     accumulate = min(config.accumulate, 2)  # more change nothing: the second finds the gradients of the first
-    loop = Numerics(channels_last=numerics.channels_last)
+    loop = Precision(channels_last=numerics.channels_last)
     import torch._dynamo  # torch up to 2.7 at least reads tensors as it loads this, which meta has none of
 
     with torch.device("meta"):
@@ -101,7 +101,7 @@ def memory(job: Job, numerics: Numerics) -> dict[str, int]:
     }
 
 
-def timing(job: Job, device: torch.device, numerics: Numerics) -> dict[str, Any]:
+def timing(job: TrainingJob, device: torch.device, numerics: Precision) -> dict[str, Any]:
     """About how long training takes, from a few real steps on random images: no reading and no evaluation in it.
 
     `timed_batch_size`: images of the timed steps, fewer than a batch has where that would take too long: then
@@ -139,14 +139,14 @@ def timing(job: Job, device: torch.device, numerics: Numerics) -> dict[str, Any]
     }
 
 
-def _begin(job: Job, device: torch.device, numerics: Numerics) -> Training:
+def _begin(job: TrainingJob, device: torch.device, numerics: Precision) -> Training:
     """The start of training, from any weights and from no checkpoint: no folder lies in the null device."""
     config = job.config.model_copy(update={"init": "none"})
     return begin(replace(job, config=config, run=RunFolder(Path(os.devnull) / "run")), device, numerics)
 
 
 def _updates(
-    job: Job, training: Training, numerics: Numerics, size: int, *, accumulate: int = 1, count: int
+    job: TrainingJob, training: Training, numerics: Precision, size: int, *, accumulate: int = 1, count: int
 ) -> Iterator[None]:
     """`count` updates of the training loop on batches of `size` random images; each is done when it is yielded."""
     device = next(training.network.parameters()).device
@@ -155,7 +155,12 @@ def _updates(
     batch = Batch(images, torch.from_numpy(np.arange(size)))
     labels = torch.arange(size, device=device) % job.spec.num_classes
     steps = train_epoch(
-        training, [batch] * count * accumulate, labels, of_loss(job.config), numerics=numerics, accumulate=accumulate
+        training,
+        [batch] * count * accumulate,
+        labels,
+        loss_objective(job.config),
+        numerics=numerics,
+        accumulate=accumulate,
     )
     for step in steps:
         if device.type != "meta":

@@ -5,35 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ptlreid.config.report import ReportConfig
 from ptlreid.errors import DataError, OptionError
-from ptlreid.plugins import unknown
+from ptlreid.plugins import unknown_name
 from ptlreid.progress import Progress
-from ptlreid.reports import cells, cmc, distances, ink, ranklists, sections, tables
-from ptlreid.reports.account import Account, Retrieval
+from ptlreid.reports import cells, cmc, distances, ranklists, render, sections, tables
 from ptlreid.reports.pictures import Picture, Section
-from ptlreid.reports.verification import count_pairs
+from ptlreid.reports.run_summary import Account, Retrieval
+from ptlreid.reports.thresholds import count_pairs
 from ptlreid.runs import RunFolder
+from ptlreid.settings.report import ReportSettings
 from ptlreid.workflows.accounts import required
 
 FIGURES = ("cmc", "ranklist", "cameras", "curves", "distances", "cells")
 
 
-def write_figure(kind: str, runs: Sequence[RunFolder], config: ReportConfig, out: Path, progress: Progress) -> None:
+def write_figure(kind: str, runs: Sequence[RunFolder], config: ReportSettings, out: Path, progress: Progress) -> None:
     """One of `FIGURES` in a PNG, SVG or PDF file; cmc and curves may be of several runs."""
     if kind not in FIGURES:
-        raise unknown("figure", kind, FIGURES)
-    ink.format_of(out)  # said before the work, not after
-    ink.save(figure(kind, runs, config, progress), out)
+        raise unknown_name("figure", kind, FIGURES)
+    render.format_of(out)  # said before the work, not after
+    render.save(figure(kind, runs, config, progress), out)
 
 
-def write_table(runs: Sequence[RunFolder], config: ReportConfig, out: Path, progress: Progress) -> None:
+def write_table(runs: Sequence[RunFolder], config: ReportSettings, out: Path, progress: Progress) -> None:
     """The scores of the runs, a row each, as Markdown, LaTeX or CSV."""
     tables.format_of(out)
     tables.write_table(sections.scores([required(run, config, progress)[0] for run in runs]), out)
 
 
-def figure(kind: str, runs: Sequence[RunFolder], config: ReportConfig, progress: Progress) -> list[Picture]:
+def figure(kind: str, runs: Sequence[RunFolder], config: ReportSettings, progress: Progress) -> list[Picture]:
     """The pictures of the figure `kind`, of `FIGURES`, for the runs; `DataError` where there is nothing to draw."""
     ignored = sorted(config.model_fields_set & {"data", "weights", "metric"}) if kind in ("curves", "cells") else []
     if ignored:
@@ -65,7 +65,7 @@ def figure(kind: str, runs: Sequence[RunFolder], config: ReportConfig, progress:
     return [ranklists.ranklists(lists)]
 
 
-def rank_lists(found: Retrieval, config: ReportConfig) -> Section:
+def rank_lists(found: Retrieval, config: ReportSettings) -> Section:
     """The rank lists of a report: the worst queries, then some drawn by lot."""
     return sections.lists(found, count=config.queries, places=config.places, seed=config.seed, metric=config.metric)
 

@@ -1,4 +1,4 @@
-"""`ptlreid finetune`: a data set and a network to a run folder with weights and scores."""
+"""`ptlreid finetune`: a dataset and a network to a run folder with weights and scores."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptlreid import distributed, files, models
-from ptlreid.config import EvaluateConfig, FinetuneConfig
 from ptlreid.errors import CheckpointError, DataError, PtlreidError
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
-from ptlreid.runs import RunFolder, test_images
-from ptlreid.samplers import Identities, Shuffled
-from ptlreid.workflows.processes import joined
+from ptlreid.runs import RunFolder, test_set_digest
+from ptlreid.samplers import IdentitySampler, ShuffleSampler
+from ptlreid.settings import EvaluateSettings, FinetuneSettings
+from ptlreid.workflows.processes import join_processes
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def finetune(
-    config: FinetuneConfig,
+    config: FinetuneSettings,
     splits: Splits,
     run: RunFolder,
     progress: Progress,
@@ -41,45 +41,45 @@ def finetune(
     holds a run with other settings, images or such digests, `CheckpointError` when another process trains in it,
     `DataError` when the training images do not fill one update, and `Stopped` when a signal asked for an end.
     """
-    config = sized(config)
-    sampler = batches(config, splits)
-    with joined(config.device), _alone(run):
-        finished = distributed.from_main(lambda: _finished(config, splits, run, depends))
+    config = resolve_size(config)
+    sampler = build_sampler(config, splits)
+    with join_processes(config.device), _alone(run):
+        finished = distributed.run_on_main(lambda: _finished(config, splits, run, depends))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")
             metrics = _of_this_test_set(finished, config, splits, run, progress)
-            if config.report and (metrics != finished or not distributed.from_main(run.report.is_file)):
+            if config.report and (metrics != finished or not distributed.run_on_main(run.report.is_file)):
                 _report(config, splits, run, progress)
             return metrics
 
-        from ptlreid.workflows.job import Job
         from ptlreid.workflows.training import train
+        from ptlreid.workflows.training_job import TrainingJob
 
-        metrics = train(Job(config, splits, sampler, run, progress, objective=objective, depends=depends))
+        metrics = train(TrainingJob(config, splits, sampler, run, progress, objective=objective, depends=depends))
         if config.report:
             _report(config, splits, run, progress)
         return metrics
 
 
-def batches(config: FinetuneConfig, splits: Splits) -> Shuffled | Identities:
+def build_sampler(config: FinetuneSettings, splits: Splits) -> ShuffleSampler | IdentitySampler:
     """This process's sampler, as `config` asks; `DataError` when the training images do not fill one update."""
-    sampler: Shuffled | Identities
-    if config.images_per_person:
+    sampler: ShuffleSampler | IdentitySampler
+    if config.images_per_identity:
         labels = splits.train.labels()
-        sampler = Identities.of_batch(labels, config.batch_size, config.images_per_person, config.seed)
+        sampler = IdentitySampler.of_batch(labels, config.batch_size, config.images_per_identity, config.seed)
     else:
-        sampler = Shuffled(len(splits.train), config.batch_size, config.seed)
-    if distributed.ranks() > 1:
-        sampler = replace(sampler, rank=distributed.rank(), ranks=distributed.ranks())
+        sampler = ShuffleSampler(len(splits.train), config.batch_size, config.seed)
+    if distributed.world_size() > 1:
+        sampler = replace(sampler, rank=distributed.rank(), ranks=distributed.world_size())
     if len(sampler) < config.accumulate:
         raise DataError(
             f"{len(splits.train)} training images make {len(sampler)} batches an epoch, and an update takes "
-            f"{config.accumulate}. Lower --batch-size or `accumulate`, or choose a larger data set."
+            f"{config.accumulate}. Lower --batch-size or `accumulate`, or choose a larger dataset."
         )
     return sampler
 
 
-def sized(config: FinetuneConfig) -> FinetuneConfig:
+def resolve_size(config: FinetuneSettings) -> FinetuneSettings:
     """The settings with the image's height and width filled in: the backbone's own where none were given."""
     if config.height is not None and config.width is not None:
         return config
@@ -88,7 +88,7 @@ def sized(config: FinetuneConfig) -> FinetuneConfig:
 
 
 def _finished(
-    config: FinetuneConfig, splits: Splits, run: RunFolder, depends: Mapping[str, str] | None
+    config: FinetuneSettings, splits: Splits, run: RunFolder, depends: Mapping[str, str] | None
 ) -> dict[str, Any] | None:
     """The metrics of a run that is finished, None where there is something to do."""
     run.check(config, splits, depends)
@@ -108,7 +108,7 @@ def _alone(run: RunFolder) -> Iterator[None]:
     Windows, and none on a disk without locks. A run that is finished needs none, as it is read.
     """
     with ExitStack() as held:
-        distributed.from_main(lambda: None if run.finished else _lock(run, held))
+        distributed.run_on_main(lambda: None if run.finished else _lock(run, held))
         yield
 
 
@@ -150,19 +150,19 @@ def _unlock(run: RunFolder) -> None:
 
 
 def _of_this_test_set(
-    metrics: dict[str, Any], config: FinetuneConfig, splits: Splits, run: RunFolder, progress: Progress
+    metrics: dict[str, Any], config: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress
 ) -> dict[str, Any]:
     """The metrics of a finished run, its weights scored anew where the test set has changed since."""
     from ptlreid.workflows.evaluate import evaluate_run
 
     before = metrics.get("test_images")  # runs of before it was written down are taken on trust
-    now = distributed.from_main(lambda: test_images(splits)) if before and splits.has_test else before
+    now = distributed.run_on_main(lambda: test_set_digest(splits)) if before and splits.has_test else before
     if now == before:
         return metrics
     progress.note(f"{run.path}: the test set has changed since, scored anew")
-    settings = EvaluateConfig(root=config.root, device=config.device, workers=config.workers)
+    settings = EvaluateSettings(root=config.root, device=config.device, workers=config.workers)
     metrics = metrics | {"test_images": now, **evaluate_run(run, splits, settings, progress).summary()}
-    distributed.from_main(lambda: _rewrite(run.metrics, metrics))
+    distributed.run_on_main(lambda: _rewrite(run.metrics, metrics))
     return metrics
 
 
@@ -173,10 +173,10 @@ def _rewrite(file: Path, metrics: dict[str, Any]) -> None:
     os.utime(file, ns=(ended.st_atime_ns, ended.st_mtime_ns))
 
 
-def _report(config: FinetuneConfig, splits: Splits, run: RunFolder, progress: Progress) -> None:
+def _report(config: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> None:
     """Write the page of the finished run."""
-    from ptlreid.config.report import ReportConfig
+    from ptlreid.settings.report import ReportSettings
     from ptlreid.workflows.report import write_report
 
     machine = {name: getattr(config, name) for name in ("root", "device", "workers")}
-    write_report([run], ReportConfig(**machine), progress, splits=splits)
+    write_report([run], ReportSettings(**machine), progress, splits=splits)

@@ -1,4 +1,4 @@
-"""`ptlreid prepare NAME --pack`: the images of a data set resized once, in one file that is read without decoding."""
+"""`ptlreid prepare NAME --pack`: the images of a dataset resized once, in one file that is read without decoding."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import h5py
 import numpy as np
 
 from ptlreid import files, packs
-from ptlreid.config.prepare import PackConfig
-from ptlreid.datasets import Fault, Found
+from ptlreid.datasets import DatasetRef, Fault
 from ptlreid.datasets._alone import alone
 from ptlreid.errors import DataError, PtlreidError
 from ptlreid.packs import Pack
 from ptlreid.progress import Progress
+from ptlreid.settings.prepare import PackSettings
 from ptlreid.views import decode, resize
 
 _BLOCK = 64  # images at a time: 6 MB at 256×128
@@ -41,8 +41,8 @@ class _Image:
     pixels: np.ndarray
 
 
-def pack(found: Found, folder: Path, config: PackConfig, progress: Progress) -> Packing:
-    """Pack every image that the data set reads in `folder`, in the size of `config`.
+def pack(found: DatasetRef, folder: Path, config: PackSettings, progress: Progress) -> Packing:
+    """Pack every image that the dataset reads in `folder`, in the size of `config`.
 
     Whatever an earlier pack of that size holds stays, as long as its file is unchanged: the images of other variants
     too. Raises `DataError` for an image that cannot be decoded, and leaves the earlier pack as it was.
@@ -60,7 +60,7 @@ def pack(found: Found, folder: Path, config: PackConfig, progress: Progress) -> 
 
 
 def faults(file: Path, digests: Mapping[Path, str], progress: Progress) -> Iterator[Fault]:
-    """What is wrong with the pack in `file`. `digests`: of the bytes of each image of the data set.
+    """What is wrong with the pack in `file`. `digests`: of the bytes of each image of the dataset.
 
     It is serious where training would see other pixels than those of the image files.
     """
@@ -109,7 +109,7 @@ def _current(file: Path, progress: Progress) -> dict[str, tuple[Pack, int]]:
 
 
 def _write(
-    file: Path, paths: list[str], before: dict[str, tuple[Pack, int]], config: PackConfig, progress: Progress
+    file: Path, paths: list[str], before: dict[str, tuple[Pack, int]], config: PackSettings, progress: Progress
 ) -> None:
     """A pack of the images at `paths` below its folder, their pixels from `before` or from their files."""
     shape = (len(paths), config.height, config.width, 3)
@@ -118,7 +118,7 @@ def _write(
         raise PtlreidError(f"{file}: needs {needed:,} bytes, and the disk has {free:,}. Make room, and pack again.")
     states, digests, contents = [], [], []
     with (
-        files.replacing(file) as temporary,
+        files.atomic_write(file) as temporary,
         h5py.File(temporary, "w") as content,
         progress.task(f"pack {file.name}", len(paths)) as advance,
     ):
@@ -145,7 +145,7 @@ def _image(path: Path, before: tuple[Pack, int] | None) -> _Image:
             return _Image(pack.states[place], pack.digests[place], pack.images[place])
     # The state before the content: a change meanwhile makes the image stale.
     state = packs.state(path)
-    return _Image(state, files.digest(path), decode(path))
+    return _Image(state, files.file_digest(path), decode(path))
 
 
 def _digest(image: np.ndarray) -> str:

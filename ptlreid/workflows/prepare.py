@@ -1,4 +1,4 @@
-"""`ptlreid prepare NAME --source`: what the user has, an archive or a folder, to a data set below the root.
+"""`ptlreid prepare NAME --source`: what the user has, an archive or a folder, to a dataset below the root.
 
 Everything is made in a folder aside, which a rerun goes on with, and gets its name when it is whole.
 """
@@ -12,22 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ptlreid.config import OwnDataConfig
-from ptlreid.datasets import Found, part_of
+from ptlreid.datasets import DatasetRef, part_of
 from ptlreid.datasets._alone import alone
 from ptlreid.datasets._unpack import is_archive, unpack
 from ptlreid.errors import DataError, OptionError, PtlreidError
 from ptlreid.files import read_json, write_json
 from ptlreid.progress import Progress
+from ptlreid.settings import OwnImagesSettings
 
 MARKER = "prepared.json"
 
 
-def prepare(found: Found, source: Path, root: Path, own: OwnDataConfig | None, progress: Progress) -> bool:
-    """Make the data set from `source`, below `root`; whether anything had to be made.
+def prepare(found: DatasetRef, source: Path, root: Path, own: OwnImagesSettings | None, progress: Progress) -> bool:
+    """Make the dataset from `source`, below `root`; whether anything had to be made.
 
-    `own`: the settings of own images, None for a data set with a name of its own. Raises `DataError` when `source` is
-    not what the data set is made of, and `OptionError` when its folder exists and was made of something else: nothing
+    `own`: the settings of own images, None for a dataset with a name of its own. Raises `DataError` when `source` is
+    not what the dataset is made of, and `OptionError` when its folder exists and was made of something else: nothing
     in it is touched.
     """
     folder = found.folders(root)[0]
@@ -49,7 +49,7 @@ def prepare(found: Found, source: Path, root: Path, own: OwnDataConfig | None, p
 def _make(
     source: Path, folder: Path, made_of: dict[str, Any], gather: Callable[[Path, Path], None], progress: Progress
 ) -> None:
-    """The data set of `source` in `folder`: put into a folder aside by `gather(material, target)`, and named."""
+    """The dataset of `source` in `folder`: put into a folder aside by `gather(material, target)`, and named."""
     part = part_of(folder)
     try:
         _begin(part, made_of, progress)
@@ -117,7 +117,7 @@ def _begin(part: Path, made_of: dict[str, Any], progress: Progress) -> None:
 
 
 def _name(whole: Path, folder: Path) -> None:
-    """Rename the finished data set, its files on the disk before its name is."""
+    """Rename the finished dataset, its files on the disk before its name is."""
     if hasattr(os, "sync"):
         os.sync()
     whole.rename(folder)

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid import cache
-from ptlreid.config import EvaluateConfig
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
+from ptlreid.settings import EvaluateSettings
 from ptlreid.workflows.assess import beyond_budget, needed, used_on
 from ptlreid.workflows.evaluate import cache_file, features_in, source_of
 
 
-def preview_run(run: RunFolder, splits: Splits, config: EvaluateConfig) -> dict[str, Any]:
+def preview_run(run: RunFolder, splits: Splits, config: EvaluateSettings) -> dict[str, Any]:
     """The settings as they would be used, sizes, what is in the cache, and the memory."""
     splits.require_test()
     source = source_of(run, config)
@@ -32,7 +32,7 @@ def preview_run(run: RunFolder, splits: Splits, config: EvaluateConfig) -> dict[
     }
 
 
-def preview_files(query: Path, gallery: Path, config: EvaluateConfig) -> dict[str, Any]:
+def preview_files(query: Path, gallery: Path, config: EvaluateSettings) -> dict[str, Any]:
     """The same for two files of features, which are read and checked."""
     sides = features_in(query, gallery, config)
     return {
@@ -45,7 +45,7 @@ def preview_files(query: Path, gallery: Path, config: EvaluateConfig) -> dict[st
     }
 
 
-def _memory(num_queries: int, num_gallery: int, width: int, config: EvaluateConfig) -> dict[str, Any]:
+def _memory(num_queries: int, num_gallery: int, width: int, config: EvaluateSettings) -> dict[str, Any]:
     found = needed(num_queries, num_gallery, width, config)
     parts = {"features": found.features, "ranking": found.ranking, "reranking": found.reranking, "total": found.total}
     told = beyond_budget(found, config)

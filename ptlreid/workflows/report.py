@@ -9,16 +9,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ptlreid import distributed
-from ptlreid.config.report import ReportConfig
-from ptlreid.config.settings import DataSettings
 from ptlreid.errors import CheckpointError, DataError, OptionError
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.reports import chains, page, sections
-from ptlreid.reports.account import Account
 from ptlreid.reports.page import Page
 from ptlreid.reports.pictures import Section
+from ptlreid.reports.run_summary import Account
 from ptlreid.runs import RunFolder, find_run
+from ptlreid.settings.base import DataSettings
+from ptlreid.settings.report import ReportSettings
 from ptlreid.workflows.accounts import evaluated
 from ptlreid.workflows.figures import rank_lists, write_figure, write_table
 
@@ -26,7 +26,7 @@ from ptlreid.workflows.figures import rank_lists, write_figure, write_table
 def report(
     names: Sequence[str],
     runs: Path,
-    config: ReportConfig,
+    config: ReportSettings,
     progress: Progress,
     *,
     out: Path | None = None,
@@ -62,7 +62,7 @@ def report(
 
 def write_report(
     runs: Sequence[RunFolder],
-    config: ReportConfig,
+    config: ReportSettings,
     progress: Progress,
     *,
     out: Path | None = None,
@@ -70,7 +70,7 @@ def write_report(
 ) -> Path:
     """The page of the first of `runs`, compared with the others; in its `report.html` unless there is an `out`.
 
-    `splits`: the data set, where it is at hand. A run that cannot be evaluated is told of on the page, but a data set
+    `splits`: the dataset, where it is at hand. A run that cannot be evaluated is told of on the page, but a dataset
     that `config` names is an error when it is not there. Called by every process, and the main one writes.
     """
     out = out or runs[0].path / "report.html"
@@ -142,8 +142,8 @@ def _is_chain(folder: Path) -> bool:
     return (folder / "chain.json").is_file()
 
 
-_MATRIX = "Scores in percent: a row for the start and after each stage, a column for each data set that has a test set."
+_MATRIX = "Scores in percent: a row for the start and after each stage, a column for each dataset that has a test set."
 _TRANSFER = (
-    "Forward transfer: the score just before training on the data set, less that of the start. Forgetting: the best "
+    "Forward transfer: the score just before training on the dataset, less that of the start. Forgetting: the best "
     "earlier score, less that at the end. Both in points of mAP; – where it has no meaning."
 )

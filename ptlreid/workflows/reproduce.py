@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid import datasets, distributed, files
-from ptlreid.config.reproduce import ReproduceConfig, Row, Scale, Table
 from ptlreid.progress import Progress, Silent
+from ptlreid.settings.reproduce import ReproduceSettings, Row, Scale, Table
 from ptlreid.workflows.chain import plan
-from ptlreid.workflows.processes import joined
-from ptlreid.workflows.stages import Stage, Stages, missing
+from ptlreid.workflows.processes import join_processes
+from ptlreid.workflows.stage_runner import Stage, StageRunner, missing_datasets
 
 # Work for one image in training against one pass forward: the gradients of maps and of weights cost a pass each.
 _PASSES = 3
 
 
-def reproduce(table: Table, config: ReproduceConfig, runs: Path, scale: Scale, progress: Progress) -> dict[str, Any]:
-    """What each row of the table measured, its data sets permitting, beside what was published, in percent.
+def reproduce(table: Table, config: ReproduceSettings, runs: Path, scale: Scale, progress: Progress) -> dict[str, Any]:
+    """What each row of the table measured, its datasets permitting, beside what was published, in percent.
 
     Runs that are there are reused, those that were stopped go on. At another scale than the paper's its rows are
     labelled so, nothing published is shown, and its runs lie in a folder of their own.
     """
     config, runs = _place(config, runs, scale)
-    stages = Stages(runs, progress)
+    stages = StageRunner(runs, progress)
     rows = []
-    with joined(config.device):
-        distributed.from_main(lambda: _draw(table, config, scale, progress))
+    with join_processes(config.device):
+        distributed.run_on_main(lambda: _draw(table, config, scale, progress))
         for row in _rows(table, scale):
             stage = _last(row, config, scale)
             absent = _missing(stage, config) if stage else []
@@ -37,10 +37,10 @@ def reproduce(table: Table, config: ReproduceConfig, runs: Path, scale: Scale, p
     return {**_about(table, scale), "units": "percent", "rows": rows}
 
 
-def dry_run(table: Table, config: ReproduceConfig, runs: Path, scale: Scale) -> dict[str, Any]:
-    """The plan of the table: for each row its trainings and the data sets not there, and what all of it costs."""
+def dry_run(table: Table, config: ReproduceSettings, runs: Path, scale: Scale) -> dict[str, Any]:
+    """The plan of the table: for each row its trainings and the datasets not there, and what all of it costs."""
     config, runs = _place(config, runs, scale)
-    stages = Stages(runs, Silent())
+    stages = StageRunner(runs, Silent())
     rows, trainings = [], dict[str, Stage]()
     for row in _rows(table, scale):
         shown: dict[str, Any] = {"row": row.name, **({"setting": scale.label} if scale.label else {})}
@@ -62,13 +62,13 @@ def _rows(table: Table, scale: Scale) -> list[Row]:
     return [row for row in table.rows if row.plan or not scale.label]
 
 
-def _last(row: Row, config: ReproduceConfig, scale: Scale) -> Stage | None:
+def _last(row: Row, config: ReproduceSettings, scale: Scale) -> Stage | None:
     """The training that makes `row`, with all that it builds on; None for a row that is cited."""
     return plan(scale.chain(row, config))[-1] if row.plan else None
 
 
 def _paths(stage: Stage) -> list[str]:
-    """The trainings of a row, a line for each network: its backbone, its method, and its data sets in order."""
+    """The trainings of a row, a line for each network: its backbone, its method, and its datasets in order."""
     paths = _paths(stage.teacher) if stage.teacher else []
     row = [stage]
     while row[0].start:
@@ -79,19 +79,21 @@ def _paths(stage: Stage) -> list[str]:
     return [*paths, named + " → ".join(one.config.data for one in row)]
 
 
-def _missing(stage: Stage, config: ReproduceConfig) -> list[str]:
-    return sorted({name for one in stage.trainings().values() for name in missing(one.config.data, Path(config.root))})
+def _missing(stage: Stage, config: ReproduceSettings) -> list[str]:
+    return sorted(
+        {name for one in stage.trainings().values() for name in missing_datasets(one.config.data, Path(config.root))}
+    )
 
 
-def _place(config: ReproduceConfig, runs: Path, scale: Scale) -> tuple[ReproduceConfig, Path]:
-    """Where data sets and runs are: those of another scale keep to folders of their own."""
+def _place(config: ReproduceSettings, runs: Path, scale: Scale) -> tuple[ReproduceSettings, Path]:
+    """Where datasets and runs are: those of another scale keep to folders of their own."""
     if not scale.label:
         return config, runs
     return config.model_copy(update={"root": str(Path(config.root) / "tiny")}), runs / "tiny"
 
 
-def _draw(table: Table, config: ReproduceConfig, scale: Scale, progress: Progress) -> None:
-    """Draw the sites that stand in for the table's data sets, where they are not there."""
+def _draw(table: Table, config: ReproduceSettings, scale: Scale, progress: Progress) -> None:
+    """Draw the sites that stand in for the table's datasets, where they are not there."""
     stages = [_last(row, config, scale) for row in table.rows if scale.sites]
     for name in sorted({name for stage in stages if stage for name in _missing(stage, config)}):
         found = datasets.find(name)
@@ -118,7 +120,7 @@ def _compared(row: Row, metrics: Mapping[str, Any] | None, absent: list[str], sc
 
 
 def _cost(stages: Iterable[Stage]) -> dict[str, Any] | None:
-    """Images trained on and multiply-adds of all trainings; None where a data set's size is not known."""
+    """Images trained on and multiply-adds of all trainings; None where a dataset's size is not known."""
     images, macs = 0, 0.0
     for stage in stages:
         shown = _images_shown(stage)
@@ -131,18 +133,18 @@ def _cost(stages: Iterable[Stage]) -> dict[str, Any] | None:
 
 
 def _images_shown(stage: Stage) -> int | None:
-    """Images that the training sees in all its epochs, by the published counts where the data set is not there."""
+    """Images that the training sees in all its epochs, by the published counts where the dataset is not there."""
     config, images, people = stage.config, 0, 0
     for name in config.data.split("+"):
         found = datasets.find(name, Path(config.root))
-        if missing(name, Path(config.root)):
+        if missing_datasets(name, Path(config.root)):
             numbers = {what: found.counts.get(f"train_{what}", 0) for what in ("images", "identities")}
         else:
             numbers = datasets.load(name, Path(config.root)).train.numbers()
         if not numbers["images"]:
             return None
         images, people = images + numbers["images"], people + numbers["identities"]
-    return config.epochs * (people * config.images_per_person if config.images_per_person else images)
+    return config.epochs * (people * config.images_per_identity if config.images_per_identity else images)
 
 
 def _macs(stage: Stage) -> float:

@@ -8,19 +8,21 @@ from typing import Any
 import torch
 
 from ptlreid import distributed, features, files
-from ptlreid.config import EvaluateConfig
 from ptlreid.devices import choose_workers
 from ptlreid.engine.checkpoint import Training
 from ptlreid.models import weights
 from ptlreid.retrieval import protocols
 from ptlreid.retrieval.metrics import evaluate
-from ptlreid.runs import test_images
+from ptlreid.runs import test_set_digest
+from ptlreid.settings import EvaluateSettings
 from ptlreid.views import EvalView
 from ptlreid.workflows.evaluate import evaluate_run
-from ptlreid.workflows.job import Job
+from ptlreid.workflows.training_job import TrainingJob
 
 
-def in_training(job: Job, training: Training, device: torch.device, *, before: Callable[[], None]) -> dict[str, Any]:
+def in_training(
+    job: TrainingJob, training: Training, device: torch.device, *, before: Callable[[], None]
+) -> dict[str, Any]:
     """The scores after the epoch that has just been trained; empty where none are due.
 
     The last epoch's are not: they are made from the finished run. `before()` is called first where they are.
@@ -31,28 +33,28 @@ def in_training(job: Job, training: Training, device: torch.device, *, before: C
     if not due or epoch == config.epochs or not splits.has_test:
         return {}
     before()
-    distributed.same_buffers(network)  # all extract with the network that is saved
+    distributed.broadcast_buffers(network)  # all extract with the network that is saved
     view, workers = EvalView(job.spec.height, job.spec.width), choose_workers(config.workers, device)
     query, gallery = (
         features.extract(network, part, view, device=device, workers=workers) for part in (splits.query, splits.gallery)
     )
-    scores = distributed.from_main(lambda: evaluate(query, gallery, protocols.find(splits.protocol)))
+    scores = distributed.run_on_main(lambda: evaluate(query, gallery, protocols.find(splits.protocol)))
     training.stale += 1
     if scores.mean_ap > training.best:
         training.best, training.stale = scores.mean_ap, 0
-        distributed.from_main(lambda: weights.save(network, job.spec, job.run.weights("best")))
+        distributed.run_on_main(lambda: weights.save(network, job.spec, job.run.weights("best")))
     return scores.summary()
 
 
-def finish(job: Job, training: Training) -> dict[str, Any]:
+def finish(job: TrainingJob, training: Training) -> dict[str, Any]:
     """Score the last weights, keep them as the best where they are, and write the metrics that end the run."""
     metrics: dict[str, Any] = {"run": job.run.path.name, "data": job.config.data, "epochs": training.epoch}
     if job.splits.has_test:
-        settings = EvaluateConfig(root=job.config.root, device=job.config.device, workers=job.config.workers)
+        settings = EvaluateSettings(root=job.config.root, device=job.config.device, workers=job.config.workers)
         scores = evaluate_run(job.run, job.splits, settings, job.progress)
-        test = distributed.from_main(lambda: test_images(job.splits))
+        test = distributed.run_on_main(lambda: test_set_digest(job.splits))
         metrics |= {"weights": "last", "test_images": test, **scores.summary()}
         if scores.mean_ap > training.best:
-            distributed.from_main(lambda: weights.save(training.network, job.spec, job.run.weights("best")))
-    distributed.from_main(lambda: files.write_json(job.run.metrics, metrics))
+            distributed.run_on_main(lambda: weights.save(training.network, job.spec, job.run.weights("best")))
+    distributed.run_on_main(lambda: files.write_json(job.run.metrics, metrics))
     return metrics

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ptlreid.files import replacing
+from ptlreid.files import atomic_write
 from ptlreid.retrieval.ranklist import RankList
-from ptlreid.retrieval.values import Features, Scores
+from ptlreid.retrieval.types import Features, Scores
 
 
 def write_queries(file: Path, query: Features, scores: Scores) -> None:
@@ -54,7 +54,7 @@ def _image(features: Features, row: int) -> tuple[str, int, int]:
 
 
 def _write(file: Path, names: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    with replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(names)
         writer.writerows(lines)

@@ -11,32 +11,32 @@ from ptlreid import distributed, models
 from ptlreid.devices import choose_amp, choose_device
 from ptlreid.engine import checkpoint, optim, schedule
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.fit import Numerics
-from ptlreid.images import loaders_watched
+from ptlreid.engine.fit import Precision
+from ptlreid.images import catch_dead_loaders
 from ptlreid.models import weights
 from ptlreid.models.network import Network
 from ptlreid.runs import find_run
 from ptlreid.workflows import scoring
 from ptlreid.workflows.epochs import train_epochs
-from ptlreid.workflows.job import Job
+from ptlreid.workflows.training_job import TrainingJob
 
 
-def train(job: Job) -> dict[str, Any]:
+def train(job: TrainingJob) -> dict[str, Any]:
     """The metrics of the run, written last; a checkpoint in the run folder is continued.
 
     On several processes each calls this, joined; the main one writes. Raises `Stopped` when a signal asked for an end.
     """
     device = choose_device(job.config.device)
-    numerics = Numerics(choose_amp(job.config.amp, device), job.config.channels_last)
+    numerics = Precision(choose_amp(job.config.amp, device), job.config.channels_last)
     training = begin(job, device, numerics)
-    distributed.from_main(lambda: job.run.claim(job.config, job.splits, job.depends))
-    with loaders_watched():
+    distributed.run_on_main(lambda: job.run.claim(job.config, job.splits, job.depends))
+    with catch_dead_loaders():
         train_epochs(job, training, device, numerics)
-    distributed.from_main(lambda: weights.save(training.network, job.spec, job.run.weights()))
+    distributed.run_on_main(lambda: weights.save(training.network, job.spec, job.run.weights()))
     return scoring.finish(job, training)
 
 
-def begin(job: Job, device: torch.device, numerics: Numerics) -> Training:
+def begin(job: TrainingJob, device: torch.device, numerics: Precision) -> Training:
     """The training state at the start, or where the run's checkpoint left it."""
     config = job.config
     network = models.build(job.spec, config.seed)
@@ -46,7 +46,7 @@ def begin(job: Job, device: torch.device, numerics: Numerics) -> Training:
     network.to(device)
     if numerics.channels_last:
         network.to(memory_format=torch.channels_last)
-    optimizer = optim.make(
+    optimizer = optim.build_optimizer(
         config.optimizer,
         network,
         lr=config.lr,
@@ -55,7 +55,7 @@ def begin(job: Job, device: torch.device, numerics: Numerics) -> Training:
         amsgrad=config.amsgrad,
         new_lr_factor=config.new_lr_factor,
     )
-    rates = schedule.make(
+    rates = schedule.build_schedule(
         optimizer,
         kind=config.schedule,
         updates_per_epoch=job.updates,
@@ -74,7 +74,7 @@ def begin(job: Job, device: torch.device, numerics: Numerics) -> Training:
     return training
 
 
-def _initialise(network: Network, job: Job) -> None:
+def _initialise(network: Network, job: TrainingJob) -> None:
     init, backbone = job.config.init, job.config.backbone
     if init == "none":
         return
@@ -84,7 +84,7 @@ def _initialise(network: Network, job: Job) -> None:
         loaded = weights.load_file(network, Path(init), backbone)
     else:
         before = find_run(job.run.path.parent, init)
-        # The people of another data set are other classes: the whole classifier is made anew for them.
+        # The people of another dataset are other classes: the whole classifier is made anew for them.
         without = None if before.same_people(job.splits) else "classifier"
         loaded = weights.load_file(network, before.weights(), backbone, without=without)
     job.progress.note(f"start from {init}: {loaded}")

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ptlreid import models
 from ptlreid.models.summary import summarize
-from ptlreid.outputs import NetworkSpec
+from ptlreid.network_types import NetworkSpec
 
 CLASSES = 751
 

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/loader.py [FOLDER]
 
-FOLDER holds a data set in Market-1501's layout; without one, a synthetic site is drawn. Decoding, loading from files
+FOLDER holds a dataset in Market-1501's layout; without one, a synthetic site is drawn. Decoding, loading from files
 and loading from a pack are measured in turn on the same images, in seconds of this process. The least of each counts,
 as what others do on the machine only ever adds.
 """
@@ -19,13 +19,13 @@ import numpy as np
 from PIL import Image
 
 from ptlreid import datasets
-from ptlreid.config import SyntheticConfig
-from ptlreid.config.prepare import PackConfig
 from ptlreid.datasets import synthetic
 from ptlreid.images import load_batches
 from ptlreid.progress import Silent
 from ptlreid.records import Records
-from ptlreid.samplers import Shuffled
+from ptlreid.samplers import ShuffleSampler
+from ptlreid.settings import SyntheticSettings
+from ptlreid.settings.prepare import PackSettings
 from ptlreid.views import TrainView
 from ptlreid.workflows.pack import pack
 
@@ -41,7 +41,7 @@ def decode(records: Records) -> None:
 
 def load(records: Records, view: TrainView) -> None:
     """Every image as the training loop gets it."""
-    for _ in load_batches(records, view, Shuffled(len(records), BATCH, 0).epoch(0), seed=(0, 0)):
+    for _ in load_batches(records, view, ShuffleSampler(len(records), BATCH, 0).epoch(0), seed=(0, 0)):
         pass
 
 
@@ -53,7 +53,7 @@ def main() -> None:
         place = Path(temporary)
         if given is None:
             given = place / "drawn"
-            synthetic.prepare(given, "a", SyntheticConfig.resolve(None))
+            synthetic.prepare(given, "a", SyntheticSettings.resolve(None))
         for name in ("files", "packed"):  # the same images twice, by links: one of the two gets packs
             (place / name).mkdir()
             for part in ("bounding_box_train", "query", "bounding_box_test"):
@@ -65,7 +65,7 @@ def main() -> None:
 def compare(place: Path, view: TrainView) -> None:
     """Print the speed of each way, and its ratio to bare decoding, for one view."""
     packed = datasets.find(str(place / "packed"))
-    pack(packed, place / "packed", PackConfig(height=view.height, width=view.width), Silent())
+    pack(packed, place / "packed", PackSettings(height=view.height, width=view.width), Silent())
     files, pixels = (some(datasets.load(str(place / name), place).train) for name in ("files", "packed"))
     ways: dict[str, Callable[[], None]] = {
         "decoded": lambda: decode(files),

@@ -28,12 +28,12 @@ from torch.nn import functional as F
 from ptlreid import losses, models
 from ptlreid.engine import optim, schedule
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.fit import Numerics, train_epoch
+from ptlreid.engine.fit import Precision, train_epoch
 from ptlreid.engine.history import History
 from ptlreid.engine.recorder import Recorder
 from ptlreid.images import Batch
 from ptlreid.models import bconv
-from ptlreid.outputs import NetworkSpec
+from ptlreid.network_types import NetworkSpec
 from ptlreid.runs import RunFolder
 from ptlreid.views import standardize
 
@@ -44,8 +44,8 @@ UNCOUNTED, COUNTED = 3, 5  # steps of a turn
 def our_loop(spec: NetworkSpec, batches: list[Batch], folder: Path, device: torch.device) -> Callable[[], None]:
     """Makes one update as `ptlreid finetune` does."""
     network = models.build(spec).to(device)
-    optimizer = optim.make("sgd", network, lr=0.001, momentum=0.9, weight_decay=5e-4)
-    rates = schedule.make(optimizer, kind="step", updates_per_epoch=UPDATES, epochs=EPOCHS)
+    optimizer = optim.build_optimizer("sgd", network, lr=0.001, momentum=0.9, weight_decay=5e-4)
+    rates = schedule.build_schedule(optimizer, kind="step", updates_per_epoch=UPDATES, epochs=EPOCHS)
     training = Training(network, optimizer, rates)
     loss = losses.find("ce", {})
     recorder = Recorder(
@@ -62,12 +62,12 @@ def our_loop(spec: NetworkSpec, batches: list[Batch], folder: Path, device: torc
         cycle(batches),
         torch.arange(CLASSES, device=device),
         lambda output, labels, images: loss(output, labels),
-        numerics=Numerics(torch.bfloat16 if device.type == "cuda" else None),
+        numerics=Precision(torch.bfloat16 if device.type == "cuda" else None),
     )
 
     def step() -> None:
         recorder.step(0, next(steps))
-        bconv.watch(network, False)
+        bconv.watch_cells(network, False)
 
     return step
 

@@ -1,4 +1,4 @@
-"""How long a report takes and how large it is, for a run and a data set of the size of Market-1501.
+"""How long a report takes and how large it is, for a run and a dataset of the size of Market-1501.
 
     python tests/benchmarks/report.py [FOLDER]
 
@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from ptlreid import datasets, features, models
-from ptlreid.config import FinetuneConfig, SyntheticConfig
-from ptlreid.config.report import ReportConfig
 from ptlreid.datasets import synthetic
 from ptlreid.models import weights
-from ptlreid.outputs import NetworkSpec
+from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
 from ptlreid.records import Records
 from ptlreid.runs import RunFolder
+from ptlreid.settings import FinetuneSettings, SyntheticSettings
+from ptlreid.settings.report import ReportSettings
 from ptlreid.workflows.evaluate import features_of
 from ptlreid.workflows.report import write_report
 
@@ -47,7 +47,7 @@ def main() -> None:
             draw(folder / "data")
         if not run.finished:
             pretend(run, folder / "data")
-        config = ReportConfig.resolve(None, root=str(folder / "data"), device="cpu")
+        config = ReportSettings.resolve(None, root=str(folder / "data"), device="cpu")
         features.stream = directions  # type: ignore[assignment]
         splits = datasets.load("market", folder / "data")
         features_of(run, splits, config.evaluation(), Silent())
@@ -60,8 +60,8 @@ def main() -> None:
 
 
 def draw(root: Path) -> None:
-    """A data set in Market-1501's layout with as many test images of each kind."""
-    synthetic.prepare(root / "drawn", "a", SyntheticConfig.resolve(None))
+    """A dataset in Market-1501's layout with as many test images of each kind."""
+    synthetic.prepare(root / "drawn", "a", SyntheticSettings.resolve(None))
     images = sorted((root / "drawn").rglob("*.jpg"))
     rng = np.random.default_rng(0)
     kinds = {"query": rng.integers(1, PEOPLE + 1, QUERIES), "bounding_box_train": rng.integers(751, 1502, 32)}
@@ -77,7 +77,7 @@ def draw(root: Path) -> None:
 
 def pretend(run: RunFolder, root: Path) -> None:
     """The folder of a run that has trained as long as the paper's, without training."""
-    config = FinetuneConfig.resolve(None, backbone="resnet18", init="none", height=256, width=128)
+    config = FinetuneSettings.resolve(None, backbone="resnet18", init="none", height=256, width=128)
     run.claim(config, datasets.load("market", root))
     spec = NetworkSpec("resnet18", True, "slot", 751, 256, 128)
     weights.save(models.build(spec, 0), spec, run.weights())

@@ -21,12 +21,12 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from ptlreid.retrieval.budget import plan
 from ptlreid.retrieval.distance import blocks
+from ptlreid.retrieval.memory_plan import plan
 from ptlreid.retrieval.metrics import evaluate, evaluate_blocks
 from ptlreid.retrieval.protocols import find
 from ptlreid.retrieval.rerank import rerank
-from ptlreid.retrieval.values import Features
+from ptlreid.retrieval.types import Features
 
 MARKET = find("market")
 _BLOCK = 1024

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ptlreid.models.ptl import beside
+from ptlreid.models.ptl import with_cells
 from ptlreid.models.staged import Staged
 
 CHANNELS, STRIDES = (4, 6, 8, 10, 12), (4, 1, 2, 2, 2)
@@ -19,7 +19,7 @@ def stages() -> Staged:
     return Staged(blocks, CHANNELS, STRIDES)
 
 
-BACKBONE = beside(
+BACKBONE = with_cells(
     stages,
     rename=lambda key: f"blocks.{key}",
     imagenet=dict,

@@ -4,7 +4,7 @@ from ptlreid.models.backbones.tiny import BACKBONE as TINY
 from ptlreid.models.backbones.tiny import stages as tiny_stages
 from torch import nn
 
-from ptlreid.models.ptl import beside
+from ptlreid.models.ptl import with_cells
 from ptlreid.models.staged import Staged
 
 
@@ -15,4 +15,4 @@ def stages() -> Staged:
     return staged
 
 
-BACKBONE = beside(stages, rename=TINY.rename, imagenet=TINY.imagenet, fusions=(4, 4, 6, 6), cells=(4, 4, 6, 6, 8))
+BACKBONE = with_cells(stages, rename=TINY.rename, imagenet=TINY.imagenet, fusions=(4, 4, 6, 6), cells=(4, 4, 6, 6, 8))

@@ -5,7 +5,7 @@ from ptlreid.models.backbones.tiny import BACKBONE as TINY
 from torch import Tensor, nn
 
 from ptlreid.models.network import Backbone, Network
-from ptlreid.outputs import Output
+from ptlreid.network_types import Output
 
 
 class Even(Network):

@@ -1,0 +1,28 @@
+"""Recipes: named settings for a method, one TOML file each in `ptlreid/recipes`."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from ptlreid import plugins
+
+_FOLDER = Path(str(files("ptlreid"))) / "recipes"
+
+
+def names() -> list[str]:
+    """The recipes' names, sorted."""
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
+
+
+def find(name: str) -> Path:
+    """The file of the recipe called `name`; `OptionError` with a near-miss hint when there is none."""
+    if name not in names():
+        raise plugins.unknown_name("recipe", name, names())
+    return _FOLDER / f"{name}.toml"
+
+
+def about(name: str) -> str:
+    """What the recipe follows, in a sentence: the first line of its file, a comment."""
+    first, *_ = find(name).read_text(encoding="utf-8").splitlines()
+    return first.removeprefix("# ")

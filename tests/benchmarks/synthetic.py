@@ -1,0 +1,37 @@
+"""How many pedestrians are drawn in a second, with one process and with one per core.
+
+Run: `python tests/benchmarks/drawing.py [identities]`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from ptlreid.datasets._synthetic import SITES, draw_site
+
+
+def images_per_second(site: str, workers: int, identities: int) -> float:
+    """Images of 128 x 64 from call to last file, processes started and ended within the time."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        options = {"cameras": 6, "images_per_camera": 4, "height": 128, "width": 64, "seed": 0}
+        draw_site(SITES[site], Path(folder), identities=identities, workers=workers, **options)
+        seconds = time.perf_counter() - start
+        return sum(1 for _ in Path(folder).rglob("*.jpg")) / seconds
+
+
+def main() -> None:
+    """Print a line per site and number of processes."""
+    identities = int(sys.argv[1]) if len(sys.argv) > 1 else 64
+    for site in SITES:
+        for workers in sorted({1, os.cpu_count() or 1}):
+            rate = images_per_second(site, workers, identities)
+            sys.stdout.write(f"site {site}, {workers} process(es): {rate:.0f} images/s\n")
+
+
+if __name__ == "__main__":
+    main()

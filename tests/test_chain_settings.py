@@ -1,0 +1,101 @@
+"""Settings of a chain: what each of its stages gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ptlreid.errors import OptionError
+from ptlreid.settings import ChainSettings, DistillSettings, FinetuneSettings
+
+
+def file(tmp_path, text):
+    path = tmp_path / "chain.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_stage_has_the_settings_of_the_chain():
+    config = ChainSettings.resolve(None, chain=["duke", "market"], backbone="densenet161", epochs=7)
+    expected = [
+        FinetuneSettings.resolve(None, data=data, backbone="densenet161", epochs=7) for data in ("duke", "market")
+    ]
+    assert config.stages() == expected
+    assert config.chain == ["duke", "market"]
+
+
+def test_a_stage_is_its_table_over_its_recipe_over_the_chain_over_the_chains_recipe(tmp_path):
+    text = """
+    epochs = 5
+    lr = 0.5
+    [[stage]]
+    data = "duke"
+    [[stage]]
+    data = "market"
+    recipe = "large-batch"
+    lr = 0.25
+    """
+    first, second = ChainSettings.resolve(file(tmp_path, text), recipe="small", seed=3).stages()
+    # `small`: batch 16, AdamW, 20 epochs; `large-batch`: batch 90, SGD, 50 epochs.
+    assert (first.batch_size, first.optimizer, first.epochs, first.lr, first.seed) == (16, "adamw", 5, 0.5, 3)
+    assert (second.batch_size, second.optimizer, second.epochs, second.lr, second.seed) == (90, "sgd", 50, 0.25, 3)
+
+
+def test_what_the_cells_would_carry_does_not_tell_plain_stages_apart(tmp_path):
+    text = '[[stage]]\ndata = "duke"\nptl = false\n[[stage]]\ndata = "market"\n'
+    first, second = ChainSettings.resolve(file(tmp_path, text), memory="mean").stages()
+    assert (first.ptl, first.memory, second.ptl, second.memory) == (False, "slot", True, "mean")
+
+
+def test_the_distilled_stage_is_the_last_one_for_a_plain_student():
+    config = ChainSettings.resolve(None, chain=["duke", "market"], std=True, lambda_=0.5, epochs=3)
+    assert config.last_distilled() == DistillSettings.resolve(None, data="market", epochs=3, lambda_=0.5)
+    assert config.default_name == "chain-duke-market-resnet50-ptl-std0.5-s0"
+
+
+def test_toml_goes_there_and_back(tmp_path):
+    config = ChainSettings.resolve(None, chain=["market+duke", "msmt17"], std=True, lambda_=0.3, lr=0.1)
+    assert ChainSettings.resolve(file(tmp_path, config.to_toml())) == config
+    assert config.differences(ChainSettings.resolve(None, chain=["market+duke", "msmt17"], std=True, lr=0.1)) == [
+        "lambda: 0.3 -> 0.8"
+    ]
+
+
+def test_lambda_makes_no_other_chain_where_nothing_is_distilled():
+    chains = [ChainSettings.resolve(None, chain=["duke"], std=False, lambda_=share) for share in (0.3, 0.8)]
+    assert chains[0].differences(chains[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Which datasets"),
+        ('data = "market"\n[[stage]]\ndata = "duke"', "A chain has several datasets"),
+        ("[[stage]]\nepochs = 3", "Stage 1 names no dataset"),
+        ('[[stage]]\ndata = "duke"\ninit = "none"', "Stage 1 has init, which is the same for the whole chain"),
+        ('[[stage]]\ndata = "duke"\nepoch = 3', "Stage 1: No setting is called 'epoch'. Did you mean 'epochs'"),
+        ('[[stage]]\ndata = "duke"\n[[stage]]\ndata = "market"\nlr = -1.0', "Stage 2: lr = -1.0 is not possible"),
+        ('[[stage]]\ndata = "duke"\nrecipe = "papper"', "Stage 1: No recipe is called 'papper'. Did you mean 'paper'"),
+        ('lambda = 0.3\n[[stage]]\ndata = "duke"', "--lambda weighs what --std distils"),
+        ('std = true\nptl = false\n[[stage]]\ndata = "duke"', "Leave out --no-ptl, or --std"),
+    ],
+)
+def test_what_cannot_be_is_named(tmp_path, text, message):
+    with pytest.raises(OptionError) as error:
+        ChainSettings.resolve(file(tmp_path, text))
+    assert message in str(error.value)
+
+
+def test_data_sets_are_named_once(tmp_path):
+    with pytest.raises(OptionError, match="Leave the datasets out of the command"):
+        ChainSettings.resolve(file(tmp_path, '[[stage]]\ndata = "duke"'), chain=["market"])
+
+
+@pytest.mark.parametrize("chosen", [{"ptl": False}, {"memory": "mean"}, {"memory": "none"}, {"std": True}], ids=str)
+def test_all_methods_of_the_experiment_begin_with_the_same_plain_network(chosen):
+    experiment = Path(__file__).parent.parent / "docs" / "experiments" / "sites.toml"
+    first, second = ChainSettings.resolve(experiment, recipe="small", **chosen).stages()
+    plain, _ = ChainSettings.resolve(experiment, recipe="small").stages(ptl=False)
+    assert first == plain
+    assert (second.ptl, second.memory) == (chosen.get("ptl", True), chosen.get("memory", "slot"))

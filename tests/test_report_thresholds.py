@@ -1,0 +1,121 @@
+"""Counts of pairs by distance, and the operating points that are read off them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_curve
+
+from ptlreid.errors import DataError
+from ptlreid.reports.thresholds import PairCounts, count_pairs
+from ptlreid.retrieval.protocols import PROTOCOLS
+from ptlreid.retrieval.types import Features
+
+MARKET = PROTOCOLS["market"]
+
+
+def features(matrix, pids, camids):
+    matrix = np.asarray(matrix, dtype=np.float32)
+    paths = np.array([f"{row}.jpg" for row in range(len(matrix))], dtype=object)
+    return Features(matrix, np.asarray(pids, dtype=np.int64), np.asarray(camids, dtype=np.int64), paths)
+
+
+def random_sides(seed=0, people=8, width=6):
+    """Queries and a gallery with junk, distractors, a query that is nobody, and people who look a little alike."""
+    rng = np.random.default_rng(seed)
+    looks = rng.normal(size=(people + 2, width))
+    sides = []
+    for size, lowest in ((60, 0), (150, -1)):
+        pids = rng.integers(lowest, people + 1, size=size)
+        sides.append(features(looks[pids] + 0.8 * rng.normal(size=(size, width)), pids, rng.integers(0, 3, size=size)))
+    return sides
+
+
+def pairs_by_loop(query, gallery, metric):
+    """Every pair that Market-1501's rules leave, one after the other: (distances, whether of one person)."""
+    distances, same = [], []
+    for q, pid, camid in zip(query.matrix.astype(float), query.pids, query.camids, strict=True):
+        for g, other, other_camid in zip(gallery.matrix.astype(float), gallery.pids, gallery.camids, strict=True):
+            if pid < 1 or other == -1 or (pid == other and camid == other_camid):
+                continue
+            cosine = q @ g / np.linalg.norm(q) / np.linalg.norm(g)
+            distances.append(np.linalg.norm(q - g) if metric == "euclidean" else 1 - cosine)
+            same.append(pid == other)
+    return np.array(distances), np.array(same)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_the_counts_are_those_of_a_slow_loop(metric):
+    query, gallery = random_sides()
+    counts = count_pairs(query, gallery, MARKET, metric=metric, bins=40)
+    distances, same = pairs_by_loop(query, gallery, metric)
+    # A distance on an edge may fall on either side of it: float32 here, float64 there.
+    for found, kind in ((counts.same, same), (counts.different, ~same)):
+        expected = np.histogram(distances[kind], counts.edges)[0]
+        assert found.sum() == expected.sum()
+        assert np.abs(np.cumsum(found) - np.cumsum(expected)).max() <= 1
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_operating_points_are_those_of_scikit_learn(metric):
+    query, gallery = random_sides(seed=1)
+    counts = count_pairs(query, gallery, MARKET, metric=metric)
+    distances, same = pairs_by_loop(query, gallery, metric)
+    false, true, thresholds = roc_curve(same, -distances, drop_intermediate=False)
+    equal = counts.equal_error()
+    nearest = np.argmin(np.abs(false - (1 - true)))
+    step = 1 / min(same.sum(), (~same).sum())  # the curve is made of steps as high as one pair
+    assert equal.different == pytest.approx(false[nearest], abs=step)
+    assert equal.different == pytest.approx(1 - equal.same, abs=step)
+    assert equal.threshold == pytest.approx(-thresholds[nearest], rel=0.02)
+    for rate in (0.01, 0.1):
+        at = np.flatnonzero(false <= rate)[-1]
+        found = counts.at(rate)
+        assert found.threshold == pytest.approx(-thresholds[at], rel=0.02)
+        assert found.same == pytest.approx(true[at], abs=2 * step)
+
+
+def test_operating_points_by_hand():
+    # Of one person: 75% in the first bin, 25% in the third. Of two: 10% in the second, 40% in the third, 50% after.
+    counts = PairCounts(np.array([0.0, 1, 2, 3, 4]), np.array([3, 0, 1, 0]), np.array([0, 10, 40, 50]))
+    point = counts.at(0.05)  # half of the second bin's one in ten
+    assert (point.threshold, point.different, point.same) == (1.5, 0.05, 0.75)
+    equal = counts.equal_error()
+    # In the third bin accepted goes 0.1 -> 0.5 and missed 0.25 -> 0: 0.1 + 0.4 x = 0.25 - 0.25 x at x = 0.15 / 0.65.
+    assert equal.threshold == pytest.approx(2 + 0.15 / 0.65)
+    assert equal.different == pytest.approx(0.1 + 0.4 * 0.15 / 0.65)
+    assert equal.same == pytest.approx(1 - equal.different)
+
+
+def test_a_rate_below_one_pair_cannot_be_told():
+    counts = PairCounts(np.array([0.0, 1, 2]), np.array([1, 0]), np.array([0, 99]))
+    assert counts.at(0.01) is None
+    assert counts.at(0.02) is not None
+
+
+def test_perfect_features_have_no_error():
+    query = features([[0, 0], [9, 9]], [1, 2], [1, 1])
+    gallery = features([[0, 0.5], [9, 8.5]], [1, 2], [2, 2])
+    equal = count_pairs(query, gallery, MARKET).equal_error()
+    assert (equal.different, equal.same) == pytest.approx((0, 1), abs=1e-6)
+    assert 0.5 < equal.threshold < np.linalg.norm([9, 8.5])
+
+
+def test_equal_features_are_at_distance_zero():
+    query = features([[1, 1], [1, 1]], [1, 2], [1, 1])
+    gallery = features([[1, 1], [1, 1]], [1, 2], [2, 2])
+    counts = count_pairs(query, gallery, MARKET)
+    assert (counts.same[0], counts.different[0]) == (2, 2)
+
+
+def test_features_that_are_all_zero_are_counted():
+    query, gallery = features([[0, 0]], [1], [1]), features([[0, 0], [0, 0]], [1, 2], [2, 2])
+    for metric in ("euclidean", "cosine"):
+        counts = count_pairs(query, gallery, MARKET, metric=metric)
+        assert (counts.same.sum(), counts.different.sum()) == (1, 1)
+
+
+def test_without_pairs_of_one_person_it_says_so():
+    query, gallery = features([[0.0]], [1], [1]), features([[1.0]], [2], [1])
+    with pytest.raises(DataError, match="make 0 pairs of one person and 1 of two, expected some of each"):
+        count_pairs(query, gallery, MARKET)
