@@ -15,9 +15,9 @@ PACKAGE = Path(ptlreid.__file__).parent
 
 # The first part of a module's name below ptlreid, by rank: a module imports its own part and lower ranks only.
 RANKS = [
-    ["__init__", "errors", "records", "plugins", "progress", "files", "network_types"],
-    ["settings", "distributed", "devices"],
-    ["datasets", "images", "packs", "views", "samplers", "runs"],
+    ["__init__", "errors", "records", "plugins", "progress", "files", "locks", "network_types"],
+    ["settings", "distributed", "devices", "workers"],
+    ["datasets", "images", "image_check", "packs", "views", "samplers", "runs"],
     ["models", "losses", "retrieval"],
     ["features", "cache", "engine"],
     ["reports"],
@@ -31,6 +31,8 @@ BESIDE = {
     ("records", "errors"),
     ("plugins", "errors"),
     ("files", "errors"),
+    ("locks", "errors"),
+    ("locks", "progress"),
     ("images", "views"),
     ("images", "packs"),
     ("packs", "views"),

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from conftest import write_image
 
-from ptlreid import datasets
+from ptlreid import datasets, image_check
 from ptlreid.datasets import cuhk03, market, msmt17
 from ptlreid.progress import Silent
-from ptlreid.workflows import image_check
 from ptlreid.workflows.check import check
 
 TRAIN, QUERY, GALLERY = market.PARTS

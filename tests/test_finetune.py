@@ -191,7 +191,7 @@ def test_one_process_at_a_time_trains_a_run_and_a_kill_leaves_no_lock(tmp_path, 
     other.start()
     try:
         assert begun.wait(120)
-        with pytest.raises(CheckpointError, match=r"run: another process trains this run now.* another --name"):
+        with pytest.raises(CheckpointError, match=r"run: another process is training this run.* another --name"):
             finetune(config(), splits, run, Silent())
     finally:
         other.kill()

@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ptlreid.locks import try_lock
+
 BLOCK_ROWS = 512
 _SHAPE = struct.Struct("<II")  # rows, width
 _DIGEST_BYTES = 16
@@ -63,7 +65,7 @@ def open_partial(file: Path, fingerprint: Mapping[str, str]) -> Iterator[Partial
     path = partial_path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as stream:
-        if not _locked(stream):
+        if not try_lock(stream):
             yield NOTHING
             return
         stream.seek(0)
@@ -111,13 +113,3 @@ def _read(stream: BinaryIO, fingerprint: Mapping[str, str]) -> tuple[np.ndarray,
 
 def _digest(block: np.ndarray) -> bytes:
     return blake2b(np.ascontiguousarray(block).data, digest_size=_DIGEST_BYTES).digest()
-
-
-def _locked(stream: BinaryIO) -> bool:
-    try:
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):  # Windows, another process, or a file system without locks
-        return False
-    return True

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ptlreid.datasets import market
 from ptlreid.datasets._about import DatasetInfo
-from ptlreid.datasets._alone import alone
 from ptlreid.datasets._faults import Reject, refuse
 from ptlreid.errors import OptionError
 from ptlreid.files import atomic_folder
+from ptlreid.locks import wait_for_lock
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
 from ptlreid.settings import SyntheticSettings
@@ -42,7 +42,7 @@ def prepare(folder: Path, variant: str, config: SyntheticSettings, progress: Pro
     if _is_made(folder, config):
         return False
     progress = progress or Silent()
-    with alone(folder, progress):
+    with wait_for_lock(folder, progress):
         if not _is_made(folder, config):  # nor was made meanwhile
             _draw(folder, variant, config, progress)
             return True

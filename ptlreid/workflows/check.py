@@ -13,11 +13,11 @@ import numpy as np
 from ptlreid.datasets import DatasetRef, Fault, FaultError
 from ptlreid.datasets._link_or_copy import is_image, is_stray
 from ptlreid.errors import DataError
+from ptlreid.image_check import check_images
 from ptlreid.progress import Progress
 from ptlreid.records import DISTRACTOR, Records, Splits
 from ptlreid.retrieval import protocols
 from ptlreid.retrieval.protocols import Judge
-from ptlreid.workflows.image_check import check_images
 
 _AGAIN = "Get or unpack the dataset again, and prepare it from there."
 _DECODING = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptlreid import distributed, files, models
-from ptlreid.errors import CheckpointError, DataError, PtlreidError
+from ptlreid.errors import DataError
+from ptlreid.locks import lock_run
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder, test_set_digest
@@ -43,7 +44,7 @@ def finetune(
     """
     config = resolve_size(config)
     sampler = build_sampler(config, splits)
-    with join_processes(config.device), _alone(run):
+    with join_processes(config.device), _lock_unless_finished(run):
         finished = distributed.run_on_main(lambda: _finished(config, splits, run, depends))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")
@@ -101,52 +102,14 @@ def _finished(
 
 
 @contextmanager
-def _alone(run: RunFolder) -> Iterator[None]:
-    """While the block runs, no other process trains in the run's folder: `CheckpointError` where one does.
+def _lock_unless_finished(run: RunFolder) -> Iterator[None]:
+    """Hold the run's lock in the main process; `CheckpointError` where another process is training the run.
 
-    The main process holds a lock of the operating system, which ends with it, however that ends. There is none on
-    Windows, and none on a disk without locks. A run that is finished needs none, as it is read.
+    A finished run is only read, and needs no lock.
     """
     with ExitStack() as held:
-        distributed.run_on_main(lambda: None if run.finished else _lock(run, held))
+        distributed.run_on_main(lambda: None if run.finished else held.enter_context(lock_run(run.lock)))
         yield
-
-
-def _lock(run: RunFolder, held: ExitStack) -> None:
-    """Lock the run's folder until `held` ends; the lock's file goes then, and so does a folder with nothing in it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    while True:
-        try:
-            run.path.mkdir(parents=True, exist_ok=True)
-            stream = run.lock.open("w")
-        except OSError as error:
-            advice = "Check that the folder may be written to, then run the command again."
-            raise PtlreidError(f"{run.lock}: cannot be written ({error.strerror or error}). {advice}") from error
-        try:
-            # Not flock: processes that load images would inherit it, and keep it for a while when this one is killed.
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            stream.close()
-            raise CheckpointError(
-                f"{run.path}: another process trains this run now, and only one at a time can. Wait until it has "
-                "ended, and the same command goes on or reuses the run; or give this one another --name."
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        if run.lock.exists() and os.path.samestat(os.fstat(stream.fileno()), run.lock.stat()):
-            held.enter_context(stream)
-            held.callback(_unlock, run)
-            return
-        stream.close()  # it was removed by the process before, which has ended
-
-
-def _unlock(run: RunFolder) -> None:
-    run.lock.unlink(missing_ok=True)  # still locked: who opened it meanwhile sees that it is gone
-    with suppress(OSError):
-        run.path.rmdir()
 
 
 def _of_this_test_set(

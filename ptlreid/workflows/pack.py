@@ -13,8 +13,8 @@ import numpy as np
 
 from ptlreid import files, packs
 from ptlreid.datasets import DatasetRef, Fault
-from ptlreid.datasets._alone import alone
 from ptlreid.errors import DataError, PtlreidError
+from ptlreid.locks import wait_for_lock
 from ptlreid.packs import Pack
 from ptlreid.progress import Progress
 from ptlreid.settings.prepare import PackSettings
@@ -50,7 +50,7 @@ def pack(found: DatasetRef, folder: Path, config: PackSettings, progress: Progre
     file = folder / packs.name(config.height, config.width)
     parts = found.read(folder, whole=True).parts
     wanted = {path.relative_to(folder).as_posix() for part in parts for path in part.paths}
-    with alone(file, progress):
+    with wait_for_lock(file, progress, command="ptlreid pack"):
         for left in folder.glob(f".{file.name}.*.part"):  # by one that was killed: it wrote under the same lock
             left.unlink()
         before = _current(file, progress)

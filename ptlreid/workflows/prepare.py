@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid.datasets import DatasetRef, part_of
-from ptlreid.datasets._alone import alone
 from ptlreid.datasets._unpack import is_archive, unpack
 from ptlreid.errors import DataError, OptionError, PtlreidError
 from ptlreid.files import read_json, write_json
+from ptlreid.locks import wait_for_lock
 from ptlreid.progress import Progress
 from ptlreid.settings import OwnImagesSettings
 
@@ -37,7 +37,7 @@ def prepare(found: DatasetRef, source: Path, root: Path, own: OwnImagesSettings 
         found.module.gather(material, target, own or found.variant, progress)
 
     if not folder.exists():
-        with alone(folder, progress):
+        with wait_for_lock(folder, progress):
             if not folder.exists():  # nor was made meanwhile
                 _make(source, folder, made_of, gather, progress)
                 return True
