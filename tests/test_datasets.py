@@ -228,7 +228,7 @@ def test_a_drawn_site_is_reused_and_never_overwritten(tmp_path):
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     folder = tmp_path / "synthetic-a"
     folder.mkdir()
-    with pytest.raises(OptionError, match="was not drawn by ptlreid"):
+    with pytest.raises(OptionError, match="was not rendered by ptlreid"):
         synthetic.prepare(folder, "a", SyntheticSettings.resolve(None))
 
 

@@ -303,20 +303,20 @@ def test_two_at_once_make_one_data_set_and_harm_nothing(market_zip, tmp_path, mo
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["market"]
 
 
-def test_two_that_draw_at_once_make_one_site(tmp_path, monkeypatch):
+def test_two_that_render_at_once_make_one_site(tmp_path, monkeypatch):
     settings = SyntheticSettings(identities=4, cameras=2, images_per_camera=2, height=64, width=32)
-    drawn: list[Path] = []
-    draw = synthetic._draw
+    rendered: list[Path] = []
+    render = synthetic._render
 
     def watched(folder: Path, *rest: object) -> None:
-        drawn.append(folder)
-        draw(folder, *rest)
+        rendered.append(folder)
+        render(folder, *rest)
 
-    monkeypatch.setattr(synthetic, "_draw", watched)
+    monkeypatch.setattr(synthetic, "_render", watched)
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(lambda _: synthetic.prepare(tmp_path / "data" / "site", "a", settings), range(2)))
     assert sorted(made) == [False, True]
-    assert len(drawn) == 1
+    assert len(rendered) == 1
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["site"]
 
 

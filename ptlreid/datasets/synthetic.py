@@ -1,4 +1,4 @@
-"""Drawn people before drawn cameras: three sites in the layout of Market-1501, made from a seed."""
+"""Synthetic pedestrians: three sites in the layout of Market-1501, rendered from a seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ABOUT = DatasetInfo(
     variants=("a", "b", "c"),
     folders=("synthetic-{variant}",),
     citation="Made by ptlreid itself",
-    licence="MIT, as ptlreid; nobody is on these images.",
+    licence="MIT, as ptlreid; the images show no real people.",
     source="ptlreid prepare synthetic",
     protocol="market",
 )
@@ -33,41 +33,43 @@ def read(folder: Path, variant: str, reject: Reject = refuse) -> Splits:
     return market.read(folder, "", reject).renamed(f"synthetic-{variant}")
 
 
-def prepare(folder: Path, variant: str, config: SyntheticSettings, progress: Progress | None = None) -> bool:
-    """Draw the site into `folder`; whether anything had to be drawn.
+def prepare(folder: Path, variant: str, settings: SyntheticSettings, progress: Progress | None = None) -> bool:
+    """Render the site into `folder`; False where that was done before, with the same settings.
 
-    A folder that was made with the same settings is left as it is. Raises `OptionError` when it was made with
-    others: nothing in it is touched.
+    Raises `OptionError` when the folder was rendered with other settings, or not by ptlreid: nothing in it is touched.
     """
-    if _is_made(folder, config):
+    if _is_rendered(folder, settings):
         return False
     progress = progress or Silent()
     with wait_for_lock(folder, progress):
-        if not _is_made(folder, config):  # nor was made meanwhile
-            _draw(folder, variant, config, progress)
+        if not _is_rendered(folder, settings):  # another process may have done it meanwhile
+            _render(folder, variant, settings, progress)
             return True
     return False
 
 
-def _is_made(folder: Path, config: SyntheticSettings) -> bool:
-    made = folder / SETTINGS
-    if made.is_file():
-        changed = SyntheticSettings.resolve(made).differences(config)
+def _is_rendered(folder: Path, settings: SyntheticSettings) -> bool:
+    """Whether `folder` holds a site of these settings; `OptionError` where it holds anything else."""
+    recorded = folder / SETTINGS
+    if recorded.is_file():
+        changed = SyntheticSettings.resolve(recorded).differences(settings)
         if changed:
             raise OptionError(
-                f"{folder} was drawn with other settings ({'; '.join(changed)}). Remove that folder, "
-                "or give another --root."
+                f"{folder} was rendered with other settings ({'; '.join(changed)}): expected the same ones. "
+                "Remove that folder, or choose another --root."
             )
         return True
     if folder.exists():
-        raise OptionError(f"{folder} exists and was not drawn by ptlreid. Move it, or give another --root.")
+        raise OptionError(
+            f"{folder} was not rendered by ptlreid: expected no such folder. Move it, or choose another --root."
+        )
     return False
 
 
-def _draw(folder: Path, variant: str, config: SyntheticSettings, progress: Progress) -> None:
-    from ptlreid.datasets._synthetic import SITES, draw_site
+def _render(folder: Path, variant: str, settings: SyntheticSettings, progress: Progress) -> None:
+    from ptlreid.datasets._synthetic import SITES, render_site
 
-    options = config.model_dump()
-    with atomic_folder(folder) as temporary, progress.task(f"draw {folder.name}", None) as advance:
-        draw_site(SITES[variant], temporary, **options, progress=lambda done, total: advance(done, total=total))
-        (temporary / SETTINGS).write_text(config.to_toml(), encoding="utf-8")
+    options = settings.model_dump()
+    with atomic_folder(folder) as temporary, progress.task(f"render {folder.name}", None) as advance:
+        render_site(SITES[variant], temporary, **options, progress=lambda done, total: advance(done, total=total))
+        (temporary / SETTINGS).write_text(settings.to_toml(), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""How many pedestrians are drawn in a second, with one process and with one per core.
+"""How many images of synthetic pedestrians are rendered per second, with one process and with one per core.
 
-Run: `python tests/benchmarks/drawing.py [identities]`.
+Run: `python tests/benchmarks/synthetic.py [identities]`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from ptlreid.datasets._synthetic import SITES, draw_site
+from ptlreid.datasets._synthetic import SITES, render_site
 
 
 def images_per_second(site: str, workers: int, identities: int) -> float:
-    """Images of 128 x 64 from call to last file, processes started and ended within the time."""
+    """Images of 128 x 64, from the call to the last file: the time includes starting and ending the processes."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         options = {"cameras": 6, "images_per_camera": 4, "height": 128, "width": 64, "seed": 0}
-        draw_site(SITES[site], Path(folder), identities=identities, workers=workers, **options)
+        render_site(SITES[site], Path(folder), identities=identities, workers=workers, **options)
         seconds = time.perf_counter() - start
         return sum(1 for _ in Path(folder).rglob("*.jpg")) / seconds
 

@@ -1,6 +1,6 @@
-"""Synthetic pedestrians: draws small datasets of people seen by the cameras of a site."""
+"""Renders synthetic pedestrians: small datasets of the people of a site, seen by its cameras."""
 
-from ptlreid.datasets._synthetic.crews import draw_site
+from ptlreid.datasets._synthetic.render import render_site
 from ptlreid.datasets._synthetic.sites import SITES, Site
 
-__all__ = ["SITES", "Site", "draw_site"]
+__all__ = ["SITES", "Site", "render_site"]

@@ -1,4 +1,4 @@
-"""Three places with cameras of their own and people who dress differently."""
+"""Three sites: each with its own cameras, and with people who dress differently."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from functools import lru_cache
 import numpy as np
 
 from ptlreid.datasets._synthetic.cameras import Camera, colour_matrix
-from ptlreid.datasets._synthetic.people import COLOURS, Colour, Crowd
-from ptlreid.datasets._synthetic.scenes import Ground, Scene
-from ptlreid.datasets._synthetic.walls import Wall
+from ptlreid.datasets._synthetic.people import COLOURS, Colour, Population, choose
+from ptlreid.datasets._synthetic.scenes import Ground, Scene, Wall
 
-_GOLDEN = 0.6180339887  # multiples of it spread evenly over 0..1, however many cameras are asked for
+_GOLDEN_RATIO = 0.6180339887  # its multiples modulo 1 are spread evenly, however many cameras there are
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place with `cameras` cameras. Ranges are (lowest, highest) over the cameras; `key` seeds them."""
+    """A place with up to `cameras` cameras. Pairs are the lowest and highest value of its cameras' properties."""
 
     name: str
-    key: int
-    crowd: Crowd
+    seed: int
+    population: Population
     grounds: tuple[Ground, ...]
     walls: tuple[Wall, ...]
     tilt: tuple[float, float]
@@ -31,16 +30,16 @@ class Site:
     exposure: tuple[float, float]
     detail: tuple[float, float]
     noise: tuple[float, float]
-    quality: tuple[float, float]
+    jpeg_quality: tuple[float, float]
     cameras: int = 16
 
 
 SITES: dict[str, Site] = {
     "a": Site(
         name="a",
-        key=11,
-        crowd=Crowd(
-            uppers=(
+        seed=11,
+        population=Population(
+            upper_colours=(
                 "white",
                 "white",
                 "black",
@@ -54,7 +53,7 @@ SITES: dict[str, Site] = {
                 "teal",
                 "orange",
             ),
-            lowers=("denim", "denim", "navy", "black", "beige", "grey", "olive", "white"),
+            lower_colours=("denim", "denim", "navy", "black", "beige", "grey", "olive", "white"),
             patterned=0.62,
             short_sleeves=0.75,
             coats=0.04,
@@ -73,14 +72,26 @@ SITES: dict[str, Site] = {
         exposure=(0.85, 1.35),
         detail=(72, 128),
         noise=(0.010, 0.035),
-        quality=(55, 92),
+        jpeg_quality=(55, 92),
     ),
     "b": Site(
         name="b",
-        key=23,
-        crowd=Crowd(
-            uppers=("black", "black", "charcoal", "navy", "grey", "brown", "wine", "olive", "beige", "purple", "red"),
-            lowers=("black", "black", "charcoal", "denim", "navy", "brown", "wine"),
+        seed=23,
+        population=Population(
+            upper_colours=(
+                "black",
+                "black",
+                "charcoal",
+                "navy",
+                "grey",
+                "brown",
+                "wine",
+                "olive",
+                "beige",
+                "purple",
+                "red",
+            ),
+            lower_colours=("black", "black", "charcoal", "denim", "navy", "brown", "wine"),
             patterned=0.55,
             short_sleeves=0.05,
             coats=0.55,
@@ -99,14 +110,26 @@ SITES: dict[str, Site] = {
         exposure=(0.55, 1.25),
         detail=(44, 100),
         noise=(0.015, 0.045),
-        quality=(40, 80),
+        jpeg_quality=(40, 80),
     ),
     "c": Site(
         name="c",
-        key=37,
-        crowd=Crowd(
-            uppers=("silver", "white", "pink", "purple", "lime", "orange", "sky", "beige", "charcoal", "teal", "wine"),
-            lowers=("black", "grey", "silver", "beige", "brown", "purple", "denim", "teal"),
+        seed=37,
+        population=Population(
+            upper_colours=(
+                "silver",
+                "white",
+                "pink",
+                "purple",
+                "lime",
+                "orange",
+                "sky",
+                "beige",
+                "charcoal",
+                "teal",
+                "wine",
+            ),
+            lower_colours=("black", "grey", "silver", "beige", "brown", "purple", "denim", "teal"),
             patterned=0.70,
             short_sleeves=0.40,
             coats=0.15,
@@ -125,60 +148,61 @@ SITES: dict[str, Site] = {
         exposure=(0.80, 1.50),
         detail=(52, 128),
         noise=(0.010, 0.040),
-        quality=(50, 90),
+        jpeg_quality=(50, 90),
     ),
 }
 
 
 @lru_cache(maxsize=64)
-def camera(site: Site, number: int) -> Camera:
-    """Camera `number` (from 1) of a site; the same whatever is drawn with it."""
-    generator = np.random.default_rng((site.key, number))
-    spread = np.mod(number * _GOLDEN * np.arange(1, 8) + site.key * 0.37, 1.0)  # one even spread per property
+def build_camera(site: Site, number: int) -> Camera:
+    """Camera `number` (from 1) of a site: the same whatever the settings of a dataset."""
+    # The order of the fields is the order of the random numbers: another one would make other cameras.
+    generator = np.random.default_rng((site.seed, number))
+    spread = np.mod(number * _GOLDEN_RATIO * np.arange(1, 8) + site.seed * 0.37, 1.0)  # one sequence per property
     return Camera(
-        scene=_scene(site, number, generator),
-        tilt=_between(site.tilt, spread[1]),
-        path=float(2.0 * np.pi * spread[2]),
-        light=float(generator.uniform(-1.1, 1.1)),
-        ambient=_between(site.ambient, generator.random()),
-        tightness=float(generator.uniform(0.80, 0.95)),
-        jitter=float(generator.uniform(0.03, 0.08)),
-        occlusion=float(generator.uniform(0.05, 0.22)),
+        scene=_build_scene(site, number, generator),
+        tilt=_interpolate(site.tilt, spread[1]),
+        direction=float(2.0 * np.pi * spread[2]),
+        light_angle=float(generator.uniform(-1.1, 1.1)),
+        ambient=_interpolate(site.ambient, generator.random()),
+        person_height=float(generator.uniform(0.80, 0.95)),
+        crop_jitter=float(generator.uniform(0.03, 0.08)),
+        occlusion_probability=float(generator.uniform(0.05, 0.22)),
         colours=colour_matrix(
-            _between(site.warmth, spread[0]),
+            _interpolate(site.warmth, spread[0]),
             float(generator.uniform(-0.14, 0.14)),
-            _between(site.saturation, spread[4]),
+            _interpolate(site.saturation, spread[4]),
         ),
-        exposure=_between(site.exposure, spread[3]),
+        exposure=_interpolate(site.exposure, spread[3]),
         drift=float(generator.uniform(0.18, 0.40) * (-1.0) ** number),
         gamma=float(generator.uniform(0.75, 1.35)),
         haze=float(generator.uniform(0.0, 0.10)),
-        detail=round(_between(site.detail, generator.random())),
-        motion=float(generator.uniform(0.0, 1.2)),
-        noise=_between(site.noise, generator.random()),
-        quality=round(_between(site.quality, generator.random())),
+        detail=round(_interpolate(site.detail, generator.random())),
+        motion_blur=float(generator.uniform(0.0, 1.2)),
+        noise=_interpolate(site.noise, generator.random()),
+        jpeg_quality=round(_interpolate(site.jpeg_quality, generator.random())),
     )
 
 
-def _scene(site: Site, number: int, generator: np.random.Generator) -> Scene:
+def _build_scene(site: Site, number: int, generator: np.random.Generator) -> Scene:
     ground, wall = site.grounds[number % len(site.grounds)], site.walls[number % len(site.walls)]
-    grounds = ("olive",) if ground == "grass" else ("grey", "silver", "beige", "charcoal")
-    walls = {"hedge": ("olive",), "brick": ("brown", "wine", "beige"), "glass": ("sky", "teal", "grey")}
+    ground_colours = ("olive",) if ground == "grass" else ("grey", "silver", "beige", "charcoal")
+    wall_colours = {"hedge": ("olive",), "brick": ("brown", "wine", "beige"), "glass": ("sky", "teal", "grey")}
     return Scene(
         ground=ground,
         wall=wall,
-        ground_colour=_shade(grounds, generator),
-        wall_colour=_shade(walls.get(wall, ("silver", "beige", "white", "grey")), generator),
+        ground_colour=_sample_shade(ground_colours, generator),
+        wall_colour=_sample_shade(wall_colours.get(wall, ("silver", "beige", "white", "grey")), generator),
         horizon=float(generator.uniform(0.10, 0.60)),
-        key=int(generator.integers(2**31)),
+        seed=int(generator.integers(2**31)),
     )
 
 
-def _shade(names: tuple[str, ...], generator: np.random.Generator) -> Colour:
-    red, green, blue = COLOURS[names[int(generator.integers(len(names)))]]
-    light = float(generator.uniform(0.75, 1.1))
-    return red * light, green * light, blue * light
+def _sample_shade(names: tuple[str, ...], generator: np.random.Generator) -> Colour:
+    red, green, blue = COLOURS[choose(names, generator)]
+    brightness = float(generator.uniform(0.75, 1.1))
+    return red * brightness, green * brightness, blue * brightness
 
 
-def _between(limits: tuple[float, float], share: float) -> float:
-    return float(limits[0] + (limits[1] - limits[0]) * share)
+def _interpolate(limits: tuple[float, float], position: float) -> float:
+    return float(limits[0] + (limits[1] - limits[0]) * position)
