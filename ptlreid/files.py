@@ -7,8 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,25 +77,6 @@ def file_digest(path: Path) -> str:
     """The BLAKE2b digest of the bytes in `path`, 32 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def digest_all(paths: Iterable[Path]) -> str:
-    """One digest of the bytes of all files, in their order; names and folders do not matter.
-
-    Raises `DataError` naming the file that cannot be read.
-    """
-    total = hashlib.blake2b(digest_size=16)
-    with ThreadPoolExecutor() as pool:  # reading waits for the disk, and hashing lets other threads run
-        for one in pool.map(_digest_bytes, paths):
-            total.update(one)
-    return total.hexdigest()
-
-
-def _digest_bytes(path: Path) -> bytes:
-    try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). Restore the file, or prepare again.") from None
 
 
 def _umask() -> int:

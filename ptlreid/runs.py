@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptlreid import plugins
+from ptlreid import contents, plugins
 from ptlreid.errors import CheckpointError, OptionError
-from ptlreid.files import atomic_write, digest_all, file_digest, read_json, write_json
+from ptlreid.files import atomic_write, file_digest, read_json, write_json
 from ptlreid.records import Splits
 from ptlreid.settings import DistillSettings, FinetuneSettings, read_toml
 
@@ -170,7 +170,7 @@ def init_digests(init: str, runs: Path) -> dict[str, str]:
 
 def training_manifest(splits: Splits) -> dict[str, Any]:
     """What is trained on: its name, its numbers, and digests of the labels and of the bytes of all images."""
-    return {**_people(splits), "digest": digest_all(splits.train.paths)}
+    return {**_people(splits), "digest": contents.digest_all(splits.train.paths)}
 
 
 def test_set_digest(splits: Splits) -> str:
@@ -178,7 +178,7 @@ def test_set_digest(splits: Splits) -> str:
     parts = (splits.query, splits.gallery)
     labels = hashlib.blake2b(b"".join(array.tobytes() for one in parts for array in (one.pids, one.camids)))
     return hashlib.blake2b(
-        labels.digest() + "".join(digest_all(one.paths) for one in parts).encode(), digest_size=16
+        labels.digest() + "".join(contents.digest_all(one.paths) for one in parts).encode(), digest_size=16
     ).hexdigest()
 
 

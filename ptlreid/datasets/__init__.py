@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from ptlreid import plugins
+from ptlreid import contents, plugins
 from ptlreid.datasets._about import DatasetInfo
 from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
 from ptlreid.datasets._union import combine
@@ -63,6 +63,7 @@ class DatasetRef:
     def read(self, folder: Path, *, whole: bool = False, reject: Reject = refuse) -> Splits:
         """The splits in `folder`; what cannot be used goes to `reject`. `whole`: with images the variant leaves out."""
         variant = self.about.whole.get(self.variant, self.variant) if whole else self.variant
+        contents.use_index(folder)
         splits: Splits = self.module.read(folder, variant, reject)
         return splits.renamed(self.name, source=str(self.path.resolve())) if self.path else splits
 
