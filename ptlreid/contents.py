@@ -41,8 +41,7 @@ _MARGIN_NS = 2 * 10**9
 def use_index(folder: Path) -> None:
     """From now on, keep the digests of files below `folder` in an index file there, and look them up in it.
 
-    Files below no such folder have their digests kept in this process alone. So have those in a folder that cannot be
-    written to.
+    The digests of all other files, and of those in a folder that cannot be written to, are kept only in this process.
     """
     place = os.path.abspath(folder)  # noqa: PTH100 - resolves no links, unlike Path.resolve
     with _lock:
@@ -61,9 +60,9 @@ def digest_all(paths: Iterable[Path], *, verify: Progress | None = None) -> str:
 def digest_each(paths: Iterable[Path], *, verify: Progress | None = None) -> np.ndarray:
     """(N, 16) uint8: the BLAKE2b digest of the bytes of each file.
 
-    A file is read only if it is not in the index, or changed since. With `verify`, every file that this process has
-    not read yet is read, and each one that the index has wrong is reported there. Raises `DataError` for a file that
-    cannot be read.
+    A file is read only if it is not in the index, or has changed since. With `verify`, every file that this process
+    has not read yet is read, and `verify` gets a note on each wrong digest in the index. Raises `DataError` for a file
+    that cannot be read.
     """
     verify = verify or _verify.get()
     files = [str(path) for path in paths]
@@ -83,7 +82,7 @@ def digest_each(paths: Iterable[Path], *, verify: Progress | None = None) -> np.
 
 @contextmanager
 def verify_all(progress: Progress) -> Iterator[None]:
-    """Within the block, all digests are made as with `verify=progress`: of bytes that this process read itself."""
+    """Within the block, all digests are made with `verify=progress`: from bytes that this process read itself."""
     token = _verify.set(progress)
     try:
         yield
@@ -92,9 +91,9 @@ def verify_all(progress: Progress) -> Iterator[None]:
 
 
 def find_stale(paths: Sequence[Path], digests: Sequence[str]) -> list[tuple[Path, Path]]:
-    """(file, index) for each file whose digest in the index is not the one given, though the file looks unchanged.
+    """(file, index) for each file whose digest in the index is wrong although the file seems unchanged.
 
-    `digests`: hexadecimal, of the bytes as they were read just now; "" where they could not be read.
+    `digests`: hexadecimal, of the bytes that the caller has just read; "" for files that could not be read.
     """
     stale = []
     with _lock:
@@ -107,7 +106,7 @@ def find_stale(paths: Sequence[Path], digests: Sequence[str]) -> list[tuple[Path
 
 
 def file_state(path: str | Path) -> tuple[int, int]:
-    """Size in bytes and modification time in nanoseconds, which a copy keeps; (-1, -1) where there is no such file."""
+    """Size in bytes and modification time in nanoseconds, which a copy keeps; (-1, -1) if there is no such file."""
     try:
         found = os.stat(path)  # noqa: PTH116 - half the time of Path.stat, for each image of an epoch
     except OSError:
@@ -116,7 +115,7 @@ def file_state(path: str | Path) -> tuple[int, int]:
 
 
 class _Index:
-    """The digests of the files below one folder, whose path ends in a separator: those of its file, and new ones.
+    """The digests of the files below one folder, whose path ends in a separator: from its index file, and new ones.
 
     `states`: (N, 4) int64, size, mtime, ctime and inode. `digests`: (N, 16) uint8. `read_here`: (N,) bool, whether
     this process has read the file itself.
@@ -163,7 +162,7 @@ class _Index:
         return digests
 
     def read_states(self, names: list[str]) -> np.ndarray:
-        """(N, 4) int64: the states of the files called `names`, -1 where there is none."""
+        """(N, 4) int64: the states of the files called `names`, -1 for a missing file."""
         states = array("q")
         for name in names:
             try:
@@ -173,14 +172,14 @@ class _Index:
         return np.frombuffer(states, dtype=np.int64).reshape(-1, 4)
 
     def look_up(self, names: list[str], states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) int64 and bool: the row of each name, 0 where it has none, and whether that entry is of this state."""
+        """(N,) int64 and bool: the row of each name, 0 if it has none, and whether its entry has this state."""
         known = np.fromiter((self.rows.get(name, -1) for name in names), dtype=np.int64, count=len(names))
         current = known >= 0
         current[current] = (self.states[known[current]] == states[current]).all(axis=1)
         return np.maximum(known, 0), current
 
     def save(self) -> None:
-        """Write new entries to the file, next to those that another process wrote meanwhile."""
+        """Write new entries to the index file, and keep those that another process wrote meanwhile."""
         if not self.file or not self._changed:
             return
         other = _read(self.file)
@@ -194,7 +193,7 @@ class _Index:
         self._changed = False
 
     def _add(self, entries: _Entries, *, read_here: bool) -> None:
-        """Take up `entries`, in place of older ones of the same names."""
+        """Add `entries`, replacing older ones of the same names."""
         if not entries.names:
             return
         rows = np.array([self.rows.setdefault(name, len(self.rows)) for name in entries.names], dtype=np.int64)
@@ -267,7 +266,7 @@ def _state(found: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def _read(file: Path) -> _Entries:
-    """The entries in `file`; none where there is no such file, or it is damaged: it is written again then."""
+    """The entries in `file`; none if it is missing or damaged, as it is written again then."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             names = os.fsdecode(content["names"].tobytes()).split("\0")
