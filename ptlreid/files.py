@@ -1,4 +1,4 @@
-"""Files that matter are written aside and renamed, so that no reader ever meets half of one."""
+"""Atomic writes: files get their names when they are complete, so that nobody reads an incomplete one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from ptlreid.errors import DataError, PtlreidError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`: it takes that name when the block ends, and is gone when the block fails.
+    """A temporary file in the folder of `path`, renamed to `path` when the block ends, and removed if it fails.
 
-    The content is on the disk before the name is (fsync), so a power cut leaves the old file or the new one.
-    Raises `PtlreidError` when the disk refuses.
+    The content is on the disk before the rename (fsync), so a power cut leaves the old file or the new one.
+    Raises `PtlreidError` if it cannot be written.
     """
     temporary: Path | None = None
     try:
@@ -43,12 +42,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, which must not exist yet: renamed when the block ends, removed if it fails."""
+    """A temporary folder next to `path`, renamed to `path` when the block ends, and removed if it fails.
+
+    `path` must not exist yet. Raises `PtlreidError` if it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     except OSError as error:
-        raise PtlreidError(f"{path}: cannot be made ({error.strerror or error}). {_ADVICE}") from error
+        raise PtlreidError(f"{path}: cannot be created ({error.strerror or error}). {_ADVICE}") from error
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
@@ -60,14 +62,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as indented JSON in `path`, written aside and renamed. NaN and infinity are our own mistake."""
+    """Write `value` to `path` as indented JSON, atomically. Raises `ValueError` for NaN and infinity."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """The value in the JSON file `path`; `DataError` when it cannot be read as JSON."""
+    """The value in the JSON file `path`; `DataError` if it is not readable as JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -80,30 +82,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def digest_all(paths: Iterable[Path]) -> str:
-    """One digest of the bytes of all files, in their order; names and folders do not matter.
-
-    Raises `DataError` naming the file that cannot be read.
-    """
-    total = hashlib.blake2b(digest_size=16)
-    with ThreadPoolExecutor() as pool:  # reading waits for the disk, and hashing lets other threads run
-        for one in pool.map(_digest_bytes, paths):
-            total.update(one)
-    return total.hexdigest()
-
-
-def _digest_bytes(path: Path) -> bytes:
-    try:
-        return hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). Restore the file, or prepare again.") from None
-
-
 def _umask() -> int:
-    # mkstemp and mkdtemp make private files; a finished file has the access that any new file would have.
+    # mkstemp and mkdtemp create private files; a finished file gets the permissions of any new file.
     current = os.umask(0)
     os.umask(current)
     return current
 
 
-_ADVICE = "Check that the folder may be written to and that the disk has room, then run the command again."
+_ADVICE = "Check that the folder is writable and the disk has room, then run the command again."

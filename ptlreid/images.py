@@ -1,4 +1,4 @@
-"""Records as batches of images: read by rows, in this process or in several."""
+"""Records as batches of images, loaded in this process or in several."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ptlreid import packs
 from ptlreid.errors import DataError
-from ptlreid.packs import Packed
+from ptlreid.packs import PackedImages
 from ptlreid.progress import Progress
 from ptlreid.records import Records
 from ptlreid.views import EvalView, TrainView, decode, resize
@@ -25,18 +25,18 @@ View = EvalView | TrainView
 
 @dataclass(frozen=True)
 class Batch:
-    """B images: `images` (B, H, W, 3) uint8, `rows` (B,) int64, their places in the records."""
+    """B images. `images`: (B, H, W, 3) uint8. `rows`: (B,) int64, their rows in the records."""
 
     images: Tensor
     rows: Tensor
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory: torch's loader calls this where a GPU is."""
+        """The same batch in page-locked memory: torch's loader calls this if there is a GPU."""
         return Batch(self.images.pin_memory(), self.rows.pin_memory())
 
 
 class Sampler(Protocol):
-    """The batches of an epoch, as rows."""
+    """What makes the batches of an epoch, as rows of the records."""
 
     def __len__(self) -> int: ...
     def epoch(self, epoch: int) -> list[np.ndarray]: ...
@@ -51,24 +51,24 @@ def load_batches(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Iterator[Batch]:
-    """The images at each of `rows`, batch by batch, in that order whatever the number of `workers`.
+    """The images of each batch of `rows`, in that order for any number of `workers`.
 
-    Where the dataset has a pack in the view's size, images are taken from there, the same to the last bit;
-    `progress` is told where one cannot be used. Each image has a generator of its own, from `seed` and its row:
-    augmentation depends neither on batch mates nor on which process reads it. Raises `DataError` for a file that
+    If the dataset has a pack of the view's size, images are read from it, bit for bit the same; `progress` gets a
+    note if it cannot be used. Each image has its own random generator, from `seed` and its row: augmentation depends
+    neither on the other images of the batch nor on the process that loads it. Raises `DataError` for a file that
     cannot be decoded.
     """
-    packed = packs.find(records.paths, view.height, view.width, progress)
+    packed = packs.find_packed(records.paths, view.height, view.width, progress)
     loader = DataLoader(
         _Images(records, view, packed, seed),
-        sampler=list(rows),  # a whole batch a time: one fetch, one array
+        sampler=list(rows),  # a batch at a time: one fetch, one array
         batch_size=None,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # the loader draws a seed for its workers: not from the global generator
-        worker_init_fn=_leave_signals,
+        generator=torch.Generator(),  # for the workers' seed: leaves the global generator alone
+        worker_init_fn=_ignore_signals,
     )
-    with catch_dead_loaders():
+    with catch_dead_workers():
         for item in loader:
             if isinstance(item, DataError):
                 raise item
@@ -76,55 +76,55 @@ def load_batches(
 
 
 @contextmanager
-def catch_dead_loaders() -> Iterator[None]:
-    """A `DataError` for the error that torch raises, wherever its caller is, when a loader process is no more."""
+def catch_dead_workers() -> Iterator[None]:
+    """Turns the error that torch raises anywhere in the block when a loader process dies into a `DataError`."""
     try:
         yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise DataError(
-            f"A process that loads images ended ({str(error).splitlines()[0]}). Memory may have run out: try again "
-            "with fewer --workers."
+            f"A process that loads images died ({str(error).splitlines()[0]}). The machine may have run out of "
+            "memory: try again with fewer --workers."
         ) from None
 
 
-def _leave_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach a whole group of processes: the one that trains decides, its loaders end with it."""
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole process group: the training process handles them and ends its loaders."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Images(Dataset[Batch | DataError]):
-    """Batches by their rows."""
+    """The records as a dataset of torch, indexed by a batch of rows."""
 
-    def __init__(self, records: Records, view: View, packed: Packed, seed: tuple[int, ...]) -> None:
+    def __init__(self, records: Records, view: View, packed: PackedImages, seed: tuple[int, ...]) -> None:
         self.records, self.view, self.packed = records, view, packed
         self._key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
 
     def __getitem__(self, rows: np.ndarray) -> Batch | DataError:
         try:
-            pixels = [self._pixels(row) for row in rows.tolist()]
+            pixels = [self._load(row) for row in rows.tolist()]
         except DataError as error:
-            return error  # raised by a worker, it would reach the user wrapped in that worker's traceback
+            return error  # raised in a worker, it would come with that worker's traceback
         images = resize(pixels, self.view.height, self.view.width)
-        for image, rng in zip(images, self._generators(rows.tolist()), strict=True):
+        for image, rng in zip(images, self._make_generators(rows.tolist()), strict=True):
             self.view.augment(image, rng)
         return Batch(torch.from_numpy(images), torch.from_numpy(np.array(rows, dtype=np.int64)))
 
-    def _pixels(self, row: int) -> np.ndarray:
+    def _load(self, row: int) -> np.ndarray:
         packed = self.packed.get(row)
         return decode(self.records.paths[row]) if packed is None else packed
 
-    def _generators(self, rows: list[int]) -> Iterator[np.random.Generator]:
-        """A generator for each row, to be used before the next is asked for: one that is set to its place.
+    def _make_generators(self, rows: list[int]) -> Iterator[np.random.Generator]:
+        """A generator for each row, valid until the next is requested: one generator, moved to that row's numbers.
 
-        Philox draws by counting, and the row is the highest word of the count: no two rows meet. A new generator for
-        each would take eight times as long.
+        Philox is counter-based, and the row is the highest word of the counter: no two rows share numbers. A new
+        generator for each would take eight times as long.
         """
-        draws = np.random.Philox(key=self._key)
-        start, rng = draws.state, np.random.Generator(draws)
+        philox = np.random.Philox(key=self._key)
+        start, rng = philox.state, np.random.Generator(philox)
         for row in rows:
             start["state"]["counter"][3] = row
-            draws.state = start
+            philox.state = start
             yield rng

@@ -1,7 +1,7 @@
-"""Packed images: those of a dataset at one size in one HDF5 file of its folder, read without any decoding.
+"""Packs: the images of a dataset, resized, in one HDF5 file in its folder, read without decoding.
 
-Their pixels lie in it one after another, so that a reader maps them into memory and needs HDF5 for the index alone.
-An image is used only while its file has the size and the time of change that it had when it was packed.
+The pixels are contiguous in the file: readers map them into memory and need HDF5 only for the index. An image is used
+only while its file has the size and modification time that it had when it was packed.
 docs/file-formats.md describes the file for other programs.
 """
 
@@ -16,41 +16,33 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ptlreid.contents import file_state
 from ptlreid.errors import DataError
 from ptlreid.progress import Progress, Silent
 from ptlreid.views import INTERPOLATION
 
 SCHEMA = "1"
-_LEVELS = 4  # of folders above an image in which its pack is looked for
-_AGAIN = "Make it again with `ptlreid prepare --pack`, or remove it."
+_LEVELS = 4  # a pack is looked for in this many folders above an image
+_ADVICE = "Make it again with `ptlreid prepare --pack`, or remove it."
 
 
-def name(height: int, width: int) -> str:
-    """The file's name, such as packed-256x128.h5."""
+def pack_name(height: int, width: int) -> str:
+    """The name of the file, such as packed-256x128.h5."""
     return f"packed-{height}x{width}.h5"
 
 
-def attributes(height: int, width: int) -> dict[str, str | int]:
-    """What the pixels of a pack depend on beside the image files."""
+def pack_attributes(height: int, width: int) -> dict[str, str | int]:
+    """What the pixels of a pack depend on besides the image files."""
     return {"schema": SCHEMA, "height": height, "width": width, "interpolation": INTERPOLATION}
-
-
-def state(path: str | Path) -> tuple[int, int]:
-    """Size and time of change of a file, in bytes and nanoseconds; (-1, -1) where there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - in half the time of Path.stat, for each image of an epoch
-    except OSError:
-        return -1, -1
-    return found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True)
 class Pack:
     """A pack of N images without their pixels.
 
-    `paths`: of the image files, below the pack's folder, with `/`. `states`: see `state`. `digests`, `contents`: of
-    the bytes of each file, and of its packed pixels. `offset`: where in the file the pixels begin. `version`: the
-    state of the pack itself when it was opened.
+    `paths`: the image files, relative to the pack's folder, with `/`. `states`: see `file_state`. `digests`: of the
+    bytes of each file. `pixel_digests`: of its packed pixels. `offset`: where the pixels begin in the file.
+    `version`: the state of the pack itself when it was opened.
     """
 
     file: Path
@@ -60,86 +52,91 @@ class Pack:
     paths: list[str]
     states: list[tuple[int, int]]
     digests: list[str]
-    contents: list[str]
+    pixel_digests: list[str]
 
     @cached_property
-    def places(self) -> dict[str, int]:
-        """The number of each image by its path."""
-        return {path: place for place, path in enumerate(self.paths)}
+    def rows(self) -> dict[str, int]:
+        """The row of each image by its path."""
+        return {path: row for row, path in enumerate(self.paths)}
 
     @cached_property
     def images(self) -> np.ndarray | None:
-        """(N, H, W, 3) uint8, mapped; None where another pack has taken the file's name since."""
+        """(N, H, W, 3) uint8, memory-mapped; None if the file was replaced since the pack was opened."""
         try:
             images = np.memmap(self.file, np.uint8, "r", self.offset, self.shape)
         except (OSError, ValueError):
             return None
-        return np.asarray(images) if state(self.file) == self.version else None
+        return np.asarray(images) if file_state(self.file) == self.version else None
 
 
 def open_pack(file: Path) -> Pack:
-    """The pack in `file`; `DataError` when it is damaged or of another kind."""
-    version = state(file)
+    """The pack in `file`; `DataError` if it is damaged, or of another version or size."""
+    version = file_state(file)
     try:
         with h5py.File(file, "r") as content:
             images = content["images"]
-            expected = attributes(*images.shape[1:3])
+            expected = pack_attributes(*images.shape[1:3])
             found = {key: content.attrs[key] for key in expected}
-            if found != expected or file.name != name(*images.shape[1:3]):
-                raise DataError(f"{file}: is of another kind: {found}, and not {expected}. {_AGAIN}")
-            paths, digests, contents = (content[key].asstr()[:].tolist() for key in ("paths", "digests", "contents"))
+            if found != expected or file.name != pack_name(*images.shape[1:3]):
+                raise DataError(f"{file}: a pack with {found}: expected {expected}. {_ADVICE}")
+            paths, digests, pixel_digests = (
+                content[key].asstr()[:].tolist() for key in ("paths", "digests", "contents")
+            )
             states = [(size, changed) for size, changed in content["states"][:].tolist()]
-            pack = Pack(file, version, images.shape, images.id.get_offset() or 0, paths, states, digests, contents)
+            offset = images.id.get_offset() or 0
+            pack = Pack(file, version, images.shape, offset, paths, states, digests, pixel_digests)
     except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: is no whole pack ({error}). {_AGAIN}") from None
-    lengths = {len(values) for values in (paths, states, digests, contents)}
+        raise DataError(f"{file}: not a complete pack ({error}). {_ADVICE}") from None
+    lengths = {len(values) for values in (paths, states, digests, pixel_digests)}
     if lengths != {pack.shape[0]} or not pack.offset:
-        raise DataError(f"{file}: is no whole pack (its parts differ in length, or its pixels lie apart). {_AGAIN}")
+        raise DataError(
+            f"{file}: not a complete pack (its parts differ in length, or its pixels are not contiguous). {_ADVICE}"
+        )
     return pack
 
 
-class Packed:
-    """What can be had from packs for some records, by row. Each process maps a pack when it first reads from it."""
+class PackedImages:
+    """The images of some records that are in packs, by row. Each process maps a pack when it first reads from it."""
 
-    def __init__(self, places: dict[int, tuple[Pack, int]]) -> None:
-        self._places = places
+    def __init__(self, found: dict[int, tuple[Pack, int]]) -> None:
+        self._found = found
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._found)
 
     def get(self, row: int) -> np.ndarray | None:
-        """The (H, W, 3) uint8 image, not to be written to; None where its file must be read."""
-        if row not in self._places:
+        """The (H, W, 3) uint8 image, read-only; None if its file must be decoded."""
+        if row not in self._found:
             return None
-        pack, place = self._places[row]
+        pack, place = self._found[row]
         return None if pack.images is None else pack.images[place]
 
 
-def find(paths: Iterable[Path], height: int, width: int, progress: Progress | None = None) -> Packed:
-    """The images at `paths` that are in packs of this size, in a folder above each.
+def find_packed(paths: Iterable[Path], height: int, width: int, progress: Progress | None = None) -> PackedImages:
+    """The images at `paths` that are in a pack of this size in a folder above them.
 
-    `progress` is told of every pack that cannot be used, or not for all images, and why.
+    `progress` gets a note on each pack that cannot be used, or not for all images, with the reason.
     """
-    finder = _Finder(name(height, width), progress or Silent())
-    places: dict[int, tuple[Pack, int]] = {}
+    finder = _Finder(pack_name(height, width), progress or Silent())
+    found: dict[int, tuple[Pack, int]] = {}
     stale: dict[Path, list[str]] = {}
     for row, path in enumerate(map(str, paths)):
         folder, _, file = path.rpartition(os.sep)
-        home = finder.home(folder)
+        home = finder.find(folder)
         if home is None:
             continue
         pack, below = home
-        place = pack.places.get(below + file)
-        if place is None or pack.states[place] != state(path):
+        place = pack.rows.get(below + file)
+        if place is None or pack.states[place] != file_state(path):
             stale.setdefault(pack.file, []).append(path)
         else:
-            places[row] = pack, place
+            found[row] = pack, place
     for pack_file, missed in stale.items():
         finder.progress.note(
-            f"{pack_file}: {len(missed):,} images came or changed after it was made, such as {missed[0]}. They are "
-            "read from their files; `ptlreid prepare --pack` brings it up to date."
+            f"{pack_file}: {len(missed):,} images are new or changed since it was made, such as {missed[0]}. They are "
+            "decoded from their files; `ptlreid prepare --pack` updates the pack."
         )
-    return Packed(places)
+    return PackedImages(found)
 
 
 class _Finder:
@@ -150,13 +147,13 @@ class _Finder:
         self._homes: dict[str, tuple[Pack, str] | None] = {}
         self._packs: dict[Path, Pack | None] = {}
 
-    def home(self, folder: str) -> tuple[Pack, str] | None:
-        """The pack, and the path from its folder to `folder`, such as `query/`; None where there is none."""
+    def find(self, folder: str) -> tuple[Pack, str] | None:
+        """The pack, and the path from its folder to `folder`, such as `query/`; None if there is none."""
         if folder not in self._homes:
-            self._homes[folder] = self._look(Path(folder))
+            self._homes[folder] = self._look_up(Path(folder))
         return self._homes[folder]
 
-    def _look(self, folder: Path) -> tuple[Pack, str] | None:
+    def _look_up(self, folder: Path) -> tuple[Pack, str] | None:
         for above in [folder, *folder.parents][:_LEVELS]:
             if above not in self._packs:
                 self._packs[above] = self._open(above / self.name)
@@ -171,5 +168,5 @@ class _Finder:
         try:
             return open_pack(file)
         except DataError as error:
-            self.progress.note(f"{error} Until then, image files are read.")
+            self.progress.note(f"{error} Until then, image files are decoded.")
             return None

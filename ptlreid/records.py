@@ -1,4 +1,4 @@
-"""Image records and the splits of a dataset: arrays, checked when they are made. NumPy only."""
+"""Image records and the splits of a dataset: arrays, checked when created. NumPy only."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 
 from ptlreid.errors import DataError
 
-JUNK = -1  # a detection of no use: leaves the gallery
-DISTRACTOR = 0  # a person nobody asks for: stays in the gallery
+JUNK = -1  # a useless detection: left out of the gallery
+DISTRACTOR = 0  # an image of no query identity: stays in the gallery
 
 
 @dataclass(frozen=True)
 class Records:
-    """N images with who is on them and which camera took them.
+    """N images with their identities and cameras.
 
     `paths`: (N,) object array of `Path`. `pids`, `camids`: (N,) int64; pid -1 is junk, 0 a distractor.
-    `sources`: (N,) object array of the dataset names that the images come from.
+    `sources`: (N,) object array, the name of the dataset that each image is from.
     """
 
     paths: np.ndarray
@@ -46,11 +46,11 @@ class Records:
 
     @property
     def num_identities(self) -> int:
-        """People counted once, junk and distractors not at all."""
+        """Number of identities, without junk and distractors."""
         return len(np.unique(self.pids[self.pids > DISTRACTOR]))
 
-    def numbers(self) -> dict[str, int]:
-        """How many images, identities and cameras."""
+    def count(self) -> dict[str, int]:
+        """The numbers of images, identities and cameras."""
         return {"images": len(self), "identities": self.num_identities, "cameras": len(np.unique(self.camids))}
 
     def select(self, rows: np.ndarray) -> Records:
@@ -64,7 +64,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Splits:
-    """A dataset: what to train on, whom to look for, and where. `protocol` names the rules of evaluation."""
+    """A dataset: training images, queries and gallery. `protocol`: the name of its evaluation protocol."""
 
     name: str
     train: Records
@@ -74,19 +74,20 @@ class Splits:
 
     @property
     def has_test(self) -> bool:
+        """Whether there are images to evaluate on."""
         return len(self.query) > 0 and len(self.gallery) > 0
 
     def require_test(self) -> Splits:
-        """These splits, or a `DataError` when they hold nothing to evaluate on."""
+        """These splits; `DataError` if they have no test set."""
         if not self.has_test:
             raise DataError(
-                f"{self.name}: nothing to evaluate on, {len(self.query)} query and {len(self.gallery)} gallery "
-                "images. Choose a dataset that has a test set."
+                f"{self.name}: {len(self.query)} query and {len(self.gallery)} gallery images: expected a test set to "
+                "evaluate on. Choose a dataset that has one."
             )
         return self
 
-    def renamed(self, name: str, source: str | None = None) -> Splits:
-        """The same splits under another name, their images from `source`; by default from a dataset of that name."""
+    def rename(self, name: str, source: str | None = None) -> Splits:
+        """The same splits under another name, with `source`, by default that name, as the source of all images."""
         train, query, gallery = (
             replace(part, sources=np.full(len(part), source or name, dtype=object)) for part in self.parts
         )

@@ -1,4 +1,4 @@
-"""Which images make up each mini-batch of an epoch. Several processes share each batch out among them."""
+"""Which images make up each mini-batch of an epoch. Several processes divide each batch among them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ptlreid.errors import DataError, OptionError
 
 @dataclass(frozen=True)
 class ShuffleSampler:
-    """Batches of `batch_size` from all of `num_images`, in an order of its own for each epoch.
+    """Batches of `batch_size` from all of `num_images`, shuffled in each epoch.
 
-    The last incomplete batch is dropped: a latent state belongs to a full batch. An epoch's order depends on
-    `seed` and the epoch alone. With `ranks` processes, each has `batch_size` images of its own in every step.
+    The last incomplete batch is dropped: a latent state belongs to a full batch. The order depends only on `seed` and
+    the epoch. With `ranks` processes, each has `batch_size` different images in every step.
     """
 
     num_images: int
@@ -34,7 +34,7 @@ class ShuffleSampler:
         return self.num_images // (self.batch_size * self.ranks)
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        """The row numbers of each batch of this epoch, (batch_size,) each."""
+        """The rows of each batch of this epoch, (batch_size,) each."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
         shares = order[: len(self) * self.batch_size * self.ranks].reshape(len(self), self.ranks, self.batch_size)
         return list(shares[:, self.rank])
@@ -42,16 +42,16 @@ class ShuffleSampler:
 
 @dataclass(frozen=True)
 class IdentitySampler:
-    """Batches of P people with K images each (P×K), for losses that compare people within a batch.
+    """Batches of P identities with K images each (P×K), for losses that compare identities within a batch.
 
-    In an epoch every person comes once, in an order of its own; people that do not fill a last batch wait for another
-    epoch. `labels`: (N,) int64. Of someone with fewer than K images, K are drawn from K copies of each, as in the MGN
-    code that the paper used. With `ranks` processes, each has P people of its own in every step.
+    In an epoch every identity comes once, shuffled; identities that do not fill a last batch are left out of that
+    epoch. `labels`: (N,) int64. For an identity with fewer than K images, K are sampled from K copies of each, as in
+    the MGN code that the paper used. With `ranks` processes, each has P different identities in every step.
     """
 
     labels: np.ndarray
-    people: int
-    images: int
+    identities: int
+    images_per_identity: int
     seed: int
     rank: int = 0
     ranks: int = 1
@@ -63,30 +63,32 @@ class IdentitySampler:
         object.__setattr__(self, "_rows", np.split(order, firsts))
         if len(self) == 0:
             raise DataError(
-                f"{len(self._rows)} people do not fill one batch of {self.people * self.ranks} people. "
+                f"{len(self._rows)} identities do not fill one batch of {self.identities * self.ranks}. "
                 "Lower --batch-size, or choose a larger dataset."
             )
 
     @classmethod
-    def of_batch(cls, labels: np.ndarray, batch_size: int, images: int, seed: int) -> IdentitySampler:
-        """Batches of `batch_size` with `images` of each person; `OptionError` when that leaves a rest."""
-        if batch_size % images:
+    def from_batch_size(
+        cls, labels: np.ndarray, batch_size: int, images_per_identity: int, seed: int
+    ) -> IdentitySampler:
+        """Batches of `batch_size` images; `OptionError` if that is no multiple of `images_per_identity`."""
+        if batch_size % images_per_identity:
             raise OptionError(
-                f"A batch of {batch_size} cannot hold {images} images of each person. "
-                f"Give --batch-size a multiple of {images}."
+                f"batch_size = {batch_size}: expected a multiple of images_per_identity, {images_per_identity}. "
+                f"Give --batch-size a multiple of {images_per_identity}."
             )
-        return cls(labels, batch_size // images, images, seed)
+        return cls(labels, batch_size // images_per_identity, images_per_identity, seed)
 
     def __len__(self) -> int:
-        return len(self._rows) // (self.people * self.ranks)
+        return len(self._rows) // (self.identities * self.ranks)
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
-        """The row numbers of each batch of this epoch, (P * K,) each, the K of one person beside one another."""
+        """The rows of each batch of this epoch, (P * K,) each, the K of one identity next to each other."""
         rng = np.random.default_rng((self.seed, epoch))
-        drawn = np.stack([self._draw(self._rows[person], rng) for person in rng.permutation(len(self._rows))])
-        shares = drawn[: len(self) * self.people * self.ranks].reshape(len(self), self.ranks, -1)
+        sampled = np.stack([self._sample(self._rows[label], rng) for label in rng.permutation(len(self._rows))])
+        shares = sampled[: len(self) * self.identities * self.ranks].reshape(len(self), self.ranks, -1)
         return list(shares[:, self.rank])
 
-    def _draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        choice = rows if len(rows) >= self.images else np.repeat(rows, self.images)
-        return rng.choice(choice, self.images, replace=False)
+    def _sample(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        choice = rows if len(rows) >= self.images_per_identity else np.repeat(rows, self.images_per_identity)
+        return rng.choice(choice, self.images_per_identity, replace=False)

@@ -1,13 +1,14 @@
-"""How an image file becomes the array that a network sees. Frozen, and able to describe themselves.
+"""Views: how an image file becomes the network's input. Frozen values, with a description for fingerprints.
 
-Images are decoded, resized and augmented in uint8, every choice drawn from a generator that a view is handed;
-`standardize` makes floats of whole batches where the network is, so that loader processes send a quarter of the bytes.
+Images are decoded, resized and augmented in uint8, with random numbers from a generator that is passed in;
+`standardize` converts whole batches to float on the network's device, so that loader processes send a quarter of the
+bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from ptlreid.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Of ImageNet, as all of torchvision's weights expect: docs.pytorch.org/vision/stable/models.html
+# ImageNet's, which all of torchvision's weights expect: docs.pytorch.org/vision/stable/models.html
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 INTERPOLATION = "bilinear, antialiased"
@@ -27,7 +28,7 @@ INTERPOLATION = "bilinear, antialiased"
 
 @dataclass(frozen=True)
 class EvalView:
-    """The one way an image is seen in evaluation: resized, nothing drawn by chance."""
+    """The view of evaluation: resized, nothing random."""
 
     height: int
     width: int
@@ -36,27 +37,28 @@ class EvalView:
         """Leaves the image as it is."""
 
     def describe(self) -> dict[str, Any]:
-        """What features depend on, for JSON."""
+        """Everything that features depend on, for JSON."""
         return {"view": "eval", **asdict(self), "interpolation": INTERPOLATION, "mean": MEAN, "std": STD}
 
 
 @dataclass(frozen=True)
 class TrainView:
-    """Resized; then, each by chance, mirrored, cropped from a padded copy, and partly erased.
+    """The view of training: resized, then at random mirrored, cropped from a padded copy, and partly erased.
 
-    `flip`: probability of the mirror. `pad`: rows and columns of black on each side, of which a crop of the same size
-    as before is taken anywhere; 0 for none. `erase`: probability of random erasing (Zhong et al., AAAI 2020): a
-    rectangle of 2 to 40% of the image, its sides at a ratio of 0.3 to 3.3, is filled with the mean colour.
+    `flip`: probability of mirroring. `pad`: black rows and columns added on each side before a crop of the original
+    size is taken at a random position; 0 for none. `erase`: probability of random erasing (Zhong et al., AAAI 2020): a
+    rectangle of 2 to 40% of the image, with an aspect ratio of 0.3 to 3.3, is filled with the mean colour.
     """
 
     height: int
     width: int
-    flip: float = 0.5
-    pad: int = 0
-    erase: float = 0.0
+    _: KW_ONLY
+    flip: float
+    pad: int
+    erase: float
 
     def augment(self, image: np.ndarray, rng: np.random.Generator) -> None:
-        """Changes the (height, width, 3) uint8 image itself, every choice drawn from `rng`."""
+        """Changes the (height, width, 3) uint8 image in place, with random numbers from `rng`."""
         if rng.random() < self.flip:
             _mirror(image)
         if self.pad:
@@ -70,7 +72,7 @@ class TrainView:
 
 
 def standardize(images: Tensor) -> Tensor:
-    """(B, 3, H, W) float32 with ImageNet's mean and deviation, from (B, H, W, 3) uint8, on the same device."""
+    """(B, 3, H, W) float32, standardised by ImageNet's mean and deviation, from (B, H, W, 3) uint8, same device."""
     import torch
 
     scale = 1 / (255 * torch.tensor(STD, device=images.device))
@@ -79,36 +81,36 @@ def standardize(images: Tensor) -> Tensor:
 
 
 def decode(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, not to be written to. `DataError` for a file that cannot be decoded."""
+    """(H, W, 3) uint8 RGB, read-only. `DataError` for a file that cannot be decoded."""
     try:
         with Image.open(path) as file:
             return np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{path}: not an image that can be decoded ({error}). Replace the file, or take it out of the dataset."
+            f"{path}: not an image that can be decoded ({error}). Replace the file, or remove it from the dataset."
         ) from None
 
 
 def resize(images: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """(B, height, width, 3) uint8: B images of any size, (H, W, 3) uint8 each. One that fits already is copied.
+    """(B, height, width, 3) uint8: B images of any size, (H, W, 3) uint8 each.
 
-    What an image becomes does not depend on the others.
+    An image of that size already is copied. The result for an image does not depend on the others.
     """
     resized = np.empty((len(images), height, width, 3), dtype=np.uint8)
     sizes = [image.shape for image in images]
-    for size in dict.fromkeys(sizes):  # all of one size in one call, which takes two thirds of the time
-        places = [place for place, other in enumerate(sizes) if other == size]
-        alike = np.stack([images[place] for place in places])
+    for size in dict.fromkeys(sizes):  # all of one size in one call: two thirds of the time
+        rows = [row for row, other in enumerate(sizes) if other == size]
+        alike = np.stack([images[row] for row in rows])
         done = alike if size == resized.shape[1:] else _interpolate(alike, height, width)
-        if len(places) == len(images):
+        if len(rows) == len(images):
             return done
-        resized[places] = done
+        resized[rows] = done
     return resized
 
 
 def _interpolate(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    # The kernel behind torchvision's v2 resize: the same numbers as Pillow's, in a fifth of the time where the
-    # channels lie last in memory, as here.
+    # The kernel behind torchvision's v2 resize: Pillow's numbers in a fifth of the time if, as here, the channels are
+    # last in memory.
     import torch
     from torch.nn import functional as F
 
@@ -118,7 +120,7 @@ def _interpolate(images: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _mirror(image: np.ndarray) -> None:
-    # A ninth of the time that NumPy takes, which copies reversed triples one by one.
+    # A ninth of the time of NumPy, which copies reversed triples one by one.
     import torch
 
     pixels = torch.from_numpy(image)
@@ -126,15 +128,15 @@ def _mirror(image: np.ndarray) -> None:
 
 
 def _crop(image: np.ndarray, pad: int, top: int, left: int) -> None:
-    """Leaves what a window of the image's size shows at `top`, `left` of a copy with `pad` black rows all round."""
+    """Replaces the image by the window at `top`, `left` of a copy with `pad` black pixels on each side."""
     height, width = image.shape[:2]
-    framed = np.zeros((height + 2 * pad, width + 2 * pad, 3), dtype=np.uint8)
-    framed[pad : pad + height, pad : pad + width] = image
-    image[:] = framed[top : top + height, left : left + width]
+    padded = np.zeros((height + 2 * pad, width + 2 * pad, 3), dtype=np.uint8)
+    padded[pad : pad + height, pad : pad + width] = image
+    image[:] = padded[top : top + height, left : left + width]
 
 
 def _erase(image: np.ndarray, rng: np.random.Generator) -> None:
-    """Fills one rectangle with the mean colour; none where ten tries find none that fits."""
+    """Fills one rectangle with the mean colour; none if none of ten random ones fits."""
     rows, columns = image.shape[:2]
     for _ in range(10):
         area = rng.uniform(0.02, 0.4) * rows * columns

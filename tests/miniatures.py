@@ -11,7 +11,7 @@ from conftest import write_image
 
 from ptlreid.datasets import cuhk03
 
-# By hand: 4 people train, before 2 cameras, 2 images each; 3 are tested, one query and one gallery image by camera.
+# By hand: 4 identities train, 2 cameras, 2 images each; 3 are tested, one query and one gallery image by each camera.
 MARKET = {
     "train_images": 16,
     "train_identities": 4,
@@ -21,9 +21,9 @@ MARKET = {
     "gallery_identities": 3,
     "cameras": 2,
 }
-# As Market's miniature, and one person in the gallery alone.
+# As Market's miniature, and one identity in the gallery alone.
 DUKE = {**MARKET, "gallery_images": 7, "gallery_identities": 4}
-# 3 people x 3 cameras to train, of which the third camera is in list_val; 2 people x 2 cameras x 1 query, 1 gallery.
+# 3 identities x 3 cameras to train, the third camera in list_val; 2 identities x 2 cameras x 1 query, 1 gallery image.
 MSMT17 = {
     "train_images": 6,
     "train_identities": 3,
@@ -76,14 +76,16 @@ def write_msmt17(folder: Path, version: str) -> None:
         (folder / f"list_{part}.txt").write_text("\n".join(lines) + "\n")
 
 
-# Of the first camera pairs so many people, of which the true split trains on some and tests others.
-CUHK03_PEOPLE = (9, 4, 2, 1, 1)
+# Persons of the first camera pairs; the true split trains on some of them and tests others.
+CUHK03_PERSONS = (9, 4, 2, 1, 1)
 
 
 def cuhk03_rows() -> list[dict[str, str]]:
-    """The rows of the true 767/700 split that tell of the people in the miniature."""
-    wanted = {f"{pair}_{person:03d}" for pair, people in enumerate(CUHK03_PEOPLE, 1) for person in range(1, people + 1)}
-    return [row for row in cuhk03.new_split() if row["file"][:5] in wanted]
+    """The rows of the true 767/700 split with the persons of the miniature."""
+    wanted = {
+        f"{pair}_{person:03d}" for pair, persons in enumerate(CUHK03_PERSONS, 1) for person in range(1, persons + 1)
+    }
+    return [row for row in cuhk03.read_new_split() if row["file"][:5] in wanted]
 
 
 def write_cuhk03(file: Path, rows: Sequence[dict[str, str]]) -> None:
@@ -103,15 +105,15 @@ def write_cuhk03(file: Path, rows: Sequence[dict[str, str]]) -> None:
         for labelling in ("labeled", "detected"):
             there = {row["file"] for row in rows if row["labelling"] == labelling}
             pairs = []
-            for pair, people in enumerate(CUHK03_PEOPLE, 1):
+            for pair, persons in enumerate(CUHK03_PERSONS, 1):
                 images = []
                 for image in range(10):  # the first axis in HDF5, the second in MATLAB
-                    for person in range(people):
+                    for person in range(persons):
                         name = f"{pair}_{person + 1:03d}_{1 if image < 5 else 2}_{image + 1:02d}"
                         images.append(keep(cuhk03_image(labelling, name).T if name in there else _empty()))
-                pairs.append(store.create_dataset(f"p{len(store)}", data=cells((10, people), images)).ref)
+                pairs.append(store.create_dataset(f"p{len(store)}", data=cells((10, persons), images)).ref)
             content.create_dataset(labelling, data=cells((1, 5), pairs), dtype=h5py.ref_dtype)
-        # Set k tests the people k and k + 1 of the first pair, counted round, and person 2 of the second.
+        # Set k tests the persons k and k + 1 of the first pair, counted round, and person 2 of the second.
         sets = [np.array([[1, 1, 2], [k % 9 + 1, (k + 1) % 9 + 1, 2]], dtype=np.float64) for k in range(20)]
         content.create_dataset("testsets", data=cells((1, 20), [keep(one) for one in sets]), dtype=h5py.ref_dtype)
     with file.open("r+b") as stream:

@@ -169,4 +169,4 @@ def made_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(models, "find", tiny)
     monkeypatch.setattr(weights, "load_imagenet", lambda network, name: "drawn")
-    monkeypatch.setattr(market, "ABOUT", replace(market.ABOUT, counts={"": miniatures.MARKET}))
+    monkeypatch.setattr(market, "INFO", replace(market.INFO, counts={"": miniatures.MARKET}))

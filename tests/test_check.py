@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import write_image
 
-from ptlreid import datasets, image_check
+from ptlreid import contents, datasets, image_check
 from ptlreid.datasets import cuhk03, market, msmt17
 from ptlreid.progress import Silent
 from ptlreid.workflows.check import check
@@ -23,11 +23,11 @@ TRAIN, QUERY, GALLERY = market.PARTS
 def published(monkeypatch):
     """The counts of the miniatures in place of the published ones."""
     with_val = {**miniatures.MSMT17, "train_images": 9}
-    monkeypatch.setattr(market, "ABOUT", replace(market.ABOUT, counts={"": miniatures.MARKET}))
+    monkeypatch.setattr(market, "INFO", replace(market.INFO, counts={"": miniatures.MARKET}))
     monkeypatch.setattr(
         msmt17,
-        "ABOUT",
-        replace(msmt17.ABOUT, counts={"v1": miniatures.MSMT17, "v2": miniatures.MSMT17, "v1-val": with_val}),
+        "INFO",
+        replace(msmt17.INFO, counts={"v1": miniatures.MSMT17, "v2": miniatures.MSMT17, "v1-val": with_val}),
     )
 
 
@@ -37,12 +37,12 @@ def findings(name, root):
 
 
 def pick(folder, rng):
-    """A file of `folder`, drawn."""
+    """A random file of `folder`."""
     files = sorted(folder.rglob("*.jpg"))
     return files[int(rng.integers(len(files)))]
 
 
-# Each damages one drawn file and returns it: the file that the check has to name.
+# Each damages one random file and returns it: the file that the check has to name.
 def empty(folder, rng):
     victim = pick(folder, rng)
     victim.write_bytes(b"")
@@ -181,7 +181,7 @@ def test_a_fault_is_named_with_its_file(tmp_path, damage, kinds, serious, seed):
     assert sum(fault.kind != "counts" for fault in found) <= 2
 
 
-def test_msmt17_is_told_by_version_by_its_lists_and_by_what_is_in_no_list(tmp_path):
+def test_msmt17_by_version_by_its_lists_and_by_what_is_in_no_list(tmp_path):
     folder = tmp_path / "msmt17"
     miniatures.write_msmt17(folder, "v2")
     (fault,) = findings("msmt17", tmp_path)
@@ -208,14 +208,14 @@ def test_the_numbers_of_another_variant_are_recognised(tmp_path):
     lists[0].write_text("".join(file.read_text() for file in lists))
     lists[1].write_text("")
     (fault,) = findings("msmt17", tmp_path)
-    assert fault.fault == "9 train images, 6 were published"
-    assert "These are the numbers of msmt17:v1-val." in fault.remedy
+    assert fault.fault == "9 train images, published are 6"
+    assert "These are the counts of msmt17:v1-val." in fault.remedy
 
 
 def test_an_image_of_the_split_of_cuhk03_must_be_there(tmp_path, monkeypatch):
     rows = [row for row in miniatures.cuhk03_rows() if row["labelling"] == "labeled"]
-    monkeypatch.setattr(cuhk03, "new_split", lambda: rows)
-    monkeypatch.setattr(cuhk03, "ABOUT", replace(cuhk03.ABOUT, counts={}))
+    monkeypatch.setattr(cuhk03, "read_new_split", lambda: rows)
+    monkeypatch.setattr(cuhk03, "INFO", replace(cuhk03.INFO, counts={}))
     for number, row in enumerate(rows):
         write_image(tmp_path / "cuhk03" / "labeled" / f"{row['file']}.png", number)
     assert findings("cuhk03", tmp_path) == []
@@ -239,11 +239,11 @@ def test_the_real_counts_are_what_a_small_copy_is_held_against(ptlreid, tmp_path
     miniatures.write_market(tmp_path / "data" / "market")
     code, out, err = ptlreid("prepare", "market", "--check")
     assert code == 1, err
-    assert "serious, counts: data/market: 16 train images, 12,936 were published" in out
+    assert "serious, counts: data/market: 16 train images, published are 12,936" in out
     assert "7 faults, 7 of them serious" in out
 
 
-def test_a_fault_that_is_not_serious_is_told_and_is_no_failure(ptlreid, tmp_path):
+def test_a_fault_that_is_not_serious_is_printed_and_is_no_failure(ptlreid, tmp_path):
     miniatures.write_market(tmp_path / "data" / "market")
     stray = thumbs(tmp_path / "data" / "market", None)
     code, out, _ = ptlreid("prepare", "market", "--check", "--json")
@@ -262,3 +262,20 @@ def test_processes_see_what_this_one_sees(tmp_path):
     assert [one.state for one in alone].count("fine") == 5 * (30 - 3)
     assert {one.state for one in alone} == {"fine", "empty", "truncated", "undecodable", "missing"}
     assert image_check.check_images(paths, Silent(), processes=2) == alone
+
+
+def test_an_image_whose_bytes_changed_unnoticed_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / "market"
+    miniatures.write_market(folder)
+    monkeypatch.setattr(contents, "_MARGIN_NS", -(10**12))  # new files are indexed, too
+    contents.use_index(folder)
+    contents.digest_all(sorted(folder.rglob("*.jpg")))
+    assert findings("market", tmp_path) == []
+    entries = contents._read(folder / contents.INDEX)
+    entries.digests[4] ^= 1  # as if the file had had other bytes, and the same size, times and inode
+    contents._write(folder / contents.INDEX, entries)
+    monkeypatch.setattr(contents, "_indexes", {})  # as in another process
+    for _ in range(2):  # a check corrects nothing
+        (fault,) = findings("market", tmp_path)
+        assert (fault.kind, fault.serious, fault.file) == ("index", True, folder / entries.names[4])
+        assert f"remove {folder / contents.INDEX}" in fault.remedy

@@ -86,7 +86,7 @@ def test_names_of_data_sets_are_listed(ptlreid):
     [
         (("finetune", "--backbone", "resnet5"), "Did you mean 'resnet50'"),
         (("finetune", "--data", "markt"), "Did you mean 'market'"),
-        (("finetune", "--data", "market"), "Market-1501 was not found: looked for data/market"),
+        (("finetune", "--data", "market"), "Market-1501 was not found: expected it at data/market"),
         (("finetune", "--data", "./nowhere"), "no folder bounding_box_train"),
         (("finetune", "--memory", "all"), "memory = 'all' is not possible"),
         (("finetune", "--epochs", -1), "epochs = -1 is not possible: input should be greater than or equal to 0"),

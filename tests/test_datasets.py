@@ -38,14 +38,14 @@ def test_aliases_and_paths_lead_to_the_same_images(market_folder):
 
 
 @given(pid=st.integers(-1, 99999), camid=st.integers(1, 1500), frame=st.integers(0, 999999))
-def test_names_tell_person_and_camera_of_any_number_of_digits(pid, camid, frame):
+def test_names_give_pid_and_camera_of_any_number_of_digits(pid, camid, frame):
     name = f"{pid:04d}" if pid >= 0 else "-1"
-    assert market.identity(f"{name}_c{camid}s2_{frame:06d}_03.jpg") == (pid, camid)
+    assert market.parse_name(f"{name}_c{camid}s2_{frame:06d}_03.jpg") == (pid, camid)
 
 
 @given(pid=st.integers(0, 99999), camid=st.integers(1, 1500), frame=st.integers(0, 9999999))
-def test_names_of_duke_tell_person_and_camera(pid, camid, frame):
-    assert market.identity(f"{pid:04d}_c{camid}_f{frame:07d}.jpg") == (pid, camid)
+def test_names_of_duke_give_pid_and_camera(pid, camid, frame):
+    assert market.parse_name(f"{pid:04d}_c{camid}_f{frame:07d}.jpg") == (pid, camid)
 
 
 @given(
@@ -55,46 +55,46 @@ def test_names_of_duke_tell_person_and_camera(pid, camid, frame):
     day=st.sampled_from(["0303morning", "0113afternoon", "0302noon"]),
     end=st.sampled_from(["", "_ex"]),
 )
-def test_lines_of_msmt17_tell_file_person_and_camera(pid, number, camid, day, end):
+def test_lines_of_msmt17_give_file_pid_and_camera(pid, number, camid, day, end):
     file = f"{pid:04d}/{pid:04d}_{number:03d}_{camid:02d}_{day}_0008_0{end}.jpg"
     match = msmt17._LINE.fullmatch(f"{file} {pid}")
     assert (match["file"], int(match["camid"]), int(match["pid"])) == (file, camid, pid)
 
 
 @pytest.mark.parametrize("line", ["0000/x.jpg 0", "0000/0000_000_01_a.jpg", "/0/0_0_1_a.jpg 0", "../../0_0_1_a.jpg 0"])
-def test_a_line_of_msmt17_that_does_not_tell_is_refused(tmp_path, line):
+def test_another_line_of_msmt17_is_refused(tmp_path, line):
     miniatures.write_msmt17(tmp_path / "msmt17", "v1")
     (tmp_path / "msmt17" / "list_query.txt").write_text(f"{line}\n")
-    with pytest.raises(DataError, match=r"list_query\.txt: .* does not tell file, person and camera.* line 1"):
+    with pytest.raises(DataError, match=r"list_query\.txt: .* does not give file, pid and camera.* line 1"):
         datasets.load("msmt17", tmp_path)
 
 
-def test_msmt17_trains_with_or_without_val_and_its_people_are_apart(tmp_path):
+def test_msmt17_trains_with_or_without_val_and_train_and_test_share_no_identity(tmp_path):
     miniatures.write_msmt17(tmp_path / "msmt17", "v1")
     without, with_val = (datasets.load(name, tmp_path) for name in ("msmt17", "msmt17:v1-val"))
     assert (len(without.train), len(with_val.train)) == (6, 9)
     assert set(without.train.camids.tolist()) == {1, 4}
     assert set(with_val.train.camids.tolist()) == {1, 4, 12}
-    # Both parts of the release count from 0. No one may be 0 here, which is a distractor.
+    # Both parts of the release number pids from 0, which is a distractor here.
     assert set(with_val.train.pids.tolist()) == {1, 2, 3}
     assert set(with_val.gallery.pids.tolist()) == {1042, 1043}
 
 
-def test_duke_lies_in_its_own_folders_and_says_that_it_was_withdrawn(tmp_path):
+def test_duke_is_found_in_its_folders_and_says_that_it_was_withdrawn(tmp_path):
     miniatures.write_duke(tmp_path / "DukeMTMC-reID")
     splits = datasets.load("dukemtmc", tmp_path)
     assert splits.name == "duke"
     assert set(splits.query.camids.tolist()) == {2, 5}
-    assert "withdrawn by its authors in 2019" in duke.ABOUT.note
+    assert "withdrawn by its authors in 2019" in duke.INFO.note
 
 
-def test_a_union_keeps_people_and_cameras_apart_and_has_no_test_set(tmp_path):
+def test_a_union_keeps_identities_and_cameras_apart_and_has_no_test_set(tmp_path):
     miniatures.write_market(tmp_path / "market")
     miniatures.write_duke(tmp_path / "duke")
     union = datasets.load("market+duke", tmp_path)
     assert union.name == "market+duke"
     assert not union.has_test
-    # Both hold people 1 to 4, Market before cameras 1 and 2, Duke before 2 and 5: 8 people, 4 cameras.
+    # Both hold identities 1 to 4, Market by cameras 1 and 2, Duke by 2 and 5: 8 identities, 4 cameras.
     assert sorted(set(union.train.labels().tolist())) == list(range(8))
     assert union.train.num_identities == 8
     assert len(set(union.train.camids.tolist())) == 4
@@ -136,31 +136,31 @@ def test_a_union_can_be_trained_on(ptlreid, tmp_path):
     assert ptlreid("evaluate", "--run", "both", "--data", "duke", "--json")[0] == 0
     code, _, err = ptlreid("evaluate", "--run", "both")
     assert code == 1
-    assert "nothing to evaluate on" in err
+    assert "expected a test set to evaluate on" in err
 
 
-PEOPLE = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=20)
+IDENTITIES = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=20)
 
 
-@given(PEOPLE)
-def test_two_are_the_same_in_a_union_just_if_source_and_number_are(people):
+@given(IDENTITIES)
+def test_two_are_the_same_in_a_union_only_if_source_and_number_are(identities):
     parts = []
     for source in "ab":
-        own = [one for one in people if one[0] == source]
+        own = [one for one in identities if one[0] == source]
         train = Records.make([source] * len(own), [pid for _, pid, _ in own], [camid for _, _, camid in own], source)
         parts.append(Splits(source, train, train.select(np.array([], dtype=int)), train, "market"))
     union = combine("a+b", parts).train
-    given = sorted(people, key=lambda one: one[0])  # stable, as parts come one after another
+    given = sorted(identities, key=lambda one: one[0])  # stable, as parts come one after another
     for field, new in ((1, union.pids), (2, union.camids)):
         old = [(one[0], one[field]) for one in given]
         assert len({*zip(old, new.tolist(), strict=True)}) == len(set(old)) == len(set(new.tolist()))
-    assert set(union.labels().tolist()) == set(range(len({one[:2] for one in people})))
+    assert set(union.labels().tolist()) == set(range(len({one[:2] for one in identities})))
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "0002.jpg", "0002_cs1.jpg", "-2_c1s1_000001_00.jpg", "x0002_c1s1.jpg"])
-def test_a_name_that_does_not_tell_is_refused(name):
-    with pytest.raises(DataError, match="does not tell person and camera"):
-        market.identity(name)
+def test_a_name_without_pid_or_camera_is_refused(name):
+    with pytest.raises(DataError, match="gives no pid and camera"):
+        market.parse_name(name)
 
 
 def test_a_folder_one_level_off_is_pointed_to(market_folder):
@@ -186,8 +186,10 @@ def test_junk_in_the_training_folder_is_left_out(market_folder, tmp_path):
     assert (datasets.load("market", tmp_path).train.pids > 0).all()
 
 
-def test_a_data_set_that_is_not_there_says_where_it_was_looked_for(tmp_path):
-    with pytest.raises(DataError, match=r"Market-1501 was not found: looked for .*market, .*Market-1501-v15\.09\.15"):
+def test_a_dataset_that_is_missing_says_where_it_was_expected(tmp_path):
+    with pytest.raises(
+        DataError, match=r"Market-1501 was not found: expected it at .*market, .*Market-1501-v15\.09\.15"
+    ):
         datasets.load("market", tmp_path)
 
 
@@ -204,6 +206,12 @@ def test_a_data_set_that_is_not_there_says_where_it_was_looked_for(tmp_path):
 def test_unknown_names_and_variants_get_a_hint(name, message, tmp_path):
     with pytest.raises(OptionError, match=message):
         datasets.load(name, tmp_path)
+
+
+def test_what_readers_share_is_no_dataset():
+    assert "reader" not in datasets.names()
+    with pytest.raises(OptionError, match="No dataset is called 'reader'"):
+        datasets.find("reader")
 
 
 def test_synthetic_sites_are_names_and_plain_synthetic_is_the_first(tmp_path):
@@ -232,19 +240,19 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
         synthetic.prepare(folder, "a", SyntheticSettings.resolve(None))
 
 
-def test_every_data_set_says_where_it_comes_from_and_what_may_be_done_with_it():
+def test_every_dataset_says_where_it_comes_from_and_what_may_be_done_with_it():
     for name in datasets.names():
-        about = datasets.find(name).about
-        assert all((about.title, about.citation, about.licence, about.source, about.protocol))
-        assert set(about.counts) <= {*about.variants, *about.also}
+        info = datasets.find(name).info
+        assert all((info.title, info.citation, info.licence, info.source, info.protocol))
+        assert set(info.counts) <= {*info.variants, *info.unlisted_variants}
 
 
-def test_the_documentation_names_every_data_set_variant_and_published_count():
+def test_the_documentation_names_every_dataset_variant_and_published_count():
     text = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
     for name in datasets.names():
-        about = datasets.find(name).about
+        info = datasets.find(name).info
         assert f"`{name}`" in text or f"prepare {name}" in text or name.startswith("synthetic-")
-        for variant, counts in about.counts.items():
-            if variant in about.variants and variant != "classic":
+        for variant, counts in info.counts.items():
+            if variant in info.variants and variant != "classic":
                 numbers = [counts[key] for key in counts if key.endswith("images")]
                 assert all(f"{number:,}" in text for number in numbers)

@@ -213,9 +213,9 @@ def test_scores_that_are_no_scores_are_told(tmp_path, splits):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "is missing, and what"),
-        ("[]", "holds no JSON object"),
-        ('{"depends": []}', "holds no JSON object"),
+        (None, "is missing: expected"),
+        ("[]", "no JSON object, expected a description"),
+        ('{"depends": []}', "no JSON object, expected a description"),
     ],
 )
 def test_a_run_that_lost_what_it_was_trained_on_is_told(tmp_path, splits, content, message):

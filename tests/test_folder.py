@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ptlreid import datasets
 from ptlreid.datasets import _own_images
-from ptlreid.datasets._split import draw_split, protocol_for
+from ptlreid.datasets._split import choose_protocol, split_images
 from ptlreid.errors import DataError, OptionError
 from ptlreid.progress import Silent
 from ptlreid.settings import OwnImagesSettings
@@ -24,9 +24,9 @@ from ptlreid.workflows.prepare import prepare
 TRAIN = ("--backbone", "tiny", "--init", "none", "--height", 64, "--width", 32, "--epochs", 1, "--batch-size", 4)
 
 
-def write_people(folder, name, *, people=6, cameras=2, shots=2):
-    """A folder for each person; `name` is formatted with camera and shot."""
-    for person in range(people):
+def write_folders(folder, name, *, identities=6, cameras=2, shots=2):
+    """A folder for each identity; `name` is formatted with camera and shot."""
+    for person in range(identities):
         for camera in range(cameras):
             for shot in range(shots):
                 file = folder / f"guest {person}" / name.format(camera=camera + 1, shot=shot)
@@ -47,7 +47,7 @@ def rows_of(root, name="lobby"):
 
 @pytest.mark.parametrize("name", ["cam{camera}_{shot}.jpg", "{shot}_c{camera}.png", "entrance {camera}/{shot}.jpeg"])
 def test_from_an_untouched_folder_to_map_in_three_commands(ptlreid, tmp_path, name):
-    write_people(tmp_path / "my_crops", name)
+    write_folders(tmp_path / "my_crops", name)
     code, out, err = ptlreid("prepare", "folder", "--source", "my_crops", "--name", "lobby", "--check", "--json")
     assert (code, json.loads(out)["findings"]) == (0, []), err
     code, _, err = ptlreid("finetune", "--data", "lobby", "--name", "run", *TRAIN)
@@ -57,29 +57,29 @@ def test_from_an_untouched_folder_to_map_in_three_commands(ptlreid, tmp_path, na
     scores = json.loads(out)
     assert 0 < scores["mAP"] <= 1
     assert (scores["data"], scores["protocol"]) == ("lobby", "market")
-    # 3 of 6 people are tested, each by one query of both cameras.
+    # 3 of 6 identities are tested, each with one query by each of both cameras.
     assert scores["queries"] == {"total": 6, "valid": 6}
 
 
-def test_numbers_of_named_cameras_are_told(ptlreid, tmp_path):
+def test_numbers_of_named_cameras_are_printed(ptlreid, tmp_path):
     for name in ("1/door/1.jpg", "1/yard/1.jpg", "2/door/1.jpg", "2/yard/1.jpg"):
         write_image(tmp_path / "my_crops" / name, sum(map(ord, name)))
     code, _, err = ptlreid("prepare", "folder", "--source", "my_crops", "--name", "lobby")
     assert (code, "cameras: 1 = door, 2 = yard" in err) == (0, True), err
 
 
-def test_a_data_set_without_a_test_set_is_told(ptlreid, tmp_path):
-    write_people(tmp_path / "my_crops", "c{camera}_{shot}.jpg")
+def test_a_dataset_without_a_test_set_says_so(ptlreid, tmp_path):
+    write_folders(tmp_path / "my_crops", "c{camera}_{shot}.jpg")
     rows = [f"{path},{path.parent.name},{path.name[1]},train" for path in (tmp_path / "my_crops").rglob("*.jpg")]
     (tmp_path / "all.csv").write_text("\n".join(["path,pid,camid,split", *rows]))
     code, out, err = ptlreid("prepare", "folder", "--source", "all.csv", "--name", "lobby")
     assert (code, "Without a test set" in out) == (0, True), err
     code, _, err = ptlreid("prepare", "loby", "--root", "nowhere")
-    assert (code, "Looked below nowhere, which does not exist" in err) == (1, True)
+    assert (code, "The root nowhere does not exist" in err) == (1, True)
 
 
-def test_one_camera_is_said_in_every_result(ptlreid, tmp_path):
-    write_people(tmp_path / "my_crops", "{shot}.jpg", cameras=1, shots=3)
+def test_one_camera_is_stated_in_every_result(ptlreid, tmp_path):
+    write_folders(tmp_path / "my_crops", "{shot}.jpg", cameras=1, shots=3)
     code, _, err = ptlreid("prepare", "folder", "--source", "my_crops")
     assert code == 0
     assert "protocol any-camera" in err
@@ -151,21 +151,21 @@ def test_test_images_of_a_csv_become_queries_and_gallery(tmp_path):
     [
         ("path,pid\na.jpg,1\n", "no column camid"),
         ("path,pid,camid\n", "has no row"),
-        ("path,pid,camid\ncrops/a1.jpg,1,1\ncrops/none.jpg,1,1\n", "line 3: .*none.jpg is not an image that exists"),
+        ("path,pid,camid\ncrops/a1.jpg,1,1\ncrops/none.jpg,1,1\n", "line 3: .*none.jpg is not an existing image"),
         ("path,pid,camid\ncrops/a1.jpg,,1\n", "line 2: pid is empty"),
-        ("path,pid,camid,split\ncrops/a1.jpg,1,1,val\n", "line 2: split is 'val'"),
+        ("path,pid,camid,split\ncrops/a1.jpg,1,1,val\n", "line 2: split = 'val'"),
         ("path,pid,camid,split\ncrops/a1.jpg,1,1,train\ncrops/a2.jpg,1,1,\n", "some rows have a split"),
-        ("path,pid,camid\ncrops/a1.jpg,1,1\ncrops/a2.jpg,1,2\n", "1 person was found, expected 2 at least"),
+        ("path,pid,camid\ncrops/a1.jpg,1,1\ncrops/a2.jpg,1,2\n", "1 identity found: expected at least 2"),
     ],
 )
-def test_a_csv_that_does_not_tell_is_refused_by_line(tmp_path, text, message):
+def test_a_faulty_csv_is_refused_with_its_line(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         make(write_csv(tmp_path, text), tmp_path / "data")
     assert not (tmp_path / "data" / "lobby").exists()
 
 
 def test_a_rerun_writes_the_same_bytes_and_another_seed_another_split(tmp_path):
-    write_people(tmp_path / "in", "c{camera}_{shot}.jpg", people=8, shots=3)
+    write_folders(tmp_path / "in", "c{camera}_{shot}.jpg", identities=8, shots=3)
     kept = []
     for root, seed in (("one", 0), ("two", 0), ("three", 1)):
         make(tmp_path / "in", tmp_path / root, seed=seed)
@@ -174,17 +174,17 @@ def test_a_rerun_writes_the_same_bytes_and_another_seed_another_split(tmp_path):
     with pytest.raises(OptionError, match=r"seed: 0 -> 1"):
         make(tmp_path / "in", tmp_path / "one", seed=1)
     write_image(tmp_path / "in" / "guest 9" / "c1_0.jpg", 1)
-    with pytest.raises(OptionError, match=r"was made of .*in before files there changed\. Remove that folder"):
+    with pytest.raises(OptionError, match=r"was made from .*in before files there changed\. Remove"):
         make(tmp_path / "in", tmp_path / "one")
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["a/c1_1.jpg", "b/2.jpg"], "its name tells no camera"),
+        (["a/c1_1.jpg", "b/2.jpg"], "the name gives no camera"),
         (["a/1.jpg", "a/door/1.jpg", "b/1.jpg"], "Keep one or the other"),
         (["0001_c1s1_1.jpg", "0002/1.jpg"], "holds images, and folders of images"),
-        (["photo.jpg"], "does not tell person and camera"),
+        (["photo.jpg"], "gives no pid and camera"),
         (["a/b.gif"], "holds no image"),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_folder_of_no_known_form_is_refused(tmp_path, files, message):
 
 @pytest.mark.parametrize("place", [b"a/im\xe9_0.jpg", b"caf\xe9/0.jpg"])
 def test_a_name_that_is_not_unicode_is_refused_with_the_file(ptlreid, tmp_path, place):
-    write_people(tmp_path / "in", "{shot}.jpg", cameras=1)
+    write_folders(tmp_path / "in", "{shot}.jpg", cameras=1)
     file = tmp_path / "in" / os.fsdecode(place)
     try:
         write_image(file, 1)
@@ -211,7 +211,7 @@ def test_a_name_that_is_not_unicode_is_refused_with_the_file(ptlreid, tmp_path, 
 
 
 def test_own_images_are_among_the_names_that_are_hinted_at(tmp_path):
-    write_people(tmp_path / "in", "c{camera}_{shot}.jpg")
+    write_folders(tmp_path / "in", "c{camera}_{shot}.jpg")
     make(tmp_path / "in", tmp_path / "data", "lobby")
     with pytest.raises(OptionError, match="Did you mean 'lobby'"):
         datasets.load("loby", tmp_path / "data")
@@ -220,7 +220,7 @@ def test_own_images_are_among_the_names_that_are_hinted_at(tmp_path):
     by_path = datasets.load(str(tmp_path / "data" / "lobby"), tmp_path)
     assert by_path.query.pids.tolist() == datasets.load("lobby", tmp_path / "data").query.pids.tolist()
     shutil.rmtree(tmp_path / "data" / "lobby" / "images")
-    with pytest.raises(DataError, match=r"is in split\.csv, but not there"):
+    with pytest.raises(DataError, match=r"is in split\.csv but does not exist"):
         datasets.load("lobby", tmp_path / "data")
 
 
@@ -228,14 +228,14 @@ SEEN = st.lists(st.tuples(st.integers(-1, 12), st.integers(1, 4)), min_size=2, m
 
 
 @given(SEEN, st.integers(0, 3), st.floats(0.05, 0.95))
-def test_a_drawn_split_keeps_its_promises(seen, seed, share):
+def test_a_random_split_keeps_its_promises(seen, seed, share):
     images = [(pid, camid, "") for pid, camid in seen]
     if len({pid for pid, _ in seen if pid > 0}) < 2:
-        with pytest.raises(DataError, match="expected 2 at least"):
-            draw_split(images, seed, share)
+        with pytest.raises(DataError, match="expected at least 2"):
+            split_images(images, seed=seed, test_share=share)
         return
-    parts = draw_split(images, seed, share)
-    assert parts == draw_split(images, seed, share)
+    parts = split_images(images, seed=seed, test_share=share)
+    assert parts == split_images(images, seed=seed, test_share=share)
     assert set(parts) <= {"train", "query", "gallery"}
     of = {part: [one for one, where in zip(seen, parts, strict=True) if where == part] for part in set(parts)}
     train, test = of.get("train", []), of.get("query", []) + of.get("gallery", [])
@@ -250,7 +250,7 @@ def test_a_drawn_split_keeps_its_promises(seen, seed, share):
             assert any(other == pid and another != camid for other, another in of["gallery"])
     for pid, _ in queries:
         assert any(other == pid for other, _ in of["gallery"])
-    protocol = protocol_for([(*one, part) for one, part in zip(seen, parts, strict=True)])
+    protocol = choose_protocol([(*one, part) for one, part in zip(seen, parts, strict=True)])
     assert protocol == ("market" if several else "any-camera")
 
 
@@ -261,8 +261,8 @@ def test_a_drawn_split_keeps_its_promises(seen, seed, share):
         ["c{0}_{1}", "{1}_c{0}", "{1}-cam{0}", "Camera_{0}_{1}", "x c{0}.{1}", "0001_C{0}s1_{1:06d}_00"]
     ),
 )
-def test_a_camera_of_any_number_of_digits_is_told_by_the_name(tmp_path_factory, camera, shot, form):
-    assert _own_images._camera(tmp_path_factory.getbasetemp() / f"{form.format(camera, shot)}.jpg") == str(camera)
+def test_a_camera_of_any_number_of_digits_is_read_from_the_name(tmp_path_factory, camera, shot, form):
+    assert _own_images._parse_camera(tmp_path_factory.getbasetemp() / f"{form.format(camera, shot)}.jpg") == str(camera)
 
 
 @given(st.sets(st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=4), min_size=1))

@@ -30,7 +30,7 @@ TRAIN = TrainView(48, 24, flip=0.5, pad=4, erase=0.5)
 
 
 class Notes(Silent):
-    """Keeps what is told."""
+    """Keeps the notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -54,7 +54,7 @@ def images(records: Records, view: EvalView | TrainView, workers: int = 0, notes
 
 
 def rewrite(path: Path, seed: int) -> None:
-    """Other content, and a time of change that is another on every file system."""
+    """Other content, and another modification time on every file system."""
     changed = path.stat().st_mtime_ns
     write_image(path, seed)
     os.utime(path, ns=(changed, changed + 10**9))
@@ -120,7 +120,7 @@ def test_all_parts_are_in_it_with_what_they_were_made_of(folder):
 
 
 @pytest.mark.parametrize("change", ["content", "time", "size"])
-def test_an_image_that_changed_is_read_from_its_file_and_that_is_told(folder, change):
+def test_an_image_that_changed_is_decoded_from_its_file_with_a_note(folder, change):
     pack(folder)
     victim = sorted((folder / "bounding_box_train").iterdir())[5]
     before = victim.stat()
@@ -132,12 +132,12 @@ def test_an_image_that_changed_is_read_from_its_file_and_that_is_told(folder, ch
         victim.write_bytes(victim.read_bytes() + b"\0")
         os.utime(victim, ns=(0, before.st_mtime_ns))
     records, notes = train_of(folder), Notes()
-    assert len(packs.find(records.paths, 48, 24)) == 15
+    assert len(packs.find_packed(records.paths, 48, 24)) == 15
     found = images(records, EVAL, notes=notes)
     (folder / "packed-48x24.h5").unlink()
     assert torch.equal(found, images(records, EVAL))
     (note,) = notes.notes
-    assert "packed-48x24.h5: 1 images came or changed after it was made" in note
+    assert "packed-48x24.h5: 1 images are new or changed since it was made" in note
     assert victim.name in note
     assert "`ptlreid prepare --pack`" in note
 
@@ -175,10 +175,10 @@ def test_a_union_takes_from_each_pack_what_is_there(folder, tmp_path):
     union = datasets.load("market+duke", tmp_path / "data").train
     expected = images(union, TRAIN)
     pack(other)
-    assert len(packs.find(union.paths, 48, 24)) == len(union) // 2
+    assert len(packs.find_packed(union.paths, 48, 24)) == len(union) // 2
     assert torch.equal(images(union, TRAIN), expected)
     pack(tmp_path / "data" / "market")
-    assert len(packs.find(union.paths, 48, 24)) == len(union)
+    assert len(packs.find_packed(union.paths, 48, 24)) == len(union)
     assert torch.equal(images(union, TRAIN), expected)
 
 
@@ -187,12 +187,12 @@ def test_images_two_folders_deep_are_found_and_those_of_val_are_packed(tmp_path)
     found = datasets.find("msmt17", tmp_path)
     made = packing.pack(found, tmp_path / "msmt17-v1", SIZE, Silent())
     assert made.images == 9 + 4 + 4
-    assert len(packs.find(datasets.load("msmt17:v1-val", tmp_path).train.paths, 48, 24)) == 9
+    assert len(packs.find_packed(datasets.load("msmt17:v1-val", tmp_path).train.paths, 48, 24)) == 9
 
 
 def test_a_second_variant_is_added_to_the_pack_of_the_first(tmp_path, monkeypatch):
     rows = miniatures.cuhk03_rows()
-    monkeypatch.setattr("ptlreid.datasets.cuhk03.new_split", lambda: rows)
+    monkeypatch.setattr("ptlreid.datasets.cuhk03.read_new_split", lambda: rows)
     miniatures.write_cuhk03(tmp_path / "cuhk-03.mat", rows)
     root = tmp_path / "data"
     from ptlreid.workflows.prepare import prepare
@@ -205,7 +205,7 @@ def test_a_second_variant_is_added_to_the_pack_of_the_first(tmp_path, monkeypatc
     assert detected.images == labeled.images + detected.new
     for one in ("labeled", "detected"):
         train = datasets.load(f"cuhk03:{one}", root).train
-        assert len(packs.find(train.paths, 48, 24)) == len(train)
+        assert len(packs.find_packed(train.paths, 48, 24)) == len(train)
 
 
 def test_packing_again_decodes_what_changed_alone(folder, monkeypatch):
@@ -234,7 +234,7 @@ def test_an_image_that_cannot_be_decoded_leaves_the_pack_as_it_was(folder):
     with pytest.raises(DataError, match=r"0005_c1s1_000001_00\.jpg: not an image"):
         pack(folder)
     assert (folder / "packed-48x24.h5").read_bytes() == before
-    assert [path.name for path in folder.glob(".*")] == []
+    assert list(folder.glob(".*.part")) == []
 
 
 def test_what_a_killed_writer_left_is_removed(folder):
@@ -244,7 +244,7 @@ def test_what_a_killed_writer_left_is_removed(folder):
     assert not left.exists()
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(folder, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_written(folder, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 5, 5))
     with pytest.raises(PtlreidError, match=r"needs 103,680 bytes, and the disk has 5\. Make room"):  # 30 x 48 x 24 x 3
         pack(folder)
@@ -274,14 +274,14 @@ def damage(file: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cut", "nothing", "schema", "interpolation", "no index", "short index", "in pieces"])
-def test_a_pack_that_is_not_whole_is_not_used_and_that_is_told(folder, kind):
+def test_an_incomplete_pack_is_not_used_with_a_note(folder, kind):
     pack(folder)
     damage(folder / "packed-48x24.h5", kind)
     records, notes = train_of(folder), Notes()
     found = images(records, EVAL, notes=notes)
     (note,) = notes.notes
-    assert note.startswith(f"{folder / 'packed-48x24.h5'}: is ")
-    assert note.endswith("Until then, image files are read.")
+    assert note.startswith(f"{folder / 'packed-48x24.h5'}: ")
+    assert note.endswith("Until then, image files are decoded.")
     assert pack(folder).new == 30
     assert torch.equal(images(records, EVAL), found)
 
@@ -289,13 +289,13 @@ def test_a_pack_that_is_not_whole_is_not_used_and_that_is_told(folder, kind):
 def test_a_pack_under_the_name_of_another_size_is_not_used(folder):
     pack(folder)
     (folder / "packed-48x24.h5").rename(folder / "packed-24x12.h5")
-    assert len(packs.find(train_of(folder).paths, 24, 12)) == 0
+    assert len(packs.find_packed(train_of(folder).paths, 24, 12)) == 0
 
 
 def test_a_pack_that_is_replaced_before_it_is_mapped_is_not_used(folder):
     pack(folder)
     records = train_of(folder)
-    found = packs.find(records.paths, 48, 24)
+    found = packs.find_packed(records.paths, 48, 24)
     write_image(folder / "bounding_box_train" / "0001_c1s1_000000_00.jpg", 98)  # all others move on by one place
     pack(folder)
     assert found.get(0) is None
@@ -316,7 +316,7 @@ def test_a_check_counts_what_a_pack_lacks(folder):
     rewrite(folder / "query" / "0005_c1s1_000001_00.jpg", 99)
     ((kind, serious, text),) = findings(folder)
     assert (kind, serious) == ("pack", False)
-    assert "lacks 1 images that came or changed since" in text
+    assert "lacks 1 images that are new or changed" in text
     assert "0005_c1s1_000001_00.jpg" in text
     pack(folder)
     assert findings(folder) == []
@@ -331,7 +331,7 @@ def test_a_check_sees_content_that_changed_under_the_same_size_and_time(folder):
     os.utime(victim, ns=(0, before.st_mtime_ns))
     ((kind, serious, text),) = findings(folder)
     assert (kind, serious) == ("pack", True)
-    assert text.startswith(f"{victim}: was changed")
+    assert text.startswith(f"{victim}: its bytes changed although its size and time did not")
     assert "Remove the pack" in text
 
 
@@ -344,9 +344,9 @@ def test_a_check_sees_pixels_that_are_not_those_that_were_packed(folder):
     assert (kind, serious) == ("pack", True)
     assert victim in text
     rewrite(folder / "query" / "0005_c1s1_000001_00.jpg", 99)
-    pack(folder)  # keeps what is whole
+    pack(folder)  # keeps what is intact
     assert findings(folder) == []
-    packed = packs.find([folder / victim], 48, 24).get(0)
+    packed = packs.find_packed([folder / victim], 48, 24).get(0)
     assert packed is not None
     assert np.array_equal(packed, resize([decode(folder / victim)], 48, 24)[0])
 
@@ -356,7 +356,7 @@ def test_a_check_names_a_pack_that_cannot_be_used(folder):
     damage(folder / "packed-48x24.h5", "cut")
     ((kind, serious, text),) = findings(folder)
     assert (kind, serious) == ("pack", False)
-    assert "is no whole pack" in text
+    assert "not a complete pack" in text
 
 
 def test_the_command_packs_what_it_prepares_and_training_reads_it(ptlreid, tmp_path):

@@ -21,8 +21,8 @@ import pytest
 from conftest import write_image
 from PIL import Image
 
-from ptlreid import datasets
-from ptlreid.datasets import _link_or_copy, cuhk03, duke, market, msmt17, part_of, synthetic
+from ptlreid import contents, datasets
+from ptlreid.datasets import cuhk03, duke, market, msmt17, reader, synthetic, unfinished_folder
 from ptlreid.errors import DataError, OptionError, PtlreidError
 from ptlreid.progress import Silent
 from ptlreid.settings import OwnImagesSettings, SyntheticSettings
@@ -48,7 +48,7 @@ def make(name: str, source: Path, root: Path, own: OwnImagesSettings | None = No
 
 
 def with_counts(monkeypatch, module, counts):
-    monkeypatch.setattr(module, "ABOUT", replace(module.ABOUT, counts=counts))
+    monkeypatch.setattr(module, "INFO", replace(module.INFO, counts=counts))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def sources(market_zip, tmp_path, monkeypatch):
     for version in ("v1", "v2"):
         miniatures.write_msmt17(download / version / f"MSMT17_{version.upper()}", version)
     miniatures.write_cuhk03(download / "cuhk03_release" / "cuhk-03.mat", rows)
-    monkeypatch.setattr(cuhk03, "new_split", lambda: rows)
+    monkeypatch.setattr(cuhk03, "read_new_split", lambda: rows)
     with_counts(monkeypatch, market, {"": miniatures.MARKET})
     with_counts(monkeypatch, duke, {"": miniatures.DUKE})
     with_val = {**miniatures.MSMT17, "train_images": 9}
@@ -125,7 +125,7 @@ def test_every_drawn_site_goes_from_nothing_to_scores(ptlreid, name):
     assert code == 0, err
     made = json.loads(out)
     assert made["drawn"] is True
-    assert made["train"] == {"images": 8, "identities": 2, "cameras": 2}  # half of the people train
+    assert made["train"] == {"images": 8, "identities": 2, "cameras": 2}  # half of the identities train
     code, out, _ = ptlreid("prepare", name, "--check", "--json")
     assert (code, json.loads(out)["findings"]) == (0, [])
     code, _, err = ptlreid("finetune", "--data", name, "--name", "run", "--batch-size", 8, *TRAIN)
@@ -148,7 +148,7 @@ def test_files_of_a_folder_are_linked_and_strays_stay_behind(market_zip, tmp_pat
     assert len(files) == 16 + 6 + 8 + 1
     assert [path.name for path in files if not path.name.endswith(".jpg")] == ["prepared.json"]
     assert all(path.stat().st_nlink == 2 for path in files if path.name.endswith(".jpg"))
-    assert not part_of(folder).exists()
+    assert not unfinished_folder(folder).exists()
 
 
 def test_without_hard_links_files_are_copied(market_zip, tmp_path, monkeypatch):
@@ -163,25 +163,35 @@ def test_without_hard_links_files_are_copied(market_zip, tmp_path, monkeypatch):
     assert copy.read_bytes() == original.read_bytes()
 
 
-def test_a_file_that_is_in_its_place_is_not_put_there_again(tmp_path):
+def test_an_existing_file_is_kept(tmp_path):
     for name in ("file", "place"):
         (tmp_path / name).write_text(name)
-    _link_or_copy.link_or_copy(tmp_path / "file", tmp_path / "place")
+    reader.link_or_copy(tmp_path / "file", tmp_path / "place")
     assert (tmp_path / "place").read_text() == "place"
 
 
 def test_the_same_again_is_reused_and_another_source_is_refused(market_zip, tmp_path):
     root = tmp_path / "data"
     assert make("market", market_zip, root) is True
-    part_of(root / "market").mkdir()
+    unfinished_folder(root / "market").mkdir()
     assert make("market", market_zip, root) is False
-    assert not part_of(root / "market").exists()
+    assert not unfinished_folder(root / "market").exists()
     os.utime(market_zip, (1, 1))
     with pytest.raises(OptionError, match=r"\.zip before files there changed"):
         make("market", market_zip, root)
     market_zip.rename(market_zip.with_name("other.zip"))
-    with pytest.raises(OptionError, match=r"made of something else \(source"):
+    with pytest.raises(OptionError, match=r"made from something else \(source"):
         make("market", market_zip.with_name("other.zip"), root)
+
+
+def test_a_source_that_is_also_used_as_a_dataset_is_the_same_source(market_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(contents, "_MARGIN_NS", -(10**12))
+    source = tmp_path / "download"
+    shutil.copytree(market_folder, source)
+    assert make("market", source, tmp_path / "data") is True
+    contents.digest_all(datasets.load(str(source), tmp_path).train.paths)
+    assert (source / contents.INDEX).is_file()
+    assert make("market", source, tmp_path / "data") is False
 
 
 def test_a_folder_that_was_put_there_by_hand_is_left_alone(market_folder, market_zip):
@@ -200,10 +210,10 @@ def test_images_of_cuhk03_are_upright_and_lossless(sources, tmp_path):
 def test_the_sets_of_the_release_are_those_of_the_file(sources, tmp_path):
     make("cuhk03", sources["cuhk03"], tmp_path / "data")
     splits = datasets.load("cuhk03:detected-classic-3", tmp_path / "data")
-    # The third set of the miniature (k = 2): people 3 and 4 of pair 1, and person 2 of pair 2.
+    # The third set of the miniature (k = 2): persons 3 and 4 of pair 1, and person 2 of pair 2.
     assert {path.name[:5] for path in splits.query.paths} == {"1_003", "1_004", "2_002"}
     assert not {path.name[:5] for path in splits.train.paths} & {"1_003", "1_004", "2_002"}
-    assert splits.train.num_identities == sum(miniatures.CUHK03_PEOPLE) - 3
+    assert splits.train.num_identities == sum(miniatures.CUHK03_PERSONS) - 3
     first = datasets.load("cuhk03:classic", tmp_path / "data")
     assert {path.parent.name for path in first.query.paths} == {"labeled"}
     assert {path.name[:5] for path in first.query.paths} == {"1_001", "1_002", "2_002"}
@@ -224,7 +234,7 @@ def test_the_other_version_of_msmt17_is_named(sources, tmp_path):
 def test_an_image_that_a_list_names_must_be_there(sources, tmp_path):
     victim = sources["msmt17"] / "MSMT17_V1" / "test" / "0001" / "0001_002_04_0113afternoon_0010_2.jpg"
     victim.unlink()
-    with pytest.raises(DataError, match=f"{victim.name}: is listed, but not there"):
+    with pytest.raises(DataError, match=f"{victim.name}: is listed but does not exist"):
         make("msmt17", sources["msmt17"], tmp_path / "data")
     assert not (tmp_path / "data" / "msmt17-v1").exists()
 
@@ -232,13 +242,13 @@ def test_an_image_that_a_list_names_must_be_there(sources, tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from ptlreid import datasets
+from ptlreid import contents, datasets
 from ptlreid.datasets import {module} as slow
 from ptlreid.progress import Silent
 from ptlreid.workflows.prepare import prepare
-put = slow.{function}
+function = slow.{function}
 def wait(*arguments):
-    put(*arguments)
+    function(*arguments)
     time.sleep(0.02)
 slow.{function} = wait
 root = Path(sys.argv[2])
@@ -249,25 +259,25 @@ prepare(datasets.find({name!r}, root), Path(sys.argv[1]), root, None, Silent())
 @pytest.mark.parametrize(
     ("name", "module", "function", "below"),
     [
-        ("market", "_link_or_copy", "put", "whole/bounding_box_train/*.jpg"),
+        ("market", "reader", "link_or_copy", "dataset/bounding_box_train/*.jpg"),
         ("market", "_unpack", "_write", "unpacked/*/*/*.jpg"),
-        ("cuhk03", "_cuhk03_mat", "_write_image", "whole/*/*.png"),
+        ("cuhk03", "_cuhk03_mat", "_write_image", "dataset/*/*.png"),
     ],
 )
-def test_a_prepare_that_was_killed_goes_on(sources, tmp_path, name, module, function, below):
+def test_a_killed_prepare_resumes(sources, tmp_path, name, module, function, below):
     root = tmp_path / "data"
     folder = root / name
     code = KILLED.format(name=name, module=module, function=function)
     process = subprocess.Popen([sys.executable, "-c", code, str(sources[name]), str(root)])
     for _ in range(1000):
-        if len(list(part_of(folder).glob(below))) >= 5:
+        if len(list(unfinished_folder(folder).glob(below))) >= 5:
             break
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    before = {path: path.stat().st_ino for path in part_of(folder).glob(below)}
+    before = {path: path.stat().st_ino for path in unfinished_folder(folder).glob(below)}
     assert len(before) >= 5
-    with pytest.raises(DataError, match="was not prepared to the end"):
+    with pytest.raises(DataError, match="is incomplete: preparing it"):
         datasets.load(name, root)
 
     kept: list[bool] = []
@@ -284,17 +294,17 @@ def test_a_prepare_that_was_killed_goes_on(sources, tmp_path, name, module, func
     assert all(kept)
     assert len(kept) == len(before)
     assert len(datasets.load(name, root).train) > 0
-    assert not part_of(folder).exists()
+    assert not unfinished_folder(folder).exists()
 
 
-def test_two_at_once_make_one_data_set_and_harm_nothing(market_zip, tmp_path, monkeypatch):
-    put = _link_or_copy.link_or_copy
+def test_two_at_once_make_one_dataset_and_do_no_harm(market_zip, tmp_path, monkeypatch):
+    link_or_copy = reader.link_or_copy
 
     def slow(*arguments: Path) -> None:
-        put(*arguments)
+        link_or_copy(*arguments)
         time.sleep(0.01)
 
-    monkeypatch.setattr(_link_or_copy, "put", slow)
+    monkeypatch.setattr(reader, "link_or_copy", slow)
     with ThreadPoolExecutor(2) as pool:
         made = list(pool.map(lambda _: make("market", market_zip, tmp_path / "data"), range(2)))
     assert sorted(made) == [False, True]
@@ -320,9 +330,9 @@ def test_two_that_render_at_once_make_one_site(tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["site"]
 
 
-def test_what_was_begun_from_another_source_is_not_gone_on_with(market_zip, tmp_path):
-    part = part_of(tmp_path / "data" / "market")
-    write_image(part / "whole" / "query" / "0099_c1s1_000001_00.jpg", 5)
+def test_what_was_begun_from_another_source_is_not_resumed(market_zip, tmp_path):
+    part = unfinished_folder(tmp_path / "data" / "market")
+    write_image(part / "dataset" / "query" / "0099_c1s1_000001_00.jpg", 5)
     (part / "made_of.json").write_text('{"source": "elsewhere"}')
     make("market", market_zip, tmp_path / "data")
     assert len(datasets.load("market", tmp_path / "data").query) == 6
@@ -337,7 +347,7 @@ def test_a_full_disk_is_a_message_and_what_was_done_stays(market_zip, tmp_path, 
     with pytest.raises(PtlreidError, match="No space left on device") as caught:
         make("market", market_zip, tmp_path / "data")
     assert not isinstance(caught.value, DataError)
-    assert list(part_of(tmp_path / "data" / "market").glob("unpacked/*/query/*.jpg"))
+    assert list(unfinished_folder(tmp_path / "data" / "market").glob("unpacked/*/query/*.jpg"))
 
 
 @pytest.mark.parametrize(
@@ -384,8 +394,8 @@ def test_the_list_tells_where_each_comes_from_and_all_facts_as_json(ptlreid):
 
 
 def test_the_split_that_comes_with_the_package_has_the_published_counts():
-    rows = cuhk03.new_split()
+    rows = cuhk03.read_new_split()
     for labelling in ("labeled", "detected"):
         found = count_rows(rows, labelling)
-        assert found == dict(cuhk03.ABOUT.counts[labelling])
+        assert found == dict(cuhk03.INFO.counts[labelling])
     assert all(row["camid"] == row["file"].split("_")[2] for row in rows)

@@ -36,7 +36,7 @@ def test_arrays_of_different_length_are_refused():
         Records(some.paths, some.pids[:1], some.camids, some.sources)
 
 
-def test_a_data_set_without_a_test_set_says_so():
+def test_a_dataset_without_a_test_set_says_so():
     splits = Splits("union", records(1), records(), records(), "market")
-    with pytest.raises(DataError, match="union: nothing to evaluate on, 0 query and 0 gallery"):
+    with pytest.raises(DataError, match="union: 0 query and 0 gallery images: expected a test set"):
         splits.require_test()

@@ -52,10 +52,10 @@ def test_what_else_a_run_depends_on_must_be_the_same(tmp_path, splits):
     run = begun(tmp_path / "run", config, splits, {"init": "1", "teacher": "2"})
     run.check(config, splits, {"init": "1", "teacher": "2"})
     with pytest.raises(
-        OptionError, match=r"another run \(the starting weights changed\)\. Give this one another --name"
+        OptionError, match=r"another run \(the initial weights changed\)\. Give this one another --name"
     ):
         run.check(config, splits, {"init": "3", "teacher": "2"})
-    with pytest.raises(OptionError, match=r"the starting weights changed; the teacher's weights changed"):
+    with pytest.raises(OptionError, match=r"the initial weights changed; the teacher's weights changed"):
         run.check(config, splits, {"init": "3", "teacher": "4"})
 
 
@@ -66,7 +66,7 @@ def test_the_same_weights_under_another_name_are_the_same_start(tmp_path, splits
         run.check(FinetuneSettings(init="another"), splits)  # nothing is known of that start
 
 
-def test_a_run_of_before_digests_were_kept_is_taken_on_trust(tmp_path, splits):
+def test_a_run_from_before_digests_were_kept_is_trusted(tmp_path, splits):
     run = begun(tmp_path / "run", FinetuneSettings(), splits)
     assert "depends" not in files.read_json(run.data)
     run.check(FinetuneSettings(), splits, {"init": "1"})
@@ -84,11 +84,11 @@ def test_a_run_with_and_one_without_a_teacher_are_never_the_same(tmp_path, split
         run.check(DistillSettings.resolve(None, teacher="other", lambda_=0.5), splits)
 
 
-def test_a_damaged_record_of_its_people_is_not_that_of_these(tmp_path, splits):
+def test_a_damaged_data_file_has_other_identities(tmp_path, splits):
     run = begun(tmp_path / "run", FinetuneSettings(), splits)
-    assert run.same_people(splits)
+    assert run.has_same_identities(splits)
     run.data.write_text("[]")
-    assert not run.same_people(splits)
+    assert not run.has_same_identities(splits)
 
 
 def test_the_newest_ptl_run_is_the_one_that_was_trained_and_finished_last(tmp_path):
@@ -102,9 +102,11 @@ def test_the_newest_ptl_run_is_the_one_that_was_trained_and_finished_last(tmp_pa
     assert find_newest_ptl(tmp_path) == expected
 
 
-def test_no_ptl_run_is_told_with_the_ways_out(tmp_path):
+def test_without_a_ptl_run_the_message_says_what_to_do(tmp_path):
     finished(tmp_path / "plain", 300, ptl=False)
-    with pytest.raises(CheckpointError, match=r"no finished PTL run to learn from\. Train one with `ptlreid finetune`"):
+    with pytest.raises(
+        CheckpointError, match=r"no finished PTL run: expected one as the teacher\. Train one with `ptlreid finetune`"
+    ):
         find_newest_ptl(tmp_path)
 
 

@@ -40,38 +40,38 @@ def test_ranks_share_each_batch_out_without_loss_or_repeat(num_images, ranks, ep
     assert [step.tolist() for step in together] == [step.tolist() for step in whole]
 
 
-LABELS = np.array([2, 0, 2, 1, 2, 1, 2, 3])  # four people with 1, 2, 4 and 1 images
+LABELS = np.array([2, 0, 2, 1, 2, 1, 2, 3])  # four identities with 1, 2, 4 and 1 images
 
 
 @given(epoch=st.integers(0, 20), images=st.integers(1, 4))
-def test_identity_batches_hold_p_people_with_k_images_each(epoch, images):
-    batches = IdentitySampler(LABELS, people=2, images=images, seed=0).epoch(epoch)
-    people = np.concatenate([LABELS[batch].reshape(2, images) for batch in batches])
+def test_identity_batches_hold_p_identities_with_k_images_each(epoch, images):
+    batches = IdentitySampler(LABELS, identities=2, images_per_identity=images, seed=0).epoch(epoch)
+    identities = np.concatenate([LABELS[batch].reshape(2, images) for batch in batches])
     assert len(batches) == 2
-    assert (people == people[:, :1]).all()
-    assert sorted(people[:, 0]) == [0, 1, 2, 3]  # everyone once an epoch
+    assert (identities == identities[:, :1]).all()
+    assert sorted(identities[:, 0]) == [0, 1, 2, 3]  # each once an epoch
     for batch in batches:
         for rows in batch.reshape(2, images):
             enough = (LABELS[rows[0]] == LABELS).sum() >= images
             assert len(set(rows)) == images or not enough  # repeats only where there are too few
 
 
-def test_over_epochs_every_image_of_a_person_comes_up():
-    sampler = IdentitySampler(LABELS, people=4, images=2, seed=0)
+def test_over_epochs_every_image_of_an_identity_comes_up():
+    sampler = IdentitySampler(LABELS, identities=4, images_per_identity=2, seed=0)
     seen = {int(row) for epoch in range(20) for batch in sampler.epoch(epoch) for row in batch}
     assert seen == set(range(8))
 
 
-def test_ranks_have_different_people():
+def test_ranks_have_different_identities():
     first, second = (IdentitySampler(LABELS, 1, 2, 7, rank, 2).epoch(0) for rank in (0, 1))
     for mine, other in zip(first, second, strict=True):
         assert not set(LABELS[mine]) & set(LABELS[other])
 
 
-def test_a_batch_that_leaves_a_rest_or_too_few_people_are_refused():
-    with pytest.raises(OptionError, match="A batch of 7 cannot hold 2 images of each person"):
-        IdentitySampler.of_batch(LABELS, 7, 2, 0)
-    with pytest.raises(DataError, match="4 people do not fill one batch of 5 people"):
+def test_a_batch_size_that_does_not_divide_and_too_few_identities_are_refused():
+    with pytest.raises(OptionError, match="batch_size = 7: expected a multiple of images_per_identity, 2"):
+        IdentitySampler.from_batch_size(LABELS, 7, 2, 0)
+    with pytest.raises(DataError, match="4 identities do not fill one batch of 5"):
         IdentitySampler(LABELS, 5, 2, 0)
 
 

@@ -15,8 +15,8 @@ from ptlreid.errors import DataError
 from ptlreid.views import MEAN, STD, EvalView, TrainView, decode, resize, standardize
 
 
-def seen(view: EvalView | TrainView, path: Path, seed: int = 0) -> np.ndarray:
-    """What the view shows of one file."""
+def view_image(view: EvalView | TrainView, path: Path, seed: int = 0) -> np.ndarray:
+    """One file as the view shows it."""
     image = resize([decode(path)], view.height, view.width)[0]
     view.augment(image, np.random.default_rng(seed))
     return image
@@ -34,19 +34,19 @@ def test_evaluation_is_torchvisions_resize_and_normalize(picture):
         expected = v2.Compose(
             [v2.PILToTensor(), v2.Resize((64, 32)), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
         )(image)
-    images = torch.from_numpy(seen(EvalView(64, 32), picture).copy())[None]
+    images = torch.from_numpy(view_image(EvalView(64, 32), picture).copy())[None]
     # Versions of Pillow and torchvision differ in how they round: by one of 255 levels, in a fifth of the numbers.
     apart = (standardize(images)[0] - expected).abs() * torch.tensor(STD).view(3, 1, 1) * 255
     assert apart.max() < 1.01
     assert (apart > 0.01).float().mean() < 0.25
 
 
-def test_training_mirrors_with_the_chance_that_is_asked_for(picture):
-    plain = seen(EvalView(64, 32), picture)
-    assert np.array_equal(seen(TrainView(64, 32, flip=0.0), picture, 0), plain)
-    assert np.array_equal(seen(TrainView(64, 32, flip=1.0), picture, 0), plain[:, ::-1])
-    view = TrainView(64, 32, flip=0.25)
-    mirrored = sum(not np.array_equal(seen(view, picture, seed), plain) for seed in range(400))
+def test_training_mirrors_with_the_given_probability(picture):
+    plain = view_image(EvalView(64, 32), picture)
+    assert np.array_equal(view_image(TrainView(64, 32, flip=0.0, pad=0, erase=0.0), picture, 0), plain)
+    assert np.array_equal(view_image(TrainView(64, 32, flip=1.0, pad=0, erase=0.0), picture, 0), plain[:, ::-1])
+    view = TrainView(64, 32, flip=0.25, pad=0, erase=0.0)
+    mirrored = sum(not np.array_equal(view_image(view, picture, seed), plain) for seed in range(400))
     assert 70 <= mirrored <= 130  # 100 expected, and 3.5 standard deviations (8.7) either way
 
 
@@ -54,26 +54,26 @@ def test_training_mirrors_with_the_chance_that_is_asked_for(picture):
 def test_resizing_is_pillows(picture, size):
     with Image.open(picture) as image:
         expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(seen(EvalView(*size), picture).astype(int), expected.astype(int), atol=1)
+    np.testing.assert_allclose(view_image(EvalView(*size), picture).astype(int), expected.astype(int), atol=1)
 
 
 def test_a_padded_crop_is_a_shift_with_black_borders(picture):
-    plain = seen(EvalView(64, 32), picture)
+    plain = view_image(EvalView(64, 32), picture)
     framed = np.zeros((64 + 6, 32 + 6, 3), dtype=np.uint8)
     framed[3:-3, 3:-3] = plain
     shifts = {(top, left): framed[top : top + 64, left : left + 32] for top in range(7) for left in range(7)}
     found = set()
     for seed in range(600):
-        image = seen(TrainView(64, 32, flip=0.0, pad=3), picture, seed)
+        image = view_image(TrainView(64, 32, flip=0.0, pad=3, erase=0.0), picture, seed)
         found |= {place for place, shifted in shifts.items() if np.array_equal(image, shifted)}
     assert found == set(shifts)  # fixed seeds: 600 draws come by all 49 places
 
 
 def test_erasing_fills_one_rectangle_with_the_mean_colour(picture):
-    plain = seen(EvalView(64, 32), picture)
+    plain = view_image(EvalView(64, 32), picture)
     shares = []
     for seed in range(200):
-        image = seen(TrainView(64, 32, flip=0.0, erase=1.0), picture, seed)
+        image = view_image(TrainView(64, 32, flip=0.0, pad=0, erase=1.0), picture, seed)
         changed = (image != plain).any(axis=2)
         rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
         box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -81,8 +81,8 @@ def test_erasing_fills_one_rectangle_with_the_mean_colour(picture):
         shares.append(box.shape[0] * box.shape[1] / (64 * 32))
     assert 0.015 < min(shares) < 0.05
     assert 0.3 < max(shares) < 0.42
-    view = TrainView(64, 32, flip=0.0, erase=0.25)
-    erased = sum(not np.array_equal(seen(view, picture, seed), plain) for seed in range(400))
+    view = TrainView(64, 32, flip=0.0, pad=0, erase=0.25)
+    erased = sum(not np.array_equal(view_image(view, picture, seed), plain) for seed in range(400))
     assert 70 <= erased <= 130  # 100 expected, and 3.5 standard deviations (8.7) either way
 
 
@@ -106,7 +106,7 @@ def test_an_image_that_fits_is_a_copy():
 def test_every_colour_mode_becomes_rgb(tmp_path, mode):
     path = tmp_path / "image.tiff"
     Image.new("RGB", (10, 20), (200, 30, 40)).convert(mode).save(path)
-    assert seen(EvalView(20, 10), path).shape == (20, 10, 3)
+    assert view_image(EvalView(20, 10), path).shape == (20, 10, 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", None])
@@ -121,5 +121,5 @@ def test_a_view_describes_all_that_features_depend_on():
     about = EvalView(64, 32).describe()
     assert json.loads(json.dumps(about))["interpolation"].startswith("bilinear")
     assert about != EvalView(64, 33).describe()
-    train = TrainView(64, 32, erase=0.5).describe()
+    train = TrainView(64, 32, flip=0.5, pad=0, erase=0.5).describe()
     assert (train["view"], train["erase"], train["pad"]) == ("train", 0.5, 0)

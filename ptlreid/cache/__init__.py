@@ -17,10 +17,9 @@ from typing import Literal
 import h5py
 import numpy as np
 
-from ptlreid import distributed
+from ptlreid import contents, distributed
 from ptlreid.cache import partial
 from ptlreid.errors import DataError
-from ptlreid.files import digest_all
 from ptlreid.models.weights import WeightsFile
 from ptlreid.network_types import Readout
 from ptlreid.progress import Progress, Silent
@@ -85,7 +84,7 @@ def status(file: Path, source: Source, records: Records) -> str:
 
 
 def fingerprint(source: Source, records: Records) -> dict[str, str]:
-    """What the features of `records` depend on, by part; every image file is read, none is decoded."""
+    """What the features of `records` depend on, by part; image files are digested, not decoded."""
     labels = hashlib.blake2b(records.pids.tobytes() + records.camids.tobytes(), digest_size=16)
     return {
         "schema": SCHEMA,
@@ -94,7 +93,7 @@ def fingerprint(source: Source, records: Records) -> dict[str, str]:
         "readout": json.dumps(source.readout.describe(), sort_keys=True),
         "view": json.dumps(source.view.describe(), sort_keys=True),
         "dtype": source.dtype,
-        "images": digest_all(records.paths),
+        "images": contents.digest_all(records.paths),
         "labels": labels.hexdigest(),
     }
 

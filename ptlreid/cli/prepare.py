@@ -99,8 +99,8 @@ def _from_source(
     _refuse_others(found, given, *([OwnImagesSettings] if own else []), *([PackSettings] if given["pack"] else []))
     found = replace(found, name=own.name) if own and own.name else found
     progress = console.Reporter()
-    if found.about.note:
-        progress.note(found.about.note)
+    if found.info.note:
+        progress.note(found.info.note)
     return found, {"prepared": prepare(found, source, root, own, progress)}
 
 
@@ -126,7 +126,7 @@ def _drawn_or_there(found: DatasetRef, root: Path, given: Mapping[str, Any]) -> 
     _refuse_others(found, given)
     if not any(folder.is_dir() for folder in found.folders(root)):
         raise OptionError(
-            f"{found.about.title} cannot be made here: get it from {found.about.source}, and give its archive or "
+            f"{found.info.title} cannot be made here: get it from {found.info.source}, and give its archive or "
             f"folder with --source, or put its folder at {found.folders(root)[0]}."
         )
     return {"prepared": False}
@@ -174,7 +174,7 @@ def _show_check(found: DatasetRef, folder: Path, made: Mapping[str, Any], *, as_
 
 
 def _numbers(splits: Splits) -> dict[str, dict[str, int]]:
-    return dict(zip(("train", "query", "gallery"), (part.numbers() for part in splits.parts), strict=True))
+    return dict(zip(("train", "query", "gallery"), (part.count() for part in splits.parts), strict=True))
 
 
 def _show_numbers(title: str, parts: Mapping[str, Mapping[str, int]]) -> None:
@@ -187,7 +187,7 @@ def _show_names(*, as_json: bool) -> None:
     """Each dataset once: its names and variants, then where it comes from; as JSON, all that is known of it."""
     from ptlreid import datasets
 
-    abouts = {datasets.find(name).about.title: datasets.find(name).about for name in datasets.names()}
+    abouts = {datasets.find(name).info.title: datasets.find(name).info for name in datasets.names()}
     facts = ("title", "variants", "citation", "licence", "terms", "note", "source", "protocol", "counts")
     if as_json:
         shown = ({"names": list(one.names), **{fact: getattr(one, fact) for fact in facts}} for one in abouts.values())

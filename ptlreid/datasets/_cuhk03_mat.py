@@ -1,8 +1,8 @@
 """`cuhk-03.mat`, a MATLAB v7.3 file, to images.
 
-It is HDF5, so every array is transposed: `labeled` and `detected` are (1, 5) references, one a camera pair, to
-(10, people) references to images (3, width, height); images 1 to 5 are of view 1, 6 to 10 of view 2. `testsets` is
-(1, 20) references to (2, 100) numbers: camera pair and person. An image that does not exist is an array of less
+It is HDF5, so every array is transposed: `labeled` and `detected` are (1, 5) references, one for each camera pair, to
+(10, persons) references to images (3, width, height); images 1 to 5 are of view 1, 6 to 10 of view 2. `testsets` is
+(1, 20) references to (2, 100) numbers: camera pair and person. An image that does not exist is an array of fewer
 than three dimensions.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from ptlreid.datasets._faults import Fault, FaultError
+from ptlreid.datasets.reader import Fault, FaultError
 from ptlreid.errors import PtlreidError
 from ptlreid.files import atomic_write
 from ptlreid.progress import Progress
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 MAT = "cuhk-03.mat"
 TEST_SETS = "testsets.csv"
-_COMPRESSION = 4  # a tenth more bytes than the most, in a third of the time
+_COMPRESSION = 4  # a tenth larger than the best, in a third of the time
 
 
 def unpack_mat(mat: Path, target: Path, labellings: Sequence[str], progress: Progress) -> None:
-    """Write each image of `mat` to `<labelling>/<pair>_<person>_<view>_<image>.png`; what is there already is left.
+    """Write each image of `mat` to `<labelling>/<pair>_<person>_<view>_<image>.png`; existing files are kept.
 
-    Raises `DataError` when `mat` is not the file of the release.
+    Raises `DataError` if `mat` is not the file of the release.
     """
     import h5py
 
@@ -42,7 +42,7 @@ def unpack_mat(mat: Path, target: Path, labellings: Sequence[str], progress: Pro
             for labelling in labellings:
                 _write_images(content, labelling, target / labelling, progress)
     except (OSError, KeyError, ValueError, TypeError) as error:
-        remedy = f"Expected {MAT} of the CUHK03 release, MATLAB v7.3; get it again."
+        remedy = f"Expected {MAT} of the CUHK03 release, MATLAB v7.3. Download it again."
         raise FaultError(Fault("layout", mat, f"cannot be read as CUHK03 ({error})", remedy)) from error
 
 
@@ -57,15 +57,15 @@ def _write_test_sets(content: h5py.File, file: Path) -> None:
 
 def _write_images(content: h5py.File, labelling: str, folder: Path, progress: Progress) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    there = {path.name for path in folder.iterdir()}
-    pairs = [np.asarray(content[reference]).T for reference in content[labelling][0]]  # (people, 10) each
+    existing = {path.name for path in folder.iterdir()}
+    pairs = [np.asarray(content[reference]).T for reference in content[labelling][0]]  # (persons, 10) each
     done = 0
     with progress.task(f"write {labelling} images", sum(pair.size for pair in pairs)) as advance:
-        for pair, people in enumerate(pairs, start=1):
-            for (person, image), reference in np.ndenumerate(people):
+        for pair, images in enumerate(pairs, start=1):
+            for (person, image), reference in np.ndenumerate(images):
                 done += 1
                 name = f"{pair}_{person + 1:03d}_{1 if image < 5 else 2}_{image + 1:02d}.png"
-                if name not in there:
+                if name not in existing:
                     _write_image(np.asarray(content[reference]), folder / name)
                 advance(done)
 
@@ -73,11 +73,11 @@ def _write_images(content: h5py.File, labelling: str, folder: Path, progress: Pr
 def _write_image(transposed: np.ndarray, file: Path) -> None:
     if transposed.ndim != 3:  # no such image
         return
-    aside = file.with_name(f".{file.name}.part")
+    temporary = file.with_name(f".{file.name}.part")
     image = Image.fromarray(np.ascontiguousarray(transposed.T))
     try:
-        image.save(aside, format="PNG", compress_level=_COMPRESSION)
-        aside.replace(file)
+        image.save(temporary, format="PNG", compress_level=_COMPRESSION)
+        temporary.replace(file)
     except OSError as error:
-        advice = "Check that the disk has room, then run the command again: it goes on from here."
+        advice = "Check that the disk has room, then run the command again: it resumes from here."
         raise PtlreidError(f"{file}: cannot be written ({error.strerror or error}). {advice}") from error

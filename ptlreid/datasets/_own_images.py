@@ -1,4 +1,4 @@
-"""The user's own images with what their places or a CSV tell: who is on them, and which camera took them."""
+"""The user's own images with their identities and cameras, from folders and file names or from a CSV."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptlreid.datasets import market
-from ptlreid.datasets._link_or_copy import IMAGE_SUFFIXES, is_image, is_stray
+from ptlreid.datasets.reader import IMAGE_SUFFIXES, JUNK, is_image, is_stray
 from ptlreid.errors import DataError
-from ptlreid.records import JUNK
 
 _PARTS = ("", "train", "test", "query", "gallery")
 _CAMERA = re.compile(r"(?:^|[_\-. ])c(?:am(?:era)?)?[_\-]?(\d+)", re.IGNORECASE)
 _FORMS = (
-    "Expected a folder for each person, names such as 0002_c1s1_000451_03.jpg, Market-1501's layout, or a CSV with "
-    "the columns path,pid,camid and, if you like, split."
+    "Expected a folder for each identity, names such as 0002_c1s1_000451_03.jpg, Market-1501's layout, or a CSV with "
+    "the columns path,pid,camid and, optionally, split."
 )
 
 
 @dataclass(frozen=True)
 class OwnImage:
-    """One image. `split`: "" where none was given. `special`: whether pid -1 is junk and pid 0 a distractor."""
+    """One image. `origin`: its path in the source. `split`: "" if none was given.
+
+    `special`: whether pid -1 is junk and pid 0 a distractor.
+    """
 
     file: Path
     origin: str
@@ -34,24 +36,24 @@ class OwnImage:
 
 
 def find_images(source: Path) -> list[OwnImage]:
-    """The crops in `source`, a CSV or a folder, in sorted order; `DataError` when it has none of the known forms."""
+    """The images in `source`, a CSV or a folder, sorted; `DataError` if it has none of the known forms."""
     if source.is_file():
         if source.suffix.lower() != ".csv":
             raise DataError(f"{source}: neither an archive nor a CSV. {_FORMS}")
-        return _of_csv(source)
-    folder = _inside(source)
+        return _read_csv(source)
+    folder = _skip_single_folders(source)
     if all((folder / part).is_dir() for part in market.PARTS):
         splits = {market.TRAIN: "train", market.QUERY: "query", market.GALLERY: "gallery"}
-        return [crop for part, split in splits.items() for crop in _of_names(folder / part, source, split)]
+        return [image for part, split in splits.items() for image in _read_names(folder / part, source, split)]
     if any(is_image(path) for path in folder.iterdir()):
-        return _of_names(folder, source, "")
-    return _of_people(folder, source)
+        return _read_names(folder, source, "")
+    return _read_folders(folder, source)
 
 
 def assign_numbers(values: Iterable[str], *, keep_special: bool) -> dict[str, int]:
-    """A number for each value: itself where all are different numbers, otherwise 1, 2, ... in sorted order.
+    """A number for each value: its own if all are different numbers, otherwise 1, 2, ... in sorted order.
 
-    `keep_special`: whether -1 and 0 are numbers that may be kept.
+    `keep_special`: whether -1 and 0 may be kept.
     """
     known = sorted(set(values))
     least = JUNK if keep_special else 1
@@ -62,59 +64,59 @@ def assign_numbers(values: Iterable[str], *, keep_special: bool) -> dict[str, in
     return {value: number for number, value in enumerate(known, start=1)}
 
 
-def _inside(source: Path) -> Path:
-    """`source`, or the folder of people in it where it holds nothing but one folder, as archives do."""
+def _skip_single_folders(source: Path) -> Path:
+    """`source`, or the folder of identities in it if it holds nothing but one folder, as in archives."""
     folder = source
     while True:
-        folders, images = _folders(folder), any(is_image(path) for path in folder.iterdir())
-        if images or len(folders) != 1 or not (_folders(folders[0]) or folder == source):
+        folders, images = _list_folders(folder), any(is_image(path) for path in folder.iterdir())
+        if images or len(folders) != 1 or not (_list_folders(folders[0]) or folder == source):
             return folder
         folder = folders[0]
 
 
-def _of_names(folder: Path, source: Path, split: str) -> list[OwnImage]:
-    """Crops whose names are those of Market-1501."""
-    inside = _folders(folder)
+def _read_names(folder: Path, source: Path, split: str) -> list[OwnImage]:
+    """Images whose names are those of Market-1501."""
+    inside = _list_folders(folder)
     if inside and any(any(is_image(path) for path in one.iterdir()) for one in inside):
         raise DataError(f"{folder}: holds images, and folders of images such as {inside[0].name}. {_FORMS}")
-    crops = []
-    for path in _images(folder):
-        pid, camid = market.identity(path.name)
-        crops.append(OwnImage(path, _origin(path, source), str(pid), str(camid), split, special=True))
-    return crops
+    images = []
+    for path in _list_images(folder):
+        pid, camid = market.parse_name(path.name)
+        images.append(OwnImage(path, _relative(path, source), str(pid), str(camid), split, special=True))
+    return images
 
 
-def _of_people(folder: Path, source: Path) -> list[OwnImage]:
-    """Crops in a folder for each person, and in folders for each camera or with names that tell it."""
-    crops = []
-    for person in _folders(folder):
-        cameras = _folders(person)
-        flat = _images(person)
+def _read_folders(folder: Path, source: Path) -> list[OwnImage]:
+    """Images in a folder for each identity, and in a folder for each camera or with the camera in their names."""
+    images = []
+    for identity in _list_folders(folder):
+        cameras = _list_folders(identity)
+        flat = _list_images(identity)
         if cameras and flat:
-            raise DataError(f"{person}: holds images, and folders such as {cameras[0].name}. Keep one or the other.")
-        crops += [OwnImage(path, _origin(path, source), person.name, _camera(path)) for path in flat]
+            raise DataError(f"{identity}: holds images, and folders such as {cameras[0].name}. Keep one or the other.")
+        images += [OwnImage(path, _relative(path, source), identity.name, _parse_camera(path)) for path in flat]
         for camera in cameras:
-            files = _images(camera)
-            crops += [OwnImage(path, _origin(path, source), person.name, camera.name) for path in files]
-    if not crops:
+            files = _list_images(camera)
+            images += [OwnImage(path, _relative(path, source), identity.name, camera.name) for path in files]
+    if not images:
         raise DataError(f"{source}: holds no image ({', '.join(IMAGE_SUFFIXES)}). {_FORMS}")
-    told = [crop for crop in crops if crop.camera]
-    if told and len(told) < len(crops):
-        silent = next(crop for crop in crops if not crop.camera)
+    with_camera = [image for image in images if image.camera]
+    if with_camera and len(with_camera) < len(images):
+        without = next(image for image in images if not image.camera)
         raise DataError(
-            f"{silent.file}: its name tells no camera, that of {told[0].file.name} does. Name the camera in every "
-            "file, as in _c2, or in none."
+            f"{without.file}: the name gives no camera, but that of {with_camera[0].file.name} does. Name the camera "
+            "in every file, as in _c2, or in none."
         )
-    return crops if told else [OwnImage(crop.file, crop.origin, crop.identity, "1") for crop in crops]
+    return images if with_camera else [OwnImage(image.file, image.origin, image.identity, "1") for image in images]
 
 
-def _camera(path: Path) -> str:
+def _parse_camera(path: Path) -> str:
     match = _CAMERA.search(path.stem)
     return str(int(match[1])) if match else ""
 
 
-def _of_csv(file: Path) -> list[OwnImage]:
-    crops = []
+def _read_csv(file: Path) -> list[OwnImage]:
+    images = []
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
@@ -122,38 +124,40 @@ def _of_csv(file: Path) -> list[OwnImage]:
             if missing:
                 raise DataError(f"{file}: no column {', '.join(sorted(missing))}. {_FORMS}")
             for row in reader:
-                crops.append(_of_row(file, reader.line_num, row))
+                images.append(_read_row(file, reader.line_num, row))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file}: cannot be read as CSV ({error}). {_FORMS}") from error
-    if not crops:
+    if not images:
         raise DataError(f"{file}: has no row. {_FORMS}")
-    if len({bool(crop.split) for crop in crops}) > 1:
+    if len({bool(image.split) for image in images}) > 1:
         raise DataError(f"{file}: some rows have a split and others none. Fill in the column, or leave it out.")
-    return sorted(crops, key=lambda crop: crop.origin)
+    return sorted(images, key=lambda image: image.origin)
 
 
-def _of_row(file: Path, line: int, row: dict[str, str]) -> OwnImage:
+def _read_row(file: Path, line: int, row: dict[str, str]) -> OwnImage:
     values = {key: (row.get(key) or "").strip() for key in ("path", "pid", "camid", "split")}
     empty = [key for key in ("path", "pid", "camid") if not values[key]]
     if empty:
         raise DataError(f"{file}, line {line}: {', '.join(empty)} is empty. Fill it in, or remove the line.")
     if values["split"] not in _PARTS:
         raise DataError(
-            f"{file}, line {line}: split is {values['split']!r}, expected train, test, query, gallery or nothing."
+            f"{file}, line {line}: split = {values['split']!r}: expected train, test, query, gallery or nothing."
         )
     path = file.parent / values["path"]
     if not path.is_file() or path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise DataError(f"{file}, line {line}: {path} is not an image that exists. Paths start at the CSV's folder.")
+        raise DataError(
+            f"{file}, line {line}: {path} is not an existing image. Give paths relative to the CSV's folder."
+        )
     return OwnImage(path, values["path"], values["pid"], values["camid"], values["split"], special=True)
 
 
-def _folders(folder: Path) -> list[Path]:
+def _list_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX")))
 
 
-def _images(folder: Path) -> list[Path]:
+def _list_images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_image(path) and not is_stray(path.name))
 
 
-def _origin(path: Path, source: Path) -> str:
+def _relative(path: Path, source: Path) -> str:
     return path.relative_to(source).as_posix()

@@ -12,23 +12,23 @@ from ptlreid.records import Records, Splits
 def combine(name: str, parts: Sequence[Splits]) -> Splits:
     """The training images of all `parts`, one after another; there is no test set.
 
-    A person is the same where source and pid are, a camera where source and camid are: both are numbered anew from
-    1, in order of source, then of the old number.
+    Two images share an identity if source and pid are equal, and a camera if source and camid are equal. Both are
+    renumbered from 1, in order of source, then of the old number.
     """
     trains = [part.train for part in parts]
     sources = np.concatenate([train.sources for train in trains])
     train = Records(
         paths=np.concatenate([train.paths for train in trains]),
-        pids=_numbered(sources, np.concatenate([train.pids for train in trains])),
-        camids=_numbered(sources, np.concatenate([train.camids for train in trains])),
+        pids=_renumber(sources, np.concatenate([train.pids for train in trains])),
+        camids=_renumber(sources, np.concatenate([train.camids for train in trains])),
         sources=sources,
     )
-    nobody = Records.make([], [], [], source=name)
-    return Splits(name=name, train=train, query=nobody, gallery=nobody, protocol=parts[0].protocol)
+    empty = Records.make([], [], [], source=name)
+    return Splits(name=name, train=train, query=empty, gallery=empty, protocol=parts[0].protocol)
 
 
-def _numbered(sources: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+def _renumber(sources: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """(N,) int64, 1, 2, ... for each pair of source and number, in their order."""
-    places = np.unique(sources.astype(str), return_inverse=True)[1]
-    pairs = np.stack([places.reshape(-1), numbers], axis=1)
+    ranks = np.unique(sources.astype(str), return_inverse=True)[1]
+    pairs = np.stack([ranks.reshape(-1), numbers], axis=1)
     return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64) + 1

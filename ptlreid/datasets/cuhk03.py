@@ -1,4 +1,4 @@
-"""CUHK03 from its `cuhk-03.mat`: the split into 767 and 700 people, or the 20 test sets of the release.
+"""CUHK03 from its `cuhk-03.mat`: the split into 767 and 700 identities, or the 20 test sets of the release.
 
 File names: `1_001_2_06.png` is camera pair 1, person 1 of that pair, view 2, image 6. The view is the camera.
 """
@@ -12,12 +12,18 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from ptlreid.datasets._about import DatasetInfo
 from ptlreid.datasets._cuhk03_mat import MAT, TEST_SETS, unpack_mat
-from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
-from ptlreid.datasets._link_or_copy import locate
-from ptlreid.progress import Progress
-from ptlreid.records import Records, Splits
+from ptlreid.datasets.reader import (
+    DatasetInfo,
+    Fault,
+    FaultError,
+    Progress,
+    Records,
+    Reject,
+    Splits,
+    locate,
+    refuse,
+)
 
 LABELLINGS = ("labeled", "detected")
 _SETS = range(1, 21)
@@ -30,18 +36,18 @@ _NEW = {
     "cameras": 2,
 }
 
-ABOUT = DatasetInfo(
+INFO = DatasetInfo(
     title="CUHK03",
     names={"cuhk03": "labeled"},
     variants=("labeled", "detected", "classic", "labeled-classic", "detected-classic"),
-    also=frozenset(f"{labelling}-classic-{number}" for labelling in LABELLINGS for number in _SETS),
+    unlisted_variants=frozenset(f"{labelling}-classic-{number}" for labelling in LABELLINGS for number in _SETS),
     folders=("cuhk03",),
     citation=(
         "Li et al., DeepReID: Deep Filter Pairing Neural Network for Person Re-identification, CVPR 2014; 767/700: "
         "Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017"
     ),
     licence="None stated; made available for research.",
-    terms="Academic research only, not to be passed on.",
+    terms="Academic research only; not to be passed on.",
     source="https://www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html",
     protocol="market; cuhk03-classic for the test sets of the release",
     counts={
@@ -57,25 +63,25 @@ ABOUT = DatasetInfo(
 def read(folder: Path, variant: str = "labeled", reject: Reject = refuse) -> Splits:
     """The splits of the prepared `folder`.
 
-    `labeled`, `detected`: 767 and 700 people. `labeled-classic-7`: the seventh test set of the release, the first
-    without a number; every test image is a query and is in the gallery, where the protocol takes one of each person
-    from the other camera. An image that a split names and the folder lacks goes to `reject`.
+    `labeled`, `detected`: 767 and 700 identities. `labeled-classic-7`: the seventh test set of the release; without
+    a number, the first. There, every test image is a query and in the gallery, from which the protocol takes one image
+    of each identity by the other camera. An image of the split that the folder lacks goes to `reject`.
     """
     labelling, _, classic = ("labeled-classic" if variant == "classic" else variant).partition("-")
     images = folder / labelling
     if not images.is_dir():
         _refuse_layout(folder, labelling)
     if classic:
-        return _classic(folder, labelling, int(classic.removeprefix("classic").removeprefix("-") or 1), variant)
-    there = {path.stem for path in images.glob("*.png")}
-    rows = [row for row in new_split() if row["labelling"] == labelling]
+        return _read_classic(folder, labelling, int(classic.removeprefix("classic").removeprefix("-") or 1), variant)
+    existing = {path.stem for path in images.glob("*.png")}
+    rows = [row for row in read_new_split() if row["labelling"] == labelling]
     parts = {}
     for part in ("train", "query", "gallery"):
-        named = [row for row in rows if row["split"] == part]
-        for row in (row for row in named if row["file"] not in there):
+        listed = [row for row in rows if row["split"] == part]
+        for row in (row for row in listed if row["file"] not in existing):
             remedy = f"Remove {folder} and prepare it again from {MAT}."
-            reject(Fault("missing", images / f"{row['file']}.png", "is in the split, but not there", remedy))
-        parts[part] = _records(images, [row for row in named if row["file"] in there])
+            reject(Fault("missing", images / f"{row['file']}.png", "is in the split but does not exist", remedy))
+        parts[part] = _make_records(images, [row for row in listed if row["file"] in existing])
     return Splits(f"cuhk03:{variant}", parts["train"], parts["query"], parts["gallery"], "market")
 
 
@@ -86,13 +92,13 @@ def gather(source: Path, target: Path, variant: str, progress: Progress) -> None
 
 
 @cache
-def new_split() -> list[dict[str, str]]:
+def read_new_split() -> list[dict[str, str]]:
     """The rows of the 767/700 split that comes with this package: labelling, split, pid, camid, file."""
     packed = resources.files("ptlreid.datasets").joinpath("data/cuhk03_767_700.csv.gz").read_bytes()
     return list(csv.DictReader(gzip.decompress(packed).decode("utf-8").splitlines()))
 
 
-def _classic(folder: Path, labelling: str, number: int, variant: str) -> Splits:
+def _read_classic(folder: Path, labelling: str, number: int, variant: str) -> Splits:
     if not (folder / TEST_SETS).is_file():
         _refuse_layout(folder, TEST_SETS)
     with (folder / TEST_SETS).open(encoding="utf-8", newline="") as stream:
@@ -100,26 +106,28 @@ def _classic(folder: Path, labelling: str, number: int, variant: str) -> Splits:
     if not test:
         remedy = f"Remove {folder} and prepare it again from {MAT}."
         raise FaultError(Fault("layout", folder / TEST_SETS, f"holds no test set {number}", remedy))
-    rows = list(_named(folder / labelling))
-    # Any distinct numbers would do: people are numbered 1, 2, ... by camera pair, then by place in it.
+    rows = list(_list_images(folder / labelling))
+    # Any distinct numbers would do: pids are 1, 2, ... by camera pair, then by person in it.
     pids = {person: pid for pid, person in enumerate(sorted({person for person, _, _ in rows}), start=1)}
 
-    def records(of_test: bool) -> Records:
+    def select_records(of_test: bool) -> Records:
         chosen = [row for row in rows if (row[0] in test) == of_test]
         paths = [path for _, _, path in chosen]
         return Records.make(paths, [pids[person] for person, _, _ in chosen], [view for _, view, _ in chosen], "cuhk03")
 
-    return Splits(f"cuhk03:{variant}", records(False), records(True), records(True), "cuhk03-classic")
+    return Splits(
+        f"cuhk03:{variant}", select_records(False), select_records(True), select_records(True), "cuhk03-classic"
+    )
 
 
-def _named(images: Path) -> Iterator[tuple[tuple[int, int], int, Path]]:
+def _list_images(images: Path) -> Iterator[tuple[tuple[int, int], int, Path]]:
     """((pair, person), view, file) of every image, sorted by file."""
     for path in sorted(images.glob("[0-9]_*_[0-9]_*.png")):
         pair, person, view, _ = map(int, path.stem.split("_"))
         yield (pair, person), view, path
 
 
-def _records(images: Path, rows: list[dict[str, str]]) -> Records:
+def _make_records(images: Path, rows: list[dict[str, str]]) -> Records:
     paths = [images / f"{row['file']}.png" for row in rows]
     return Records.make(paths, [int(row["pid"]) for row in rows], [int(row["camid"]) for row in rows], "cuhk03")
 
@@ -127,7 +135,7 @@ def _records(images: Path, rows: list[dict[str, str]]) -> Records:
 def _refuse_layout(folder: Path, wanted: str) -> None:
     inside = [path.parent for path in sorted(folder.glob(f"*/{wanted}"))]
     if inside:
-        remedy = f"The layout lies one level deeper: move what is in {inside[0]} here."
+        remedy = f"The layout is one level deeper: move what is in {inside[0]} here."
         raise FaultError(Fault("nested", folder, f"no {wanted}", remedy))
     remedy = f"Make it with `ptlreid prepare cuhk03 --source FILE`, where FILE is {MAT} or the release's archive."
     raise FaultError(Fault("layout", folder, f"no {wanted}", remedy))

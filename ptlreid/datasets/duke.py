@@ -1,4 +1,4 @@
-"""DukeMTMC-reID, which its authors withdrew in 2019: a copy that the user has is read, in Market-1501's layout.
+"""DukeMTMC-reID, which its authors withdrew in 2019: reads a copy that the user has, in Market-1501's layout.
 
 File names: `0002_c1_f0044158.jpg` is person 2, camera 1, frame 44158.
 """
@@ -8,11 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptlreid.datasets import market
-from ptlreid.datasets._about import DatasetInfo
-from ptlreid.datasets._faults import Reject, refuse
-from ptlreid.records import Splits
+from ptlreid.datasets.reader import DatasetInfo, Reject, Splits, refuse
 
-ABOUT = DatasetInfo(
+INFO = DatasetInfo(
     title="DukeMTMC-reID",
     names={"duke": "", "dukemtmc": ""},
     folders=("duke", "dukemtmc", "DukeMTMC-reID"),
@@ -22,9 +20,9 @@ ABOUT = DatasetInfo(
         "vitro, ICCV 2017"
     ),
     licence="CC BY-NC-SA 4.0 when it was published.",
-    terms="Withdrawn in 2019, after it was asked whether the people on it had agreed. Do not pass copies on.",
+    terms="Withdrawn in 2019 over doubts that the people in it had consented. Do not pass copies on.",
     source="no page: its authors withdrew it in 2019; only a copy that you already have can be read",
-    note="DukeMTMC-reID was withdrawn by its authors in 2019. Ask whether your work needs it.",
+    note="DukeMTMC-reID was withdrawn by its authors in 2019. Consider whether your work needs it.",
     protocol="market",
     counts={
         "": {
@@ -44,4 +42,4 @@ gather = market.gather
 
 def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
     """The splits of the copy in `folder`; faults as in `market.read`."""
-    return market.read(folder, variant, reject).renamed("duke")
+    return market.read(folder, variant, reject).rename("duke")

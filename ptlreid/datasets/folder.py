@@ -1,22 +1,29 @@
-"""The user's own images, made a dataset by `ptlreid prepare folder` and used by the name it was given there."""
+"""The user's own images, made a dataset by `ptlreid prepare folder` and used by the name given there."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
-from ptlreid.datasets._about import DatasetInfo
-from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
-from ptlreid.datasets._link_or_copy import link_or_copy_as
 from ptlreid.datasets._own_images import OwnImage, assign_numbers, find_images
-from ptlreid.datasets._split import PARTS, draw_split, protocol_for
+from ptlreid.datasets._split import PARTS, choose_protocol, split_images
+from ptlreid.datasets.reader import (
+    DISTRACTOR,
+    DatasetInfo,
+    Fault,
+    FaultError,
+    Progress,
+    Records,
+    Reject,
+    Splits,
+    link_or_copy_as,
+    refuse,
+)
 from ptlreid.errors import DataError
 from ptlreid.files import atomic_write, read_json, write_json
-from ptlreid.progress import Progress
-from ptlreid.records import DISTRACTOR, Records, Splits
 from ptlreid.settings import OwnImagesSettings
 
-ABOUT = DatasetInfo(
+INFO = DatasetInfo(
     title="Own images",
     names={"folder": ""},
     folders=("{name}",),
@@ -24,7 +31,7 @@ ABOUT = DatasetInfo(
     licence="Yours",
     terms="Use images of people only where they, the law and the terms of the data allow it.",
     source="ptlreid prepare folder --source FOLDER --name NAME",
-    protocol="market; any-camera where no person was seen by two cameras",
+    protocol="market; any-camera if no identity was seen by two cameras",
 )
 
 SPLIT = "split.csv"
@@ -33,9 +40,9 @@ _COLUMNS = ("path", "pid", "camid", "split", "origin")
 
 
 def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
-    """The splits that `split.csv` in `folder` tells, under the protocol of `rules.json`, named after the folder.
+    """The splits listed in `split.csv` of `folder`, with the protocol of `rules.json`, named after the folder.
 
-    A listed image that is not there goes to `reject`. Raises `DataError` when a row is not what `prepare` wrote.
+    A listed image that does not exist goes to `reject`. Raises `DataError` for a row that `prepare` did not write.
     """
     name = folder.resolve().name
     with (folder / SPLIT).open(encoding="utf-8", newline="") as stream:
@@ -46,10 +53,10 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
             paths, pids, camids = parts[row["split"]]
             path, pid, camid = folder / row["path"], int(row["pid"]), int(row["camid"])
         except (KeyError, TypeError, ValueError):
-            remedy = f"Expected {','.join(_COLUMNS)}; remove {folder} and prepare it again."
+            remedy = f"Expected {','.join(_COLUMNS)}. Remove {folder} and prepare it again."
             raise FaultError(Fault("name", folder / SPLIT, f"line {line} is not a row of a split", remedy)) from None
         if not path.is_file():
-            reject(Fault("missing", path, f"is in {SPLIT}, but not there", "Restore it, or prepare again."))
+            reject(Fault("missing", path, f"is in {SPLIT} but does not exist", "Restore it, or prepare again."))
             continue
         paths.append(path)
         pids.append(pid)
@@ -59,45 +66,46 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
     return Splits(name, train.select(train.pids > DISTRACTOR), query, gallery, protocol)
 
 
-def gather(source: Path, target: Path, config: OwnImagesSettings, progress: Progress) -> None:
-    """Put the crops in `source` into `target` with names that tell person and camera, their split and its rules.
+def gather(source: Path, target: Path, settings: OwnImagesSettings, progress: Progress) -> None:
+    """Link or copy the images in `source` into `target`, named after pid and camera, and write split and rules.
 
-    The same crops and the same seed give the same bytes of `split.csv`. Raises `DataError` for a name that is not
-    Unicode, as some old archives have them.
+    The same images and the same seed give the same bytes of `split.csv`. Raises `DataError` for a name that is not
+    UTF-8, as in some old archives.
     """
-    crops = find_images(source)
-    _check_names(crops)
-    pids = assign_numbers((crop.identity for crop in crops), keep_special=crops[0].special)
-    camids = assign_numbers((crop.camera for crop in crops), keep_special=False)
-    labelled = [(pids[crop.identity], camids[crop.camera], crop) for crop in crops]
-    parts = draw_split([(pid, camid, crop.split) for pid, camid, crop in labelled], config.seed, config.test_share)
-    names = [_name(number, *one) for number, one in enumerate(labelled, start=1)]
-    link_or_copy_as(dict(zip(names, (crop.file for crop in crops), strict=True)), target, progress)
+    images = find_images(source)
+    _check_encoding(images)
+    pids = assign_numbers((image.identity for image in images), keep_special=images[0].special)
+    camids = assign_numbers((image.camera for image in images), keep_special=False)
+    labelled = [(pids[image.identity], camids[image.camera], image.split) for image in images]
+    parts = split_images(labelled, seed=settings.seed, test_share=settings.test_share)
+    rows = [
+        (_make_name(number, pid, camid, image), pid, camid, part, image.origin)
+        for number, (image, (pid, camid, _), part) in enumerate(zip(images, labelled, parts, strict=True), start=1)
+    ]
+    link_or_copy_as({row[0]: image.file for row, image in zip(rows, images, strict=True)}, target, progress)
     with atomic_write(target / SPLIT) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        for name, (pid, camid, crop), part in zip(names, labelled, parts, strict=True):
-            writer.writerow((name, pid, camid, part, crop.origin))
+        writer.writerows(rows)
     if any(name != str(number) for name, number in camids.items()):
         progress.note(f"cameras: {', '.join(f'{number} = {name}' for name, number in camids.items())}")
-    judged = [(pid, camid, part) for (pid, camid, _), part in zip(labelled, parts, strict=True)]
-    protocol = protocol_for(judged)
-    write_json(target / RULES, {"protocol": protocol, "seed": config.seed, "test_share": config.test_share})
+    protocol = choose_protocol([(pid, camid, part) for _, pid, camid, part, _ in rows])
+    write_json(target / RULES, {"protocol": protocol, "seed": settings.seed, "test_share": settings.test_share})
     if protocol == "any-camera":
-        progress.note("No person was seen by two cameras: matches in the same camera count (protocol any-camera).")
+        progress.note("No identity was seen by two cameras: matches by the same camera count (protocol any-camera).")
 
 
-def _check_names(crops: list[OwnImage]) -> None:
-    for crop in crops:
+def _check_encoding(images: list[OwnImage]) -> None:
+    for image in images:
         try:
-            crop.origin.encode()
+            image.origin.encode()
         except UnicodeEncodeError:
             raise DataError(
-                f"{str(crop.file)!r}: the name is not UTF-8, which {SPLIT} is written in. Rename the file or folder, "
-                "as with `convmv -f latin1 -t utf8 -r --notest FOLDER`, and prepare again."
+                f"{str(image.file)!r}: the name is not UTF-8, the encoding of {SPLIT}. Rename the file or folder, "
+                "for example with `convmv -f latin1 -t utf8 -r --notest FOLDER`, and prepare again."
             ) from None
 
 
-def _name(number: int, pid: int, camid: int, crop: OwnImage) -> str:
-    person = f"{pid:04d}" if pid >= 0 else str(pid)
-    return f"images/{person}_c{camid}_{number:06d}{crop.file.suffix.lower()}"
+def _make_name(number: int, pid: int, camid: int, image: OwnImage) -> str:
+    identity = f"{pid:04d}" if pid >= 0 else str(pid)
+    return f"images/{identity}_c{camid}_{number:06d}{image.file.suffix.lower()}"

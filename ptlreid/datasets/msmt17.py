@@ -1,6 +1,6 @@
 """MSMT17, as V1 and as V2 (faces hidden), with its list files.
 
-A list's line is `0000/0000_000_01_0303morning_0008_0.jpg 0`: a file below the part's folder, and a person numbered
+A line of a list is `0000/0000_000_01_0303morning_0008_0.jpg 0`: a file below the part's folder, and a pid that counts
 from 0 within the part. The third field of a file's name is the camera.
 """
 
@@ -9,25 +9,32 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ptlreid.datasets._about import DatasetInfo
-from ptlreid.datasets._faults import Fault, FaultError, Reject, refuse
-from ptlreid.datasets._link_or_copy import link_or_copy_all, locate
-from ptlreid.progress import Progress
-from ptlreid.records import Records, Splits
+from ptlreid.datasets.reader import (
+    DatasetInfo,
+    Fault,
+    FaultError,
+    Progress,
+    Records,
+    Reject,
+    Splits,
+    link_or_copy_all,
+    locate,
+    refuse,
+)
 
 _TEST = {"query_images": 11659, "query_identities": 3060, "gallery_images": 82161, "gallery_identities": 3060}
 _TRAIN = {"train_images": 30248, "train_identities": 1041, **_TEST, "cameras": 15}
 _WITH_VAL = {**_TRAIN, "train_images": 32621}
 
-ABOUT = DatasetInfo(
+INFO = DatasetInfo(
     title="MSMT17",
     names={"msmt17": "v1"},
     variants=("v1", "v1-val", "v2", "v2-val"),
-    whole={"v1": "v1-val", "v2": "v2-val"},
+    full_variants={"v1": "v1-val", "v2": "v2-val"},
     folders=("msmt17-v{variant[1]}", "MSMT17_V{variant[1]}", "msmt17", "MSMT17"),
     citation="Wei et al., Person Transfer GAN to Bridge Domain Gap for Person Re-Identification, CVPR 2018",
-    licence="Its own agreement, which is signed to get it.",
-    terms="Academic research only, not to be passed on; V2, with hidden faces, takes the place of V1.",
+    licence="Its own agreement, to be signed before the download.",
+    terms="Academic research only; not to be passed on. V2, with hidden faces, replaces V1.",
     source="https://www.pkuvmc.com/dataset.html",
     protocol="market",
     counts={"v1": _TRAIN, "v2": _TRAIN, "v1-val": _WITH_VAL, "v2-val": _WITH_VAL},
@@ -36,7 +43,7 @@ ABOUT = DatasetInfo(
 # The folders of training and of test images.
 _FOLDERS = {"v1": ("train", "test"), "v2": ("mask_train_v2", "mask_test_v2")}
 LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
-# Both parts count people from 0. Here they are 1 .. 1,041 and 1,042 .. 4,101, as pid 0 is a distractor.
+# Both parts number pids from 0. Here they are 1 .. 1,041 and 1,042 .. 4,101, as pid 0 is a distractor.
 _FIRST_TRAIN, _FIRST_TEST = 1, 1042
 
 _LINE = re.compile(r"(?P<file>(?:[^/]+/)*\d+_\d+_(?P<camid>\d+)_[^/]*) (?P<pid>\d+)")
@@ -45,26 +52,26 @@ _LINE = re.compile(r"(?P<file>(?:[^/]+/)*\d+_\d+_(?P<camid>\d+)_[^/]*) (?P<pid>\
 def read(folder: Path, variant: str = "v1", reject: Reject = refuse) -> Splits:
     """The splits that the list files in `folder` name, in their order; `-val` trains on `list_val.txt` as well.
 
-    Raises `DataError` for the other version and for a missing list; a line that does not tell file, person and
-    camera goes to `reject`.
+    Raises `DataError` for the other version and for a missing list; a line that does not give file, pid and camera
+    goes to `reject`.
     """
     version, _, with_val = variant.partition("-")
     _check_layout(folder, version)
     train_folder, test_folder = (folder / name for name in _FOLDERS[version])
-    train = _lines(folder / "list_train.txt", reject)
+    train = _read_list(folder / "list_train.txt", reject)
     if with_val:
-        train += _lines(folder / "list_val.txt", reject)
+        train += _read_list(folder / "list_val.txt", reject)
     return Splits(
         name=f"msmt17:{variant}",
-        train=_records(train_folder, train, _FIRST_TRAIN),
-        query=_records(test_folder, _lines(folder / "list_query.txt", reject), _FIRST_TEST),
-        gallery=_records(test_folder, _lines(folder / "list_gallery.txt", reject), _FIRST_TEST),
-        protocol=ABOUT.protocol,
+        train=_make_records(train_folder, train, _FIRST_TRAIN),
+        query=_make_records(test_folder, _read_list(folder / "list_query.txt", reject), _FIRST_TEST),
+        gallery=_make_records(test_folder, _read_list(folder / "list_gallery.txt", reject), _FIRST_TEST),
+        protocol=INFO.protocol,
     )
 
 
 def gather(source: Path, target: Path, variant: str, progress: Progress) -> None:
-    """Put the lists and every image they name into `target`; the version is that of `variant`, with val."""
+    """Link or copy the lists and every image they name into `target`; the version is that of `variant`, with val."""
     version = variant.partition("-")[0]
     try:
         folder = locate(source, (*_FOLDERS[version], *LISTS))
@@ -78,22 +85,25 @@ def gather(source: Path, target: Path, variant: str, progress: Progress) -> None
     )
 
 
-def _lines(file: Path, reject: Reject) -> list[re.Match[str]]:
-    """The lines of a list, those that do not tell what they should rejected."""
-    found = []
+def _read_list(file: Path, reject: Reject) -> list[re.Match[str]]:
+    """The lines of a list that give what they should; the others go to `reject`."""
+    matches = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         match = _LINE.fullmatch(line.strip())
         if match and ".." not in match["file"].split("/"):
-            found.append(match)
+            matches.append(match)
         elif line.strip():
-            remedy = f"Expected such as `0000/0000_000_01_0303morning_0008_0.jpg 0` in line {number}; unpack it again."
-            reject(Fault("name", file, f"{line.strip()!r} does not tell file, person and camera", remedy))
-    return found
+            remedy = (
+                f"Expected a line such as `0000/0000_000_01_0303morning_0008_0.jpg 0` as line {number}. Unpack the "
+                "list again."
+            )
+            reject(Fault("name", file, f"{line.strip()!r} does not give file, pid and camera", remedy))
+    return matches
 
 
-def _records(folder: Path, lines: list[re.Match[str]], first: int) -> Records:
+def _make_records(folder: Path, lines: list[re.Match[str]], first_pid: int) -> Records:
     paths = [folder / line["file"] for line in lines]
-    pids = [first + int(line["pid"]) for line in lines]
+    pids = [first_pid + int(line["pid"]) for line in lines]
     return Records.make(paths, pids, [int(line["camid"]) for line in lines], source="msmt17")
 
 
@@ -104,14 +114,14 @@ def _check_layout(folder: Path, version: str) -> None:
     _refuse_other_version(folder, version)
     inside = [path.parent for path in sorted(folder.glob(f"*/{_FOLDERS[version][0]}"))]
     if inside:
-        remedy = f"The layout lies one level deeper: move what is in {inside[0]} here."
+        remedy = f"The layout is one level deeper: move what is in {inside[0]} here."
         raise FaultError(Fault("nested", folder, f"{', '.join(missing)} not in it", remedy))
-    remedy = f"Expected {', '.join((*_FOLDERS[version], *LISTS))}; prepare it again with --source."
+    remedy = f"Expected {', '.join((*_FOLDERS[version], *LISTS))}. Prepare it again with --source."
     raise FaultError(Fault("layout", folder, f"{', '.join(missing)} not in it", remedy))
 
 
 def _refuse_other_version(folder: Path, version: str) -> None:
-    """Raise `DataError` when MSMT17's other version lies in `folder`, or below it."""
+    """Raise `DataError` if MSMT17's other version is in `folder`, or below it."""
     other = "v2" if version == "v1" else "v1"
     try:
         found = locate(folder, (*_FOLDERS[other], *LISTS))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ptlreid.datasets import market
-from ptlreid.datasets._about import DatasetInfo
-from ptlreid.datasets._faults import Reject, refuse
+from ptlreid.datasets.reader import DatasetInfo, Reject, refuse
 from ptlreid.errors import OptionError
 from ptlreid.files import atomic_folder
 from ptlreid.locks import wait_for_lock
@@ -14,7 +13,7 @@ from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
 from ptlreid.settings import SyntheticSettings
 
-ABOUT = DatasetInfo(
+INFO = DatasetInfo(
     title="Synthetic sites a, b and c",
     names={"synthetic": "a", "synthetic-a": "a", "synthetic-b": "b", "synthetic-c": "c"},
     variants=("a", "b", "c"),
@@ -30,7 +29,7 @@ SETTINGS = "synthetic.toml"
 
 def read(folder: Path, variant: str, reject: Reject = refuse) -> Splits:
     """The splits of the prepared site in `folder`; faults as in `market.read`."""
-    return market.read(folder, "", reject).renamed(f"synthetic-{variant}")
+    return market.read(folder, "", reject).rename(f"synthetic-{variant}")
 
 
 def prepare(folder: Path, variant: str, settings: SyntheticSettings, progress: Progress | None = None) -> bool:

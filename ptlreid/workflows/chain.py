@@ -156,7 +156,7 @@ def forgetting(trained: Sequence[str], scores: Sequence[float], data: str) -> fl
 
 def _parts(data: str) -> set[str]:
     """The datasets in a union; the dataset itself where it is none."""
-    return {data} if datasets.is_folder(data) else set(data.split("+"))
+    return {data} if datasets.is_path(data) else set(data.split("+"))
 
 
 def _in_a_row(configs: Sequence[FinetuneSettings]) -> list[Stage]:

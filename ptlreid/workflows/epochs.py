@@ -81,7 +81,7 @@ def _updates(job: TrainingJob, training: Training, forward: nn.Module, machine: 
     rows = job.sampler.epoch(training.epoch)[training.step * config.accumulate : job.updates * config.accumulate]
     batches = load_batches(
         job.splits.train,
-        TrainView(job.spec.height, job.spec.width, config.flip, config.pad, config.erase),
+        TrainView(job.spec.height, job.spec.width, flip=config.flip, pad=config.pad, erase=config.erase),
         rows,
         seed=(config.seed, training.epoch),
         workers=choose_workers(config.workers, machine.device),

@@ -67,7 +67,7 @@ def build_sampler(config: FinetuneSettings, splits: Splits) -> ShuffleSampler | 
     sampler: ShuffleSampler | IdentitySampler
     if config.images_per_identity:
         labels = splits.train.labels()
-        sampler = IdentitySampler.of_batch(labels, config.batch_size, config.images_per_identity, config.seed)
+        sampler = IdentitySampler.from_batch_size(labels, config.batch_size, config.images_per_identity, config.seed)
     else:
         sampler = ShuffleSampler(len(splits.train), config.batch_size, config.seed)
     if distributed.world_size() > 1:

@@ -1,4 +1,4 @@
-"""`ptlreid prepare NAME --pack`: the images of a dataset resized once, in one file that is read without decoding."""
+"""`ptlreid prepare NAME --pack`: the images of a dataset resized once, into one file that is read without decoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ptlreid import files, packs
+from ptlreid import contents, files, packs
 from ptlreid.datasets import DatasetRef, Fault
 from ptlreid.errors import DataError, PtlreidError
 from ptlreid.locks import wait_for_lock
@@ -25,7 +25,7 @@ _BLOCK = 64  # images at a time: 6 MB at 256×128
 
 @dataclass(frozen=True)
 class Packing:
-    """A pack of so many `images`, of which so many are `new`: the others were in the pack before."""
+    """What `pack` did: the file holds `images` in all, of which `new` were packed now."""
 
     file: Path
     images: int
@@ -34,118 +34,130 @@ class Packing:
 
 @dataclass(frozen=True)
 class _Image:
-    """One image to be packed, (H, W, 3) uint8, and the state and digest of its file."""
+    """One image to be packed, (H, W, 3) uint8, with the state and digest of its file."""
 
     state: tuple[int, int]
     digest: str
     pixels: np.ndarray
 
 
-def pack(found: DatasetRef, folder: Path, config: PackSettings, progress: Progress) -> Packing:
-    """Pack every image that the dataset reads in `folder`, in the size of `config`.
+_Described = dict[str, tuple[tuple[int, int], str]]  # state and digest of files, by path
 
-    Whatever an earlier pack of that size holds stays, as long as its file is unchanged: the images of other variants
-    too. Raises `DataError` for an image that cannot be decoded, and leaves the earlier pack as it was.
+
+def pack(dataset: DatasetRef, folder: Path, settings: PackSettings, progress: Progress) -> Packing:
+    """Pack all images of the dataset in `folder`, in the size of `settings`.
+
+    The images of an earlier pack of that size stay, also those of other variants, if their files are unchanged.
+    Raises `DataError` for an image that cannot be decoded, and leaves the earlier pack as it was.
     """
-    file = folder / packs.name(config.height, config.width)
-    parts = found.read(folder, whole=True).parts
+    file = folder / packs.pack_name(settings.height, settings.width)
+    parts = dataset.read(folder, all_images=True).parts
     wanted = {path.relative_to(folder).as_posix() for part in parts for path in part.paths}
     with wait_for_lock(file, progress, command="ptlreid pack"):
-        for left in folder.glob(f".{file.name}.*.part"):  # by one that was killed: it wrote under the same lock
+        for left in folder.glob(f".{file.name}.*.part"):  # of a killed process, which held the same lock
             left.unlink()
-        before = _current(file, progress)
+        before = _read_current(file, progress)
         if not wanted <= before.keys():
-            _write(file, sorted(wanted | before.keys()), before, config, progress)
+            _write(file, sorted(wanted | before.keys()), before, settings, progress)
     return Packing(file, len(wanted | before.keys()), len(wanted - before.keys()))
 
 
 def faults(file: Path, digests: Mapping[Path, str], progress: Progress) -> Iterator[Fault]:
     """What is wrong with the pack in `file`. `digests`: of the bytes of each image of the dataset.
 
-    It is serious where training would see other pixels than those of the image files.
+    A fault is serious if training would see other pixels than those of the image files.
     """
     try:
         found = packs.open_pack(file)
     except DataError as error:
         yield Fault("pack", file, f"cannot be used ({error})", "Pack again, or remove it.", serious=False)
         return
-    places = {file.parent / path: place for path, place in found.places.items()}
-    current = {path for path in digests if path in places and packs.state(path) == found.states[places[path]]}
-    late = [path for path in digests if path not in current]
-    if late:
-        fault = f"lacks {len(late):,} images that came or changed since, such as {late[0]}; their files are read"
-        remedy = "Bring it up to date: `ptlreid prepare DATA --pack` with its --height and --width."
+    rows = {file.parent / path: row for path, row in found.rows.items()}
+    current = {path for path in digests if path in rows and contents.file_state(path) == found.states[rows[path]]}
+    missing = [path for path in digests if path not in current]
+    if missing:
+        fault = f"lacks {len(missing):,} images that are new or changed, such as {missing[0]}; their files are decoded"
+        remedy = "Update it with `ptlreid prepare DATA --pack` and its --height and --width."
         yield Fault("pack", file, fault, remedy, serious=False)
     for path in sorted(current):
-        if found.digests[places[path]] != digests[path]:
-            yield Fault("pack", path, f"was changed, its time and size were not, and {file} shows it as it was", _ANEW)
+        if found.digests[rows[path]] != digests[path]:
+            fault = f"its bytes changed although its size and time did not, and {file} holds the old image"
+            yield Fault("pack", path, fault, _REMEDY)
     if found.images is None:
-        yield Fault("pack", file, "was replaced while it was checked", "Check again.", serious=False)
+        yield Fault("pack", file, "was replaced during the check", "Check again.", serious=False)
         return
     with progress.task(f"verify {file.name}", len(found.paths)) as advance:
-        for place, image in enumerate(found.images):
-            if _digest(image) != found.contents[place]:
-                yield Fault("pack", file, f"holds other pixels of {found.paths[place]} than were packed", _ANEW)
-            advance(place + 1)
+        for row, image in enumerate(found.images):
+            if _digest(image) != found.pixel_digests[row]:
+                yield Fault("pack", file, f"holds other pixels of {found.paths[row]} than were packed", _REMEDY)
+            advance(row + 1)
 
 
-_ANEW = "Remove the pack, and make it again with `ptlreid prepare --pack`."
+_REMEDY = "Remove the pack, and make it again with `ptlreid prepare --pack`."
 
 
-def _current(file: Path, progress: Progress) -> dict[str, tuple[Pack, int]]:
-    """What is in the pack and still as its image file is, by path: the pack, and the place there."""
+def _read_current(file: Path, progress: Progress) -> dict[str, tuple[Pack, int]]:
+    """The images in the pack whose files are unchanged, by path: the pack, and the row in it."""
     if not file.exists():
         return {}
     try:
         before = packs.open_pack(file)
     except DataError as error:
-        progress.note(f"{error} It is made anew.")
+        progress.note(f"{error} It is made again.")
         return {}
     return {
-        path: (before, place)
-        for path, place in before.places.items()
-        if packs.state(file.parent / path) == before.states[place]
+        path: (before, row)
+        for path, row in before.rows.items()
+        if contents.file_state(file.parent / path) == before.states[row]
     }
 
 
 def _write(
-    file: Path, paths: list[str], before: dict[str, tuple[Pack, int]], config: PackSettings, progress: Progress
+    file: Path, paths: list[str], before: dict[str, tuple[Pack, int]], settings: PackSettings, progress: Progress
 ) -> None:
-    """A pack of the images at `paths` below its folder, their pixels from `before` or from their files."""
-    shape = (len(paths), config.height, config.width, 3)
+    """Write a pack of the images at `paths` below its folder, their pixels from `before` or from their files."""
+    shape = (len(paths), settings.height, settings.width, 3)
     needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
     if needed > free:
         raise PtlreidError(f"{file}: needs {needed:,} bytes, and the disk has {free:,}. Make room, and pack again.")
-    states, digests, contents = [], [], []
+    described = _describe_files(file.parent, [path for path in paths if path not in before])
+    states, digests, pixel_digests = [], [], []
     with (
         files.atomic_write(file) as temporary,
         h5py.File(temporary, "w") as content,
         progress.task(f"pack {file.name}", len(paths)) as advance,
     ):
-        pixels = content.create_dataset("images", shape, np.uint8)  # one after another, see `packs`
+        pixels = content.create_dataset("images", shape, np.uint8)  # contiguous, see `packs`
         for start in range(0, len(paths), _BLOCK):
-            some = [_image(file.parent / path, before.get(path)) for path in paths[start : start + _BLOCK]]
-            resized = resize([image.pixels for image in some], config.height, config.width)
-            pixels[start : start + len(some)] = resized
-            states += [image.state for image in some]
-            digests += [image.digest for image in some]
-            contents += [_digest(image) for image in resized]
-            advance(start + len(some))
-        for key, values in (("paths", paths), ("digests", digests), ("contents", contents)):
+            images = [_load(file.parent, path, before, described) for path in paths[start : start + _BLOCK]]
+            resized = resize([image.pixels for image in images], settings.height, settings.width)
+            pixels[start : start + len(images)] = resized
+            states += [image.state for image in images]
+            digests += [image.digest for image in images]
+            pixel_digests += [_digest(image) for image in resized]
+            advance(start + len(images))
+        for key, values in (("paths", paths), ("digests", digests), ("contents", pixel_digests)):
             content.create_dataset(key, data=values, dtype=h5py.string_dtype())
         content["states"] = np.array(states, dtype=np.int64)
-        content.attrs.update(packs.attributes(config.height, config.width))
+        content.attrs.update(packs.pack_attributes(settings.height, settings.width))
 
 
-def _image(path: Path, before: tuple[Pack, int] | None) -> _Image:
-    """The image as it was packed before, if that is whole, or from its file."""
-    if before is not None:
-        pack, place = before
-        if pack.images is not None and _digest(pack.images[place]) == pack.contents[place]:
-            return _Image(pack.states[place], pack.digests[place], pack.images[place])
-    # The state before the content: a change meanwhile makes the image stale.
-    state = packs.state(path)
-    return _Image(state, files.file_digest(path), decode(path))
+def _describe_files(folder: Path, paths: list[str]) -> _Described:
+    # State, digest, pixels, in this order: a file that changes in between has another state than its image in the
+    # pack, which is not used then.
+    states = [contents.file_state(folder / path) for path in paths]
+    digests = contents.digest_each([folder / path for path in paths])
+    return {path: (state, digest.tobytes().hex()) for path, state, digest in zip(paths, states, digests, strict=True)}
+
+
+def _load(folder: Path, path: str, before: dict[str, tuple[Pack, int]], described: _Described) -> _Image:
+    """The image as it was packed before, if its pixels are intact, otherwise from its file."""
+    if path in before:
+        pack, row = before[path]
+        if pack.images is not None and _digest(pack.images[row]) == pack.pixel_digests[row]:
+            return _Image(pack.states[row], pack.digests[row], pack.images[row])
+        described = _describe_files(folder, [path])
+    return _Image(*described[path], decode(folder / path))
 
 
 def _digest(image: np.ndarray) -> str:

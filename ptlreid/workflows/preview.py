@@ -25,8 +25,8 @@ def preview_run(run: RunFolder, splits: Splits, config: EvaluateSettings) -> dic
     return {
         "run": str(run.path),
         "settings": used_on(run, splits, config).model_dump(),
-        "query": splits.query.numbers(),
-        "gallery": splits.gallery.numbers(),
+        "query": splits.query.count(),
+        "gallery": splits.gallery.count(),
         "features": features | {"width": width},
         "memory": _memory(len(splits.query), len(splits.gallery), width, config),
     }

@@ -140,7 +140,7 @@ def _images_shown(stage: Stage) -> int | None:
         if missing_datasets(name, Path(config.root)):
             numbers = {what: found.counts.get(f"train_{what}", 0) for what in ("images", "identities")}
         else:
-            numbers = datasets.load(name, Path(config.root)).train.numbers()
+            numbers = datasets.load(name, Path(config.root)).train.count()
         if not numbers["images"]:
             return None
         images, people = images + numbers["images"], people + numbers["identities"]

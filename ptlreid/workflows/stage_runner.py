@@ -106,7 +106,7 @@ class StageRunner:
 def missing_datasets(data: str, root: Path) -> list[str]:
     """The datasets in `data`, which may be several joined with `+`, that are not below `root`."""
     absent = []
-    for name in [data] if datasets.is_folder(data) else data.split("+"):
+    for name in [data] if datasets.is_path(data) else data.split("+"):
         try:
             datasets.find(name, root).folder(root)
         except DataError:

@@ -12,7 +12,7 @@ from ptlreid.devices import choose_amp, choose_device
 from ptlreid.engine import checkpoint, optim, schedule
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.fit import Precision
-from ptlreid.images import catch_dead_loaders
+from ptlreid.images import catch_dead_workers
 from ptlreid.models import weights
 from ptlreid.models.network import Network
 from ptlreid.runs import find_run
@@ -30,7 +30,7 @@ def train(job: TrainingJob) -> dict[str, Any]:
     numerics = Precision(choose_amp(job.config.amp, device), job.config.channels_last)
     training = begin(job, device, numerics)
     distributed.run_on_main(lambda: job.run.claim(job.config, job.splits, job.depends))
-    with catch_dead_loaders():
+    with catch_dead_workers():
         train_epochs(job, training, device, numerics)
     distributed.run_on_main(lambda: weights.save(training.network, job.spec, job.run.weights()))
     return scoring.finish(job, training)
@@ -85,6 +85,6 @@ def _initialise(network: Network, job: TrainingJob) -> None:
     else:
         before = find_run(job.run.path.parent, init)
         # The people of another dataset are other classes: the whole classifier is made anew for them.
-        without = None if before.same_people(job.splits) else "classifier"
+        without = None if before.has_same_identities(job.splits) else "classifier"
         loaded = weights.load_file(network, before.weights(), backbone, without=without)
     job.progress.note(f"start from {init}: {loaded}")

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/loader.py [FOLDER]
 
-FOLDER holds a dataset in Market-1501's layout; without one, a synthetic site is drawn. Decoding, loading from files
-and loading from a pack are measured in turn on the same images, in seconds of this process. The least of each counts,
-as what others do on the machine only ever adds.
+FOLDER holds a dataset in Market-1501's layout; without one, a synthetic site is rendered. Decoding, loading from files
+and loading from a pack are measured in turn on the same images, in seconds of this process. The minimum of each
+counts, as other work on the machine only adds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def decode(records: Records) -> None:
 
 
 def load(records: Records, view: TrainView) -> None:
-    """Every image as the training loop gets it."""
+    """Load every image as the training loop does."""
     for _ in load_batches(records, view, ShuffleSampler(len(records), BATCH, 0).epoch(0), seed=(0, 0)):
         pass
 
@@ -52,21 +52,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         if given is None:
-            given = place / "drawn"
+            given = place / "synthetic"
             synthetic.prepare(given, "a", SyntheticSettings.resolve(None))
         for name in ("files", "packed"):  # the same images twice, by links: one of the two gets packs
             (place / name).mkdir()
             for part in ("bounding_box_train", "query", "bounding_box_test"):
                 (place / name / part).symlink_to((given / part).resolve())
         for height, width in ((128, 64), (256, 128), (384, 128)):
-            compare(place, TrainView(height, width))
+            compare(place, TrainView(height, width, flip=0.5, pad=0, erase=0.0))
 
 
 def compare(place: Path, view: TrainView) -> None:
     """Print the speed of each way, and its ratio to bare decoding, for one view."""
     packed = datasets.find(str(place / "packed"))
     pack(packed, place / "packed", PackSettings(height=view.height, width=view.width), Silent())
-    files, pixels = (some(datasets.load(str(place / name), place).train) for name in ("files", "packed"))
+    files, pixels = (fill_batches(datasets.load(str(place / name), place).train) for name in ("files", "packed"))
     ways: dict[str, Callable[[], None]] = {
         "decoded": lambda: decode(files),
         "loaded": lambda: load(files, view),
@@ -78,11 +78,11 @@ def compare(place: Path, view: TrainView) -> None:
             began = time.process_time()
             work()
             seconds[name] = min(seconds[name], time.process_time() - began)
-    told = (f"{name} {len(files) / least:,.0f} ({seconds['decoded'] / least:.2f})" for name, least in seconds.items())
-    print(f"{view.height}×{view.width}, images a second: {', '.join(told)}")
+    rates = (f"{name} {len(files) / least:,.0f} ({seconds['decoded'] / least:.2f})" for name, least in seconds.items())
+    print(f"{view.height}×{view.width}, images a second: {', '.join(rates)}")
 
 
-def some(records: Records) -> Records:
+def fill_batches(records: Records) -> Records:
     """As many of the records as fill whole batches."""
     return records.select(np.arange(len(records) // BATCH * BATCH))
 

@@ -1,0 +1,289 @@
+"""What image files hold: a digest of each file's bytes, made once and kept in an index file in the dataset's folder.
+
+An entry counts as long as the file has the size, times and inode it had when it was read. The change time (ctime) is
+among them, and no program can set it: an edit is seen even if its modification time was put back (not on Windows,
+which has no such time). The index is an .npz file, as NumPy reads 100,000 entries of it in 0.1 s and its checksums
+reveal damage; a lost one costs only time.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from threading import RLock
+from time import time_ns
+
+import numpy as np
+
+from ptlreid.errors import DataError, PtlreidError
+from ptlreid.files import atomic_write
+from ptlreid.progress import Progress
+
+INDEX = ".contents.npz"
+
+_SCHEMA = 1
+_DIGEST_BYTES = 16
+_BLOCK = 1 << 14  # files at a time, so that a million need little memory
+# A file that changed this shortly before it was read is not indexed: it could change again at the same time by the
+# file system's clock. The coarsest clock is FAT's.
+_MARGIN_NS = 2 * 10**9
+
+
+def use_index(folder: Path) -> None:
+    """From now on, keep the digests of files below `folder` in an index file there, and look them up in it.
+
+    The digests of all other files, and of those in a folder that cannot be written to, are kept only in this process.
+    """
+    place = os.path.abspath(folder)  # noqa: PTH100 - resolves no links, unlike Path.resolve
+    with _lock:
+        if place not in _indexes:
+            _indexes[place] = _Index(os.path.join(place, ""))  # noqa: PTH118
+
+
+def digest_all(paths: Iterable[Path], *, verify: Progress | None = None) -> str:
+    """One digest of the bytes of all files, in their order, 32 hexadecimal digits; names and folders do not matter.
+
+    `verify`, errors: see `digest_each`.
+    """
+    return blake2b(digest_each(paths, verify=verify).tobytes(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def digest_each(paths: Iterable[Path], *, verify: Progress | None = None) -> np.ndarray:
+    """(N, 16) uint8: the BLAKE2b digest of the bytes of each file.
+
+    A file is read only if it is not in the index, or has changed since. With `verify`, every file that this process
+    has not read yet is read, and `verify` gets a note on each wrong digest in the index. Raises `DataError` for a file
+    that cannot be read.
+    """
+    verify = verify or _verify.get()
+    files = [str(path) for path in paths]
+    digests = np.empty((len(files), _DIGEST_BYTES), dtype=np.uint8)
+    used: set[_Index] = set()
+    with _lock:
+        try:
+            for start in range(0, len(files), _BLOCK):
+                for index, rows, names in _group(files[start : start + _BLOCK]):
+                    used.add(index)
+                    digests[start + rows] = index.digest(names, verify)
+        finally:  # what was read until an error or Ctrl-C is not read again
+            for index in used:
+                index.save()
+    return digests
+
+
+@contextmanager
+def verify_all(progress: Progress) -> Iterator[None]:
+    """Within the block, all digests are made with `verify=progress`: from bytes that this process read itself."""
+    token = _verify.set(progress)
+    try:
+        yield
+    finally:
+        _verify.reset(token)
+
+
+def find_stale(paths: Sequence[Path], digests: Sequence[str]) -> list[tuple[Path, Path]]:
+    """(file, index) for each file whose digest in the index is wrong although the file seems unchanged.
+
+    `digests`: hexadecimal, of the bytes that the caller has just read; "" for files that could not be read.
+    """
+    stale = []
+    with _lock:
+        for index, rows, names in _group([str(path) for path in paths]):
+            known, current = index.look_up(names, index.read_states(names))
+            for row, entry in zip(rows[current], known[current], strict=True):
+                if index.file and digests[row] and index.digests[entry].tobytes().hex() != digests[row]:
+                    stale.append((paths[row], index.file))
+    return stale
+
+
+def file_state(path: str | Path) -> tuple[int, int]:
+    """Size in bytes and modification time in nanoseconds, which a copy keeps; (-1, -1) if there is no such file."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - half the time of Path.stat, for each image of an epoch
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+class _Index:
+    """The digests of the files below one folder, whose path ends in a separator: from its index file, and new ones.
+
+    `states`: (N, 4) int64, size, mtime, ctime and inode. `digests`: (N, 16) uint8. `read_here`: (N,) bool, whether
+    this process has read the file itself.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.file = Path(folder, INDEX) if folder else None
+        self.rows: dict[str, int] = {}
+        self.states = np.empty((0, 4), dtype=np.int64)
+        self.digests = np.empty((0, _DIGEST_BYTES), dtype=np.uint8)
+        self.read_here = np.empty(0, dtype=bool)
+        self._changed = False
+        if self.file:
+            self._add(_read(self.file), read_here=False)
+
+    def digest(self, names: list[str], verify: Progress | None) -> np.ndarray:
+        """(N, 16) uint8: the digests of the files called `names`, looked up or made."""
+        states = self.read_states(names)
+        known, current = self.look_up(names, states)
+        trusted = current.copy()
+        if verify:
+            trusted[current] = self.read_here[known[current]]
+        digests = np.empty((len(names), _DIGEST_BYTES), dtype=np.uint8)
+        digests[trusted] = self.digests[known[trusted]]
+        missing = np.flatnonzero(~trusted)
+        if not len(missing):
+            return digests
+        began = time_ns()
+        with ThreadPoolExecutor() as pool:  # reading waits for the disk, and hashing lets other threads run
+            read = list(pool.map(_digest, (self.folder + names[row] for row in missing)))
+        digests[missing] = np.frombuffer(b"".join(digest for digest, _ in read), np.uint8).reshape(-1, _DIGEST_BYTES)
+        if verify:
+            again = np.flatnonzero(current & ~trusted)
+            for row in again[(self.digests[known[again]] != digests[again]).any(axis=1)]:
+                verify.note(
+                    f"{self.folder}{names[row]}: its bytes changed although its size and times did not. Its digest in "
+                    f"{INDEX} was out of date and is corrected."
+                )
+        after = np.array([state for _, state in read], dtype=np.int64)
+        settled = (after == states[missing]).all(axis=1) & (after[:, 2] < began - _MARGIN_NS)
+        kept = missing[settled]
+        self._add(_Entries([names[row] for row in kept], states[kept], digests[kept]), read_here=True)
+        return digests
+
+    def read_states(self, names: list[str]) -> np.ndarray:
+        """(N, 4) int64: the states of the files called `names`, -1 for a missing file."""
+        states = array("q")
+        for name in names:
+            try:
+                states.extend(_state(os.stat(self.folder + name)))  # noqa: PTH116 - see file_state
+            except OSError:
+                states.extend((-1, -1, -1, -1))
+        return np.frombuffer(states, dtype=np.int64).reshape(-1, 4)
+
+    def look_up(self, names: list[str], states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) int64 and bool: the row of each name, 0 if it has none, and whether its entry has this state."""
+        known = np.fromiter((self.rows.get(name, -1) for name in names), dtype=np.int64, count=len(names))
+        current = known >= 0
+        current[current] = (self.states[known[current]] == states[current]).all(axis=1)
+        return np.maximum(known, 0), current
+
+    def save(self) -> None:
+        """Write new entries to the index file, and keep those that another process wrote meanwhile."""
+        if not self.file or not self._changed:
+            return
+        other = _read(self.file)
+        unknown = np.array([name not in self.rows for name in other.names], dtype=bool)
+        names = [name for name, new in zip(other.names, unknown, strict=True) if new]
+        self._add(_Entries(names, other.states[unknown], other.digests[unknown]), read_here=False)
+        try:
+            _write(self.file, _Entries(list(self.rows), self.states, self.digests))
+        except PtlreidError:  # a disk that is full or read-only: everything works without
+            self.file = None
+        self._changed = False
+
+    def _add(self, entries: _Entries, *, read_here: bool) -> None:
+        """Add `entries`, replacing older ones of the same names."""
+        if not entries.names:
+            return
+        rows = np.array([self.rows.setdefault(name, len(self.rows)) for name in entries.names], dtype=np.int64)
+        more = len(self.rows) - len(self.states)
+        self.states = np.concatenate([self.states, np.full((more, 4), -1)])
+        self.digests = np.concatenate([self.digests, np.zeros((more, _DIGEST_BYTES), np.uint8)])
+        self.read_here = np.concatenate([self.read_here, np.zeros(more, bool)])
+        same = (self.states[rows] == entries.states).all() and (self.digests[rows] == entries.digests).all()
+        self.states[rows], self.digests[rows], self.read_here[rows] = entries.states, entries.digests, read_here
+        self._changed |= read_here and not same
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """N files: their paths below the index's folder, states (N, 4) and digests (N, 16)."""
+
+    names: list[str]
+    states: np.ndarray
+    digests: np.ndarray
+
+
+_lock = RLock()  # of what follows, for callers in several threads
+_indexes: dict[str, _Index] = {}  # by absolute folder
+_elsewhere = _Index("")  # by absolute path: files below no folder with an index
+_verify: ContextVar[Progress | None] = ContextVar("verify", default=None)
+
+
+def _group(files: list[str]) -> Iterator[tuple[_Index, np.ndarray, list[str]]]:
+    """For each index that `files` belong to: the index, their rows (N,), and their paths below its folder."""
+    homes: dict[str, tuple[_Index, str]] = {}
+    groups: dict[_Index, tuple[list[int], list[str]]] = {}
+    for row, file in enumerate(files):
+        cut = file.rfind(os.sep) + 1
+        folder = file[:cut]
+        if folder not in homes:
+            homes[folder] = _find_index(folder)
+        index, below = homes[folder]
+        rows, names = groups.setdefault(index, ([], []))
+        rows.append(row)
+        names.append(below + file[cut:])
+    for index, (rows, names) in groups.items():
+        yield index, np.array(rows), names
+
+
+def _find_index(folder: str) -> tuple[_Index, str]:
+    """The nearest index for files in `folder`, and the path from there to it, such as `query/`."""
+    above = os.path.abspath(folder)  # noqa: PTH100 - see use_index
+    place = os.path.join(above, "")  # noqa: PTH118
+    while above not in _indexes:
+        above, below = os.path.dirname(above), above  # noqa: PTH120
+        if above == below:  # the root
+            return _elsewhere, place
+    return _indexes[above], place.removeprefix(_indexes[above].folder)
+
+
+def _digest(file: str) -> tuple[bytes, tuple[int, int, int, int]]:
+    """The digest of a file's bytes, and its state after they were read."""
+    try:
+        with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 - no Path is made for each of a million
+            content = stream.read()
+            state = _state(os.fstat(stream.fileno()))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}). Restore the file, or prepare again.") from None
+    return blake2b(content, digest_size=_DIGEST_BYTES).digest(), state
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int, int]:
+    # Some file systems number inodes from 2 ** 63 on, which an int64 does not hold.
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino & (2**63 - 1)
+
+
+def _read(file: Path) -> _Entries:
+    """The entries in `file`; none if it is missing or damaged, as it is written again then."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            names = os.fsdecode(content["names"].tobytes()).split("\0")
+            entries = _Entries(names, content["states"], content["digests"])
+            found = [(values.dtype.name, values.shape) for values in (entries.states, entries.digests)]
+            expected = [("int64", (len(names), 4)), ("uint8", (len(names), _DIGEST_BYTES))]
+            return entries if found == expected and int(content["schema"]) == _SCHEMA else _NOTHING
+    except _UNREADABLE:
+        return _NOTHING
+
+
+def _write(file: Path, entries: _Entries) -> None:
+    names = np.frombuffer(os.fsencode("\0".join(entries.names)), dtype=np.uint8)
+    with atomic_write(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, schema=np.int64(_SCHEMA), names=names, states=entries.states, digests=entries.digests)
+
+
+_NOTHING = _Entries([], np.empty((0, 4), dtype=np.int64), np.empty((0, _DIGEST_BYTES), dtype=np.uint8))
+# What NumPy raises for files that are cut, overwritten or something else.
+_UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)

@@ -1,0 +1,186 @@
+"""What a dataset's file needs, to describe the dataset (`DatasetInfo`), read it (`Records`, `Fault`) and gather it.
+
+docs/extending.md shows a dataset in one file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ptlreid.errors import DataError, PtlreidError
+from ptlreid.progress import Progress
+from ptlreid.records import DISTRACTOR, JUNK, Records, Splits
+
+__all__ = [
+    "DISTRACTOR",
+    "IMAGE_SUFFIXES",
+    "JUNK",
+    "DatasetInfo",
+    "Fault",
+    "FaultError",
+    "Progress",
+    "Records",
+    "Reject",
+    "Splits",
+    "is_image",
+    "is_stray",
+    "link_or_copy",
+    "link_or_copy_all",
+    "link_or_copy_as",
+    "locate",
+    "refuse",
+]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+# What file managers leave behind.
+_STRAYS = ("thumbs.db", ".ds_store", "desktop.ini")
+_LEVELS = 4
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The facts of one dataset.
+
+    `names`: each public name, aliases included, with the variant it stands for, "" if there are none.
+    `folders`: names tried below the root, in this order; `prepare` puts the dataset in the first.
+    `terms`: what the data may be used for. `note`: what every user of the dataset should know.
+    `variants`: what may follow a colon. `unlisted_variants`: what else may, too many to list. `full_variants`: for a
+    variant that leaves out images of its folder, the variant that reads them all.
+    `counts`: published counts by variant, such as `train_images`, `query_identities`, or `cameras` of all parts.
+    """
+
+    title: str
+    names: Mapping[str, str]
+    folders: tuple[str, ...]
+    citation: str
+    licence: str
+    source: str
+    protocol: str
+    terms: str = ""
+    note: str = ""
+    variants: tuple[str, ...] = ("",)
+    unlisted_variants: frozenset[str] = frozenset()
+    full_variants: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a dataset.
+
+    `kind`: one word, for programs. `remedy`: what to do, in full sentences. `serious`: whether results cannot be
+    trusted until it is put right.
+    """
+
+    kind: str
+    file: Path
+    fault: str
+    remedy: str
+    serious: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.fault}. {self.remedy}"
+
+
+class FaultError(DataError):
+    """A `DataError` with its fault, so that a check can list it with others."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+# What a reader does with a file that it cannot use: raise, or collect the fault and continue without the file.
+Reject = Callable[[Fault], None]
+
+
+def refuse(fault: Fault) -> None:
+    """The `Reject` of every command that needs the images: raises `FaultError`."""
+    raise FaultError(fault)
+
+
+def is_stray(name: str) -> bool:
+    """Whether a file manager left the file or folder of this name: `._0002_c1s1.jpg`, `Thumbs.db`, `__MACOSX`."""
+    return name.startswith("._") or name.lower() in _STRAYS or name == "__MACOSX"
+
+
+def is_image(path: Path) -> bool:
+    """Whether the file's name is that of an image and not hidden; its content is not read."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def locate(source: Path, wanted: Sequence[str]) -> Path:
+    """The folder that holds all of `wanted`: `source`, a folder up to 4 levels below, or the one above `source`.
+
+    The one above counts only if `source` itself is one of `wanted`. Raises `DataError` if there is none.
+    """
+    above = [source.parent] if source.name in wanted else []
+    for folder in (source, *above, *_walk_folders(source)):
+        if all((folder / name).exists() for name in wanted):
+            return folder
+    remedy = "Give the dataset's archive, or the folder it was unpacked to, with --source."
+    raise FaultError(Fault("layout", source, f"no folder in it holds {', '.join(wanted)}", remedy))
+
+
+def link_or_copy_all(files: Iterable[Path], base: Path, target: Path, progress: Progress) -> None:
+    """Link or copy `files`, which are below `base`, to the same paths below `target`; existing ones are kept."""
+    link_or_copy_as({file.relative_to(base).as_posix(): file for file in files}, target, progress)
+
+
+def link_or_copy_as(files: Mapping[str, Path], target: Path, progress: Progress) -> None:
+    """Link or copy each file to its new path below `target`, written with `/`; existing ones are kept.
+
+    Files on the same disk become hard links, which take no space. Raises `DataError` for a missing file.
+    """
+    with progress.task("link or copy files", len(files)) as advance:
+        for done, (name, file) in enumerate(files.items(), start=1):
+            link_or_copy(file, target / name)
+            advance(done)
+
+
+def link_or_copy(file: Path, target: Path) -> None:
+    """Make `target` a hard link to `file`, or a copy, complete or not at all; an existing `target` is kept.
+
+    Where `file` is a symbolic link, the file behind it is taken.
+    """
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not file.is_file():
+        raise FaultError(Fault("missing", file, "is listed but does not exist", "Unpack or copy the dataset again."))
+    original = file.resolve()
+    try:
+        os.link(original, target)
+    except OSError:  # another disk, or a file system without hard links
+        _copy(original, target)
+
+
+def _copy(file: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.part")
+    try:
+        shutil.copyfile(file, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        advice = "Check that the disk has room, then run the command again: it resumes from here."
+        raise PtlreidError(f"{target}: cannot be written ({error.strerror or error}). {advice}") from error
+
+
+def _walk_folders(folder: Path) -> Iterator[Path]:
+    """The folders below `folder`, level by level, sorted."""
+    level = [folder]
+    for _ in range(_LEVELS):
+        level = [inner for parent in level for inner in _list_folders(parent)]
+        yield from level
+
+
+def _list_folders(folder: Path) -> list[Path]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except PermissionError:  # a folder that may not be read is not the one the user means
+        return []
+    return [Path(entry.path) for entry in entries if entry.is_dir() and not is_stray(entry.name)]
