@@ -21,9 +21,11 @@ from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.settings import ChainSettings, EvaluateSettings, SyntheticSettings
-from ptlreid.workflows.chain import ChainFolder, dry_run, forgetting, forward_transfer, plan, run_chain
+from ptlreid.transfer.chain_folder import ChainFolder
+from ptlreid.transfer.matrix import forgetting, forward_transfer
+from ptlreid.transfer.stages import StageRunner, plan_stages
+from ptlreid.workflows.chain import dry_run, run_chain
 from ptlreid.workflows.evaluate import evaluate_run
-from ptlreid.workflows.stage_runner import StageRunner
 
 SITES = ("synthetic-a", "synthetic-b", "synthetic-c")
 
@@ -159,7 +161,7 @@ def test_a_stage_has_the_extractor_of_the_one_before_and_a_new_classifier(root, 
 
 def test_other_images_are_another_run(root, tmp_path):
     shutil.copytree(root / SITES[0], tmp_path / SITES[0])
-    (stage,) = plan(config(tmp_path, SITES[0]))
+    (stage,) = plan_stages(config(tmp_path, SITES[0]))
     names = [StageRunner(tmp_path / "runs", Silent()).find(stage)]
     splits = datasets.load(SITES[0], tmp_path)
     splits.train.paths[0].write_bytes(splits.train.paths[1].read_bytes())
@@ -198,7 +200,7 @@ def test_a_chain_that_was_stopped_goes_on_to_equal_weights(whole, tmp_path):
     assert files.read_json(tmp_path / "chain" / "chain.json")["rows"] == ["start", SITES[0]]
     progress = At(-1, fault)
     assert run_chain(settings, ChainFolder(tmp_path / "chain"), progress) == result
-    assert any(f"{runs_of(result)[1]}: continued after" in note for note in progress.notes)
+    assert any(f"{runs_of(result)[1]}: resuming after" in note for note in progress.notes)
     assert {path: time for path, time in times(tmp_path).items() if path in first} == first
     for name in runs_of(result):
         ours, theirs = weights(tmp_path / name), weights(runs / name)
@@ -230,7 +232,7 @@ def killed(settings: dict, folder: str) -> None:
 def test_a_killed_chain_goes_on_to_equal_weights_and_does_not_rerun_stage_1(whole, tmp_path):
     settings, runs, result = whole
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ptlreid.workflows.training", "conftest"])
+    context.set_forkserver_preload(["ptlreid.engine.training_run", "conftest"])
     chosen = settings.model_dump(exclude_unset=True) | {"checkpoint_minutes": 0.0}
     process = context.Process(target=killed, args=(chosen, str(tmp_path / "chain")))
     process.start()
@@ -259,9 +261,9 @@ def test_the_student_of_a_chain_went_through_it_as_a_plain_backbone(root, tmp_pa
 
 
 def test_the_student_of_one_data_set_starts_where_the_chain_starts(root):
-    *_, last = plan(config(root, SITES[0], std=True))
-    assert last.start is None
-    assert last.config.init == "none"
+    *_, last = plan_stages(config(root, SITES[0], std=True))
+    assert last.init is None
+    assert last.settings.init == "none"
     assert last.teacher is not None
 
 
@@ -290,9 +292,12 @@ def test_without_a_teachers_share_the_student_is_one_whatever_the_cells_carry(ro
 def test_a_chain_and_a_run_do_not_share_a_folder(whole):
     settings, runs, result = whole
     for act in (run_chain, lambda *given: dry_run(*given[:2])):
-        with pytest.raises(OptionError, match="holds a run, and a chain has a folder of its own"):
+        with pytest.raises(OptionError, match="holds a run: a chain needs its own folder"):
             act(settings, ChainFolder(runs / runs_of(result)[0]), Silent())
-    assert config(settings.root, SITES[0]).default_name != plan(config(settings.root, SITES[0]))[0].config.default_name
+    assert (
+        config(settings.root, SITES[0]).default_name
+        != plan_stages(config(settings.root, SITES[0]))[0].settings.default_name
+    )
 
 
 def test_a_name_holds_one_chain(whole):

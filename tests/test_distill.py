@@ -19,7 +19,8 @@ from ptlreid.progress import Silent
 from ptlreid.records import Records, Splits
 from ptlreid.runs import RunFolder
 from ptlreid.settings import DistillSettings, EvaluateSettings, FinetuneSettings
-from ptlreid.workflows.distill import complete_settings, distill
+from ptlreid.transfer.distillation import complete_settings
+from ptlreid.workflows.distill import distill
 from ptlreid.workflows.evaluate import evaluate_run, features_of
 from ptlreid.workflows.finetune import finetune
 
@@ -176,16 +177,20 @@ def test_the_newest_ptl_run_teaches_unless_another_is_named_and_is_told(runs):
     progress = At(-1, fault)
     full = complete_settings(DistillSettings.resolve(None), runs, progress)
     assert full.teacher == "ptl"
-    assert progress.notes == [f"teacher: {runs / 'ptl'}, the PTL run that was finished last"]
+    assert progress.notes == [f"teacher run: {runs / 'ptl'}, the newest finished PTL run"]
 
 
 def test_another_image_size_than_the_teachers_is_refused(runs):
-    with pytest.raises(OptionError, match=r"images of 128×32, and its teacher ptl sees 64×32.*Leave out --height"):
+    with pytest.raises(
+        OptionError, match=r"Image size 128×32: expected 64×32, the size of the teacher ptl.*Leave out --height"
+    ):
         config(runs, height=128)
 
 
 def test_features_of_another_width_are_refused_with_the_ways_out(runs, splits):
-    with pytest.raises(OptionError, match=r"tiny-even are 8 wide, those of the teacher \(tiny\) 1024.*--backbone tiny"):
+    with pytest.raises(
+        OptionError, match=r"tiny-even have width 8: expected 1024, the width of the teacher \(tiny\).*--backbone tiny"
+    ):
         distill(config(runs, backbone="tiny-even"), splits, RunFolder(runs / "student"), Silent())
     assert not (runs / "student").exists()
 
@@ -193,7 +198,7 @@ def test_features_of_another_width_are_refused_with_the_ways_out(runs, splits):
 def test_a_sweep_that_cannot_be_finished_is_not_begun(ptlreid, runs, market_folder, small):
     where = ("--config", small, "--root", market_folder.parent, "--runs", runs, "--device", "cpu", "--teacher", "ptl")
     code, _, told = ptlreid("distill", "--sweep", "0,0.8", "--backbone", "tiny-even", *where)
-    assert (code, "8 wide" in told) == (1, True)
+    assert (code, "have width 8" in told) == (1, True)
     assert [path.name for path in runs.iterdir()] == ["ptl"]
 
 
@@ -228,7 +233,7 @@ def test_the_command_prints_the_scores_that_evaluate_finds(ptlreid, runs, splits
     where = ("--root", market_folder.parent, "--runs", runs, "--device", "cpu")
     code, out, told = ptlreid("distill", "--config", small, *where, "--json")
     assert code == 0
-    assert "teacher:" in told
+    assert "teacher run:" in told
     metrics = json.loads(out)
     assert metrics["run"] == "market-tiny-std0.8-s0"
     run = RunFolder(runs / metrics["run"])
@@ -264,4 +269,4 @@ def test_a_dry_run_trains_nothing_and_finds_what_would_fail(ptlreid, runs, marke
     assert [path.name for path in runs.iterdir()] == ["ptl"]
     code, _, told = ptlreid("distill", "--backbone", "tiny-even", *where)
     assert code == 1
-    assert "8 wide" in told
+    assert "have width 8" in told

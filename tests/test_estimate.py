@@ -11,15 +11,15 @@ from test_cli import TRAIN
 from torch.profiler import ProfilerActivity, profile
 
 from ptlreid import datasets, losses, models
-from ptlreid.engine import optim
+from ptlreid.engine import estimate, optim
 from ptlreid.engine.fit import Precision
+from ptlreid.engine.job import TrainingJob, build_sampler
 from ptlreid.models.bconv import memory_state
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings
 from ptlreid.views import standardize
-from ptlreid.workflows import estimate
-from ptlreid.workflows.finetune import build_sampler
-from ptlreid.workflows.training_job import TrainingJob
+
+FLOAT32 = Precision(None, channels_last=False)
 
 
 class Silent:
@@ -39,10 +39,16 @@ def job(splits, tmp_path, **settings):
 
 def measured(work):
     """The most bytes that were allocated at once in a second update made by hand, as torch's profiler saw them."""
-    config = work.config
-    network = models.build(work.spec).train()
+    config = work.settings
+    network = models.build(work.spec, seed=0).train()
     optimizer = optim.build_optimizer(
-        config.optimizer, network, lr=config.lr, momentum=0.9, weight_decay=0.0, amsgrad=config.amsgrad
+        config.optimizer,
+        network,
+        lr=config.lr,
+        momentum=0.9,
+        weight_decay=0.0,
+        amsgrad=config.amsgrad,
+        new_lr_factor=1.0,
     )
     loss = losses.find(config.loss, config.model_dump())
     size = config.batch_size
@@ -81,13 +87,13 @@ def measured(work):
 )
 def test_the_peak_is_what_torch_allocates(splits, tmp_path, settings):
     work = job(splits, tmp_path, **settings)
-    found = estimate.memory(work, Precision())
+    found = estimate.estimate_bytes(work, FLOAT32)
     # To a hundredth: what oneDNN keeps in an order of its own is not seen.
     assert found["peak"] == pytest.approx(measured(work), rel=0.01)
 
 
 def test_weights_gradients_and_optimizer_by_hand(splits, tmp_path):
-    network = models.build(job(splits, tmp_path).spec)
+    network = models.build(job(splits, tmp_path).spec, seed=0)
     trained = sum(weight.numel() for weight in network.parameters())
     statistics = sum(buffer.nbytes for buffer in network.buffers())
     tensors = len(list(network.parameters()))
@@ -98,7 +104,7 @@ def test_weights_gradients_and_optimizer_by_hand(splits, tmp_path):
         ({"optimizer": "adamw"}, 8 * trained + 4 * tensors),
         ({"optimizer": "adamw", "amsgrad": True}, 12 * trained + 4 * tensors),
     ):
-        found = estimate.memory(job(splits, tmp_path, **settings), Precision())
+        found = estimate.estimate_bytes(job(splits, tmp_path, **settings), FLOAT32)
         expected = (4 * trained + statistics, 4 * trained, optimizer)
         assert (found["weights"], found["gradients"], found["optimizer"]) == expected
 
@@ -107,7 +113,7 @@ def test_states_are_those_of_the_batch_or_of_one(splits, tmp_path):
     # The tiny cells, 64 x 32 at strides 4, 4, 8, 16, 16: channels 4, 4, 6, 6, 8 on 16x8, 16x8, 8x4, 4x2 and 2x1.
     of_one = 4 * (4 * 16 * 8 + 4 * 16 * 8 + 6 * 8 * 4 + 6 * 4 * 2 + 8 * 2 * 1)
     found = {
-        memory: estimate.memory(job(splits, tmp_path, memory=memory), Precision())["states"]
+        memory: estimate.estimate_bytes(job(splits, tmp_path, memory=memory), FLOAT32)["states"]
         for memory in ("slot", "mean", "none")
     }
     assert found == {"slot": 8 * of_one, "mean": of_one, "none": 0}
@@ -115,7 +121,7 @@ def test_states_are_those_of_the_batch_or_of_one(splits, tmp_path):
 
 def test_activations_are_what_a_batch_leaves_for_the_way_back(splits, tmp_path):
     work = job(splits, tmp_path, backbone="resnet18", width=64)
-    network = models.build(work.spec).train()
+    network = models.build(work.spec, seed=0).train()
     images = torch.zeros(8, 3, 64, 64)
     network(images)
     known = [*network.parameters(), *network.buffers(), *memory_state(network).values()]
@@ -133,13 +139,15 @@ def test_activations_are_what_a_batch_leaves_for_the_way_back(splits, tmp_path):
         note(state)
     # To a hundredth: what the network returned is alive too.
     expected = sum(storage.nbytes() for storage in saved.values())
-    assert estimate.memory(work, Precision())["activations"] == pytest.approx(expected, rel=0.01)
+    assert estimate.estimate_bytes(work, FLOAT32)["activations"] == pytest.approx(expected, rel=0.01)
     del output
 
 
 def test_half_the_digits_take_less_of_the_activations_only(splits, tmp_path):
     work = job(splits, tmp_path, backbone="resnet18", height=256, width=128, ptl=False)
-    full, half = (estimate.memory(work, Precision(dtype)) for dtype in (None, torch.bfloat16))
+    full, half = (
+        estimate.estimate_bytes(work, Precision(dtype, channels_last=False)) for dtype in (None, torch.bfloat16)
+    )
     assert half["activations"] < 0.85 * full["activations"]
     for name in ("weights", "gradients", "optimizer"):
         assert half[name] == full[name]
@@ -147,13 +155,13 @@ def test_half_the_digits_take_less_of_the_activations_only(splits, tmp_path):
 
 def test_time_is_of_all_batches_of_all_epochs(splits, tmp_path, monkeypatch):
     work = job(splits, tmp_path, epochs=10**6)
-    found = estimate.timing(work, torch.device("cpu"), Precision())
+    found = estimate.estimate_time(work, torch.device("cpu"), FLOAT32)
     assert found["timed_batch_size"] == 8
     # 16 images make 2 batches an epoch, and there are a million epochs.
     assert found["hours"] == pytest.approx(2e6 * found["seconds_per_batch"] / 3600, rel=0.02)
     assert found["images_per_second"] == pytest.approx(8 / found["seconds_per_batch"], rel=0.02)
     monkeypatch.setattr(estimate, "_SECONDS", 0.0)
-    assert estimate.timing(work, torch.device("cpu"), Precision())["timed_batch_size"] == 2
+    assert estimate.estimate_time(work, torch.device("cpu"), FLOAT32)["timed_batch_size"] == 2
 
 
 def test_a_dry_run_leaves_the_global_generator_and_the_disk_alone(splits, tmp_path, monkeypatch):
@@ -161,15 +169,15 @@ def test_a_dry_run_leaves_the_global_generator_and_the_disk_alone(splits, tmp_pa
     torch.manual_seed(1)
     work = job(splits, tmp_path, backbone="tiny-dropout")
     before = torch.get_rng_state()
-    plan = estimate.plan(work.config, splits, work.run, Silent())
+    plan = estimate.estimate_training(work.settings, splits, work.run, Silent())
     assert torch.equal(torch.get_rng_state(), before)
     assert plan["steps"] == 50 * 2
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_does_not_fit_is_not_tried(ptlreid, market_folder, monkeypatch):
-    monkeypatch.setattr(estimate, "_free", lambda device: 1000)
-    monkeypatch.setattr(estimate, "timing", None)
+    monkeypatch.setattr(estimate, "_free_bytes", lambda device: 1000)
+    monkeypatch.setattr(estimate, "estimate_time", None)
     command = (*TRAIN, "--dry-run", "--root", market_folder.parent)
     assert json.loads(ptlreid(*command, "--json")[1])["time"] is None
     assert "not known: one batch needs more memory than is free" in ptlreid(*command)[1]

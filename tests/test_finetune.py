@@ -13,7 +13,7 @@ import torch
 from conftest import write_image
 
 from ptlreid import datasets, files
-from ptlreid.engine import history
+from ptlreid.engine import epochs, history
 from ptlreid.engine.fit import train_epoch
 from ptlreid.errors import CheckpointError, DataError, OptionError
 from ptlreid.models.bconv import memory_state
@@ -21,7 +21,6 @@ from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder, find_run
 from ptlreid.settings import EvaluateSettings, FinetuneSettings
-from ptlreid.workflows import epochs
 from ptlreid.workflows.evaluate import evaluate_run
 from ptlreid.workflows.finetune import finetune
 
@@ -134,14 +133,14 @@ def test_a_finished_run_is_scored_anew_where_the_test_set_has_changed(tmp_path, 
     metrics = finetune(config(epochs=1, report=True), splits, run, told)
     assert run.report.read_bytes() != page
     assert run.metrics.stat().st_mtime_ns == ended  # by which the newest run is found
-    assert any("the test set has changed since, scored anew" in note for note in told.notes)
+    assert any("the test set has changed, scoring again" in note for note in told.notes)
     now = evaluate_run(run, splits, EvaluateSettings(device="cpu"), Silent()).summary()
     assert {key: metrics[key] for key in now} == now
     assert files.read_json(run.metrics) == metrics
     assert metrics["test_images"] != first["test_images"]
     told = StoppedAt(-1)
     assert finetune(config(epochs=1), splits, run, told) == metrics
-    assert not any("scored anew" in note for note in told.notes)
+    assert not any("scoring again" in note for note in told.notes)
 
 
 def test_damaged_weights_are_made_again_from_the_checkpoint(tmp_path, splits):
@@ -185,7 +184,7 @@ def wait_in_training(root: str, folder: str, begun) -> None:
 def test_one_process_at_a_time_trains_a_run_and_a_kill_leaves_no_lock(tmp_path, splits, market_folder):
     run = RunFolder(tmp_path / "run")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ptlreid.workflows.training", "conftest"])
+    context.set_forkserver_preload(["ptlreid.engine.training_run", "conftest"])
     begun = context.Event()
     other = context.Process(target=wait_in_training, args=(str(market_folder.parent), str(run.path), begun))
     other.start()
@@ -206,7 +205,7 @@ def test_scores_that_are_no_scores_are_told(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     finetune(config(epochs=1), splits, run, Silent())
     run.metrics.write_text("[]")
-    with pytest.raises(DataError, match=r"metrics\.json: no JSON object, expected scores\. Remove it"):
+    with pytest.raises(DataError, match=r"metrics\.json: expected a JSON object with scores\. Remove it"):
         finetune(config(epochs=1), splits, run, Silent())
 
 
@@ -256,7 +255,7 @@ def test_a_run_can_start_from_another(tmp_path, splits):
     finetune(config(epochs=1), splits, RunFolder(tmp_path / "first"), Silent())
     progress = StoppedAt(-1)
     finetune(config(epochs=0, init="first", seed=5), splits, RunFolder(tmp_path / "second"), progress)
-    assert progress.notes[0].startswith("start from first: ")
+    assert progress.notes[0].startswith("initialised from first: ")
     first, second = weights_of(RunFolder(tmp_path / "first")), weights_of(RunFolder(tmp_path / "second"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -266,7 +265,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, splits):
     with pytest.raises(Stop):
         finetune(config(), splits, run, StoppedAt(5))
     run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be used"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be read"):
         finetune(config(), splits, run, Silent())
 
 

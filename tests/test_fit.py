@@ -10,9 +10,9 @@ from torch import nn
 from torch.optim import SGD
 
 from ptlreid import datasets
-from ptlreid.engine import schedule
+from ptlreid.engine import fit, schedule
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.fit import Step, train_epoch
+from ptlreid.engine.fit import Step
 from ptlreid.images import load_batches
 from ptlreid.losses import ce
 from ptlreid.models.bconv import reset_memory
@@ -32,8 +32,17 @@ def objective(output, labels, images):
 
 def training_of(network, **settings) -> Training:
     optimizer = SGD(network.parameters(), **settings)
-    return Training(
-        network, optimizer, schedule.build_schedule(optimizer, kind="step", updates_per_epoch=1000, epochs=1)
+    return Training(network, optimizer, build_schedule(optimizer, updates_per_epoch=1000, epochs=1))
+
+
+def build_schedule(optimizer, **settings):
+    usual = {"warmup_epochs": 0, "decay_every": 10, "decay_at": (), "decay_factor": 0.1}
+    return schedule.build_schedule(optimizer, kind="step", **usual | settings)
+
+
+def train_epoch(training, batches, labels, objective, *, accumulate=1):
+    return fit.train_epoch(
+        training, batches, labels, objective, precision=fit.Precision(None, False), accumulate=accumulate
     )
 
 
@@ -104,13 +113,11 @@ def test_batches_that_do_not_fill_an_update_change_nothing(train):
 def test_the_schedule_is_stepped_with_each_update_and_the_rate_is_the_one_that_was_used(train):
     network = Linear()
     optimizer = SGD(network.parameters(), lr=0.1)
-    falls = schedule.build_schedule(
-        optimizer, kind="step", updates_per_epoch=1, epochs=4, decay_every=1, decay_factor=0.5
-    )
+    rates = build_schedule(optimizer, updates_per_epoch=1, epochs=4, decay_every=1, decay_factor=0.5)
     rows = [np.arange(8)] * 3
     labels = torch.from_numpy(train.labels())
     batches = load_batches(train, EvalView(64, 32), rows)
-    steps = list(train_epoch(Training(network, optimizer, falls), batches, labels, objective))
+    steps = list(train_epoch(Training(network, optimizer, rates), batches, labels, objective))
     assert [step.lr for step in steps] == pytest.approx([0.1, 0.05, 0.025])
 
 

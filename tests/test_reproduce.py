@@ -16,7 +16,7 @@ from ptlreid.models.summary import summarize
 from ptlreid.progress import Silent
 from ptlreid.settings import SyntheticSettings
 from ptlreid.settings.reproduce import SCALES, TINY, ReproduceSettings, tables
-from ptlreid.workflows.chain import plan
+from ptlreid.transfer.stages import plan_stages
 from ptlreid.workflows.reproduce import dry_run, reproduce
 
 PAPER = SCALES["paper"]
@@ -73,17 +73,21 @@ def test_every_row_is_cited_or_has_a_plan_that_resolves(table, row, scale, tmp_p
     if row.cited:
         assert not row.plan
         return
-    stage = plan(scale.chain(row, config(tmp_path)))[-1]
+    stage = plan_stages(scale.chain(row, config(tmp_path)))[-1]
     asked = row.name.split(",")[0].split(":")[0]
     parts = {"PTL": "ptl", "STD": "std"}
     assert [part for part in parts if part in asked.split("+")] == [
-        part for part in parts if parts[part] in {one.config.method[:3] for one in stage.trainings().values()}
+        part for part in parts if parts[part] in {one.settings.method[:3] for one in stage.dependencies().values()}
     ]
 
 
 def test_the_papers_plans_are_those_of_its_text(tmp_path):
     # Section 5.2 and under Table 2: batch 32, but 90 for DenseNet-161*; λ = 0.8; MGN as its authors.
-    plans = {row.name: plan(PAPER.chain(row, config(tmp_path)))[-1].config for row in tables("2")[0].rows if row.plan}
+    plans = {
+        row.name: plan_stages(PAPER.chain(row, config(tmp_path)))[-1].settings
+        for row in tables("2")[0].rows
+        if row.plan
+    }
     assert {name: stage.batch_size for name, stage in plans.items()} == {
         "DenseNet-161*": 90,
         "DenseNet-161": 32,
@@ -96,11 +100,11 @@ def test_the_papers_plans_are_those_of_its_text(tmp_path):
     assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].height, plans["MGN+PTL"].ptl) == ("ce-triplet", 384, True)
     # Section 5.8: teacher and student both went from ImageNet to Market-1501 first.
     for row in tables("6")[0].rows[1:]:
-        stage = plan(PAPER.chain(row, config(tmp_path)))[-1]
-        assert stage.start is not None and stage.teacher is not None and stage.teacher.start is not None
-        assert (stage.start.config.data, stage.start.config.ptl) == ("market", False)
-        assert (stage.teacher.config.data, stage.teacher.start.config.data) == ("msmt17", "market")
-        assert f"λ = {stage.config.lambda_:g}" in row.name
+        stage = plan_stages(PAPER.chain(row, config(tmp_path)))[-1]
+        assert stage.init is not None and stage.teacher is not None and stage.teacher.init is not None
+        assert (stage.init.settings.data, stage.init.settings.ptl) == ("market", False)
+        assert (stage.teacher.settings.data, stage.teacher.init.settings.data) == ("msmt17", "market")
+        assert f"λ = {stage.settings.lambda_:g}" in row.name
 
 
 def test_a_dry_run_names_missing_data_and_the_cost_of_all_trainings(tmp_path):
@@ -183,7 +187,9 @@ def reproduce_rows_of_table_1(place: Path) -> list[dict]:
 
 
 def test_rows_that_differ_in_their_batch_do_so_at_the_tiny_scale_too(tmp_path):
-    plans = {row.name: plan(TINY.chain(row, config(tmp_path)))[-1].config for row in tables("2")[0].rows if row.plan}
+    plans = {
+        row.name: plan_stages(TINY.chain(row, config(tmp_path)))[-1].settings for row in tables("2")[0].rows if row.plan
+    }
     assert (plans["DenseNet-161*"].batch_size, plans["DenseNet-161"].batch_size) == (45, 16)
     assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].images_per_identity) == ("ce-triplet", 4)
 
@@ -209,4 +215,4 @@ def test_an_unknown_table_is_named(ptlreid):
     with pytest.raises(OptionError, match=r"The paper has no table 7\. Give a number from 1 to 6, or all"):
         tables("7")
     code, _, told = ptlreid("reproduce", "seven")
-    assert (code, told.startswith("error:")) == (1, True)
+    assert (code, told.initswith("error:")) == (1, True)

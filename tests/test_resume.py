@@ -19,13 +19,12 @@ import pytest
 import torch
 
 from ptlreid import datasets
-from ptlreid.engine import history
+from ptlreid.engine import epochs, history
 from ptlreid.errors import CheckpointError, DataError, PtlreidError, Stopped
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings
-from ptlreid.workflows import epochs
 from ptlreid.workflows.finetune import finetune
 
 # What a line of the history says of the machine, not of the run.
@@ -121,7 +120,7 @@ def test_what_was_done_before_the_last_checkpoint_is_not_done_again(tmp_path, sp
         finetune(config(checkpoint_minutes=0.0), splits, run, At(7, fault))
     progress = At(-1, fault)
     finetune(config(), splits, run, progress)
-    assert progress.notes[0] == f"{run.path}: continued after epoch 1 and 2 of 4 updates"
+    assert progress.notes[0] == f"{run.path}: resuming after epoch 1 and 2 of 4 updates"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -136,7 +135,7 @@ def test_a_signal_ends_the_run_after_the_update_with_a_checkpoint(tmp_path, spli
     assert signal.getsignal(number) is before
     progress = At(-1, fault)
     finetune(config(), splits, stopped, progress)
-    assert progress.notes[0].endswith("continued after epoch 1 and 3 of 4 updates")
+    assert progress.notes[0].endswith("resuming after epoch 1 and 3 of 4 updates")
     assert_same(stopped, whole)
 
 
@@ -161,7 +160,7 @@ def test_a_kill_while_scoring_repeats_no_update(tmp_path, splits, monkeypatch):
             finetune(config(), splits, run, Silent())
     progress = At(8, fault)  # the last update before the scores: told of already
     finetune(config(), splits, run, progress)
-    assert progress.notes[0].endswith("continued after epoch 1 and 4 of 4 updates")
+    assert progress.notes[0].endswith("resuming after epoch 1 and 4 of 4 updates")
 
 
 def killed(root: str, folder: str, updates: int, delay: float) -> None:
@@ -189,7 +188,7 @@ def test_kills_at_any_instant_leave_a_run_that_goes_on_to_equal_weights(tmp_path
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     finetune(config(epochs=8), splits, whole, Silent())
     context = multiprocessing.get_context("forkserver")  # torch is imported once, and each process is cheap
-    context.set_forkserver_preload(["ptlreid.workflows.training", "conftest"])
+    context.set_forkserver_preload(["ptlreid.engine.training_run", "conftest"])
     chance, kills = random.Random(0), 0
     while True:
         # Of 32 updates one to three are made before each kill, which comes in an update, a checkpoint or an evaluation.
@@ -233,7 +232,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_update_and_terms(tmp_
         return {"good": value, "bad": value * (float("nan") if len(calls) == 6 else 1)}
 
     with pytest.raises(
-        PtlreidError, match=r"Update 2 of epoch 2: the loss is not finite \(good = .*, bad = nan\)\. Last good"
+        PtlreidError, match=r"Update 2 of epoch 2: the loss is not finite \(good = .*, bad = nan\)\. Last checkpoint"
     ):
         finetune(config(), splits, run, Silent(), objective=lambda device: broken)
     checkpoint = torch.load(run.checkpoint, weights_only=True)
@@ -270,7 +269,7 @@ def test_training_stops_early_where_nothing_gets_better(tmp_path, splits, monkey
     )
     metrics = finetune(config(epochs=20, evaluate_every=1, patience=2), splits, run, progress)
     assert metrics["epochs"] == 5  # a better one was found in the third, and neither of the two after it
-    assert "stopped after epoch 5: 2 evaluations without a better mAP" in progress.notes
+    assert "early stop after epoch 5: 2 evaluations without a better mAP" in progress.notes
 
 
 def test_the_history_tells_of_terms_speed_memory_and_cells(tmp_path, splits):
@@ -296,7 +295,7 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path, splits
         finetune(config(), splits, run, At(7, fault))
     content = torch.load(run.checkpoint, weights_only=True)
     torch.save(content | {"processes": content["processes"] * 2}, run.checkpoint)
-    with pytest.raises(CheckpointError, match=r"of a run on 2 processes, this is one on 1.*Continue it with 2"):
+    with pytest.raises(CheckpointError, match=r"written by 2 processes, expected 1.*Resume with 2 processes"):
         finetune(config(), splits, run, Silent())
 
 

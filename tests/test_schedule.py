@@ -29,10 +29,13 @@ def rates(make, updates=UPDATES * EPOCHS):
     return torch.tensor(found, dtype=torch.float64)
 
 
+def build(groups, **settings):
+    usual = {"warmup_epochs": 0, "decay_every": 10, "decay_at": (), "decay_factor": 0.1}
+    return schedule.build_schedule(groups, **usual | settings)
+
+
 def ours(kind="step", **settings):
-    return lambda groups: schedule.build_schedule(
-        groups, kind=kind, updates_per_epoch=UPDATES, epochs=EPOCHS, **settings
-    )
+    return lambda groups: build(groups, kind=kind, updates_per_epoch=UPDATES, epochs=EPOCHS, **settings)
 
 
 def same(mine, theirs):
@@ -76,7 +79,7 @@ def test_warm_up_then_steps_that_count_from_the_start_of_training():
 
 def test_the_papers_rate_falls_tenfold_every_ten_epochs():
     groups = SGD([nn.Parameter(torch.ones(1))], lr=0.01)
-    steps = schedule.build_schedule(groups, kind="step", updates_per_epoch=3, epochs=50)
+    steps = build(groups, kind="step", updates_per_epoch=3, epochs=50)
     found = []
     for _ in range(63):
         found.append(groups.param_groups[0]["lr"])
@@ -106,10 +109,6 @@ def test_a_saved_schedule_goes_on_with_equal_rates(settings, tmp_path):
 
 @pytest.mark.parametrize("kind", ["step", "cosine"])
 def test_a_run_of_no_epoch_or_one_that_only_warms_up_has_a_rate(kind):
-    assert rates(
-        lambda groups: schedule.build_schedule(groups, kind=kind, updates_per_epoch=1, epochs=0), 1
-    ).tolist() == [[0.2, 2]]
-    up = rates(
-        lambda groups: schedule.build_schedule(groups, kind=kind, updates_per_epoch=2, epochs=2, warmup_epochs=2), 4
-    )
+    assert rates(lambda groups: build(groups, kind=kind, updates_per_epoch=1, epochs=0), 1).tolist() == [[0.2, 2]]
+    up = rates(lambda groups: build(groups, kind=kind, updates_per_epoch=2, epochs=2, warmup_epochs=2), 4)
     assert up[:, 1].tolist() == pytest.approx([2 * (0.01 + 0.99 * update / 4) for update in range(4)])
