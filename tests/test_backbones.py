@@ -139,6 +139,21 @@ def test_mgn_pools_whole_halves_and_thirds_by_their_maximum():
     assert embedding.tolist() == [11, 11, 5, 11, 11, 3, 7, 11]
 
 
+def test_each_part_of_mgn_has_its_own_classifier():
+    head = mgn.MGNHead(mgn.PART_WIDTH, 2)
+    head.reduce = nn.Identity()
+    for number, classifier in enumerate(head.classifiers.values()):
+        nn.init.zeros_(classifier.weight)
+        nn.init.constant_(classifier.bias, number)
+    logits = head(dict.fromkeys(mgn.PARTS, torch.zeros(1, mgn.PART_WIDTH, 6, 2))).logits
+    assert {name: values.unique().tolist() for name, values in logits.items()} == {
+        name: [number]
+        for number, name in enumerate(
+            ["global", "halves", "halves-1", "halves-2", "thirds", "thirds-1", "thirds-2", "thirds-3"]
+        )
+    }
+
+
 def test_mgn_keeps_the_maps_size_in_the_part_branches_only():
     with torch.inference_mode():
         _, tops = mgn.MGNBackbone().eval()(torch.zeros(1, 3, 384, 128))

@@ -180,11 +180,12 @@ def test_the_newest_ptl_run_teaches_unless_another_is_named_and_is_told(runs):
     assert progress.notes == [f"teacher run: {runs / 'ptl'}, the newest finished PTL run"]
 
 
-def test_another_image_size_than_the_teachers_is_refused(runs):
+@pytest.mark.parametrize(("size", "given"), [({"height": 128}, "128×32"), ({"width": 64}, "64×64")])
+def test_another_image_size_than_the_teachers_is_refused(runs, size, given):
     with pytest.raises(
-        OptionError, match=r"Image size 128×32: expected 64×32, the size of the teacher ptl.*Leave out --height"
+        OptionError, match=rf"Image size {given}: expected 64×32, the size of the teacher ptl.*Leave out --height"
     ):
-        config(runs, height=128)
+        config(runs, **size)
 
 
 def test_features_of_another_width_are_refused_with_the_ways_out(runs, splits):

@@ -47,6 +47,13 @@ def test_the_forward_pass_is_equation_3():
     torch.testing.assert_close(network(images).embedding, feature, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("backbone", ["tiny", "resnet18"])
+def test_cell_0_sees_7x7_pixels_and_the_others_3x3(backbone):
+    # docs/networks.md: cell 0 takes the image to the first map's size in one convolution, as ResNet's stem does.
+    network = models.build(spec(backbone, True), seed=0)
+    assert [cell.gates.kernel_size for cell in network.cells] == [(7, 7), *[(3, 3)] * 4]
+
+
 def test_training_gives_class_scores_and_evaluation_gives_none():
     network = tiny(classes=7)
     output = network(torch.randn(2, 3, 64, 32))

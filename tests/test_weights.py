@@ -183,6 +183,15 @@ def test_without_a_network_imagenet_names_the_other_ways(tmp_path, monkeypatch):
         pretrained.load_imagenet(models.build(spec(), seed=0), "resnet18")
 
 
+def test_a_download_with_another_checksum_is_refused(tmp_path, monkeypatch, torchvision_state):
+    file = tmp_path / "resnet18-00000000.pth"  # in its name the first digits of a SHA-256 that it does not have
+    torch.save(torchvision_state, file)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
+    monkeypatch.setattr(type(torchvision.models.ResNet18_Weights.IMAGENET1K_V1), "url", file.as_uri())
+    with pytest.raises(CheckpointError, match=r"could not be downloaded \(invalid hash value"):
+        pretrained.load_imagenet(models.build(spec(), seed=0), "resnet18")
+
+
 def test_imagenet_weights_are_taken_from_torchvisions_cache_and_verified(tmp_path, monkeypatch, torchvision_state):
     """A file under the name that torchvision looks for is used; its name holds the first digits of its SHA-256."""
     import hashlib
