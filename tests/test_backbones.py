@@ -1,4 +1,4 @@
-"""Every backbone: what it states is what it does, with and without cells."""
+"""Every backbone, with and without cells: channels, strides, weights and features."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parameters(name: str, ptl: bool, classes: int) -> float:
         ("mgn", False, 751, 66.7),
     ],
 )
-def test_parameters_are_the_papers(name, ptl, classes, millions):
+def test_parameter_counts_are_the_papers(name, ptl, classes, millions):
     assert parameters(name, ptl, classes) == pytest.approx(millions, rel=0.02)
 
 
@@ -50,7 +50,7 @@ def test_multiply_adds_of_the_backbone_are_the_published_ones():
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "mgn"])
-def test_conv_blocks_give_the_channels_and_sizes_they_state(name):
+def test_conv_blocks_have_the_stated_channels_and_strides(name):
     backbone = models.find(name).plain(2).backbone.eval()
     assert isinstance(backbone, Staged)
     height, width = 96, 64
@@ -66,7 +66,7 @@ def test_conv_blocks_give_the_channels_and_sizes_they_state(name):
 def test_features_depend_on_weights_and_image_alone(name, ptl):
     network = models.build(spec(name, ptl), seed=1)
     generator = torch.Generator().manual_seed(0)
-    # Statistics that fit the weights, so that features are not all alike; and latent states that are not zero.
+    # Batch norm statistics that fit the weights, so that features differ; and latent states that are not zero.
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the plain mean over batches
@@ -111,7 +111,7 @@ def test_gradients_reach_every_weight_of_every_cell(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_torchvisions_weights_fill_the_whole_backbone(name):
-    """Every tensor of the backbone comes from torchvision's network of that name, and computes the same there."""
+    """Every tensor of the backbone is loaded from torchvision's network, and gives the same map."""
     theirs = torchvision.models.get_model("resnet50" if name == "mgn" else name.replace("-", "_"), weights=None).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -154,7 +154,7 @@ def test_each_part_of_mgn_has_its_own_classifier():
     }
 
 
-def test_mgn_keeps_the_maps_size_in_the_part_branches_only():
+def test_mgn_keeps_the_map_size_in_the_part_branches_only():
     with torch.inference_mode():
         _, tops = mgn.MGNBackbone().eval()(torch.zeros(1, 3, 384, 128))
     assert {branch: tuple(top.shape) for branch, top in tops.items()} == {
@@ -191,7 +191,7 @@ def test_mgn_reads_features_as_the_normalised_sum_of_image_and_mirror():
         torch.testing.assert_close(network.features(images, Readout()), network(images).embedding)
 
 
-def test_features_in_mixed_precision_are_float32_and_near():
+def test_features_in_mixed_precision_are_float32_and_close():
     # Not bf16: on CPUs with AMX, torch's bf16 convolutions give wrong values (pytorch issue 169688).
     network = models.build(spec("resnet18", ptl=True), seed=0).eval()
     images = torch.randn(2, 3, 96, 32)

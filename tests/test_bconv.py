@@ -1,4 +1,4 @@
-"""BConv-Cell, Eq. 1: worked by hand, against a slow loop, and what its memory may and may not do."""
+"""BConv-Cell, Eq. 1: worked by hand, against a slow loop, and the contract of its latent state."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_evaluation_starts_from_zero_and_leaves_the_training_state_alone():
     assert torch.equal(cell.state, state)
 
 
-def test_none_forgets_and_reset_returns_to_zero():
+def test_memory_none_carries_no_state_and_reset_sets_it_to_zero():
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 4)
     forgetful, cell = BConvCell(3, 4, memory="none"), BConvCell(3, 4, memory="slot")
@@ -108,7 +108,7 @@ def test_none_forgets_and_reset_returns_to_zero():
     assert torch.equal(cell(x), first)
 
 
-def test_no_gradient_flows_into_the_batch_before():
+def test_no_gradient_flows_into_the_previous_batch():
     cell = BConvCell(1, 2, memory="slot")
     before = torch.randn(1, 1, 3, 3, requires_grad=True)
     cell(before)
@@ -160,7 +160,7 @@ def test_the_state_moves_with_the_module_but_is_neither_parameter_nor_buffer():
     assert cell.to("meta").state.device.type == "meta"
 
 
-def test_memory_is_saved_and_put_back_by_name():
+def test_latent_states_are_saved_and_restored_by_name():
     torch.manual_seed(0)
     network = nn.Sequential(BConvCell(1, 2, memory="slot"), BConvCell(2, 3, stride=2, memory="slot"))
     x = torch.randn(2, 1, 4, 4)

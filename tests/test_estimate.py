@@ -1,4 +1,4 @@
-"""What a dry run says of memory and time, beside what is measured."""
+"""The memory and time that a dry run estimates, against measurements."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def job(splits, tmp_path, **settings):
 
 
 def measured(work):
-    """The most bytes that were allocated at once in a second update made by hand, as torch's profiler saw them."""
+    """The peak of allocated bytes in a second update written by hand, by torch's profiler."""
     config = work.settings
     network = models.build(work.spec, seed=0).train()
     optimizer = optim.build_optimizer(
@@ -88,7 +88,7 @@ def measured(work):
 def test_the_peak_is_what_torch_allocates(splits, tmp_path, settings):
     work = job(splits, tmp_path, **settings)
     found = estimate.estimate_bytes(work, FLOAT32)
-    # To a hundredth: what oneDNN keeps in an order of its own is not seen.
+    # To 1%: weights that oneDNN reorders are not counted.
     assert found["peak"] == pytest.approx(measured(work), rel=0.01)
 
 
@@ -97,7 +97,7 @@ def test_weights_gradients_and_optimizer_by_hand(splits, tmp_path):
     trained = sum(weight.numel() for weight in network.parameters())
     statistics = sum(buffer.nbytes for buffer in network.buffers())
     tensors = len(list(network.parameters()))
-    # SGD: a momentum each. AdamW: two moments each and a step of 4 bytes a tensor; amsgrad keeps one moment more.
+    # SGD: one momentum per weight. AdamW: two moments, and a step count of 4 bytes per tensor; amsgrad one moment more.
     for settings, optimizer in (
         ({"optimizer": "sgd"}, 4 * trained),
         ({"optimizer": "sgd", "momentum": 0.0}, 0),
@@ -109,7 +109,7 @@ def test_weights_gradients_and_optimizer_by_hand(splits, tmp_path):
         assert (found["weights"], found["gradients"], found["optimizer"]) == expected
 
 
-def test_states_are_those_of_the_batch_or_of_one(splits, tmp_path):
+def test_state_bytes_are_those_of_the_batch_or_of_one_image(splits, tmp_path):
     # The tiny cells, 64 x 32 at strides 4, 4, 8, 16, 16: channels 4, 4, 6, 6, 8 on 16x8, 16x8, 8x4, 4x2 and 2x1.
     of_one = 4 * (4 * 16 * 8 + 4 * 16 * 8 + 6 * 8 * 4 + 6 * 4 * 2 + 8 * 2 * 1)
     found = {
@@ -119,7 +119,7 @@ def test_states_are_those_of_the_batch_or_of_one(splits, tmp_path):
     assert found == {"slot": 8 * of_one, "mean": of_one, "none": 0}
 
 
-def test_activations_are_what_a_batch_leaves_for_the_way_back(splits, tmp_path):
+def test_activations_are_what_autograd_saves(splits, tmp_path):
     work = job(splits, tmp_path, backbone="resnet18", width=64)
     network = models.build(work.spec, seed=0).train()
     images = torch.zeros(8, 3, 64, 64)
@@ -135,15 +135,15 @@ def test_activations_are_what_a_batch_leaves_for_the_way_back(splits, tmp_path):
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         output = network(images)
-    for state in memory_state(network).values():  # the new ones, beside those from before, which the way back needs
+    for state in memory_state(network).values():  # the new ones, besides the old ones that backward needs
         note(state)
-    # To a hundredth: what the network returned is alive too.
+    # To 1%: the network's output is alive too.
     expected = sum(storage.nbytes() for storage in saved.values())
     assert estimate.estimate_bytes(work, FLOAT32)["activations"] == pytest.approx(expected, rel=0.01)
     del output
 
 
-def test_half_the_digits_take_less_of_the_activations_only(splits, tmp_path):
+def test_mixed_precision_reduces_activations_only(splits, tmp_path):
     work = job(splits, tmp_path, backbone="resnet18", height=256, width=128, ptl=False)
     full, half = (
         estimate.estimate_bytes(work, Precision(dtype, channels_last=False)) for dtype in (None, torch.bfloat16)
@@ -153,7 +153,7 @@ def test_half_the_digits_take_less_of_the_activations_only(splits, tmp_path):
         assert half[name] == full[name]
 
 
-def test_time_is_of_all_batches_of_all_epochs(splits, tmp_path, monkeypatch):
+def test_time_covers_all_batches_of_all_epochs(splits, tmp_path, monkeypatch):
     work = job(splits, tmp_path, epochs=10**6)
     found = estimate.estimate_time(work, torch.device("cpu"), FLOAT32)
     assert found["timed_batch_size"] == 8
@@ -175,7 +175,7 @@ def test_a_dry_run_leaves_the_global_generator_and_the_disk_alone(splits, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_does_not_fit_is_not_tried(ptlreid, market_folder, monkeypatch):
+def test_an_update_that_does_not_fit_is_not_timed(ptlreid, market_folder, monkeypatch):
     monkeypatch.setattr(estimate, "_free_bytes", lambda device: 1000)
     monkeypatch.setattr(estimate, "estimate_time", None)
     command = (*TRAIN, "--dry-run", "--root", market_folder.parent)
@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_not_tried(ptlreid, market_folder, monkeypatch):
     assert "not known: one batch needs more memory than is free" in ptlreid(*command)[1]
 
 
-def test_a_dry_run_for_people_has_units(ptlreid, market_folder):
+def test_the_dry_run_without_json_has_units(ptlreid, market_folder):
     code, out, err = ptlreid(*TRAIN, "--dry-run", "--root", market_folder.parent)
     assert code == 0, err
     assert "memory.peak = " in out

@@ -1,4 +1,4 @@
-"""The training of a run: what is in its folder, reuse, refusal, and going on."""
+"""A training run: the files in its folder, reuse, refusal and resuming."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Stop(Exception):
 
 
 class StoppedAt(Silent):
-    """A progress that raises at one step of training, and keeps the notes."""
+    """A progress that raises at one update of training, and keeps the notes."""
 
     def __init__(self, step: int) -> None:
         self.step, self.notes = step, []
@@ -72,7 +72,7 @@ def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:
     return read_weights_header(run.weights()).build().state_dict()
 
 
-def test_a_run_leaves_all_its_files_and_its_scores_are_those_of_evaluate(tmp_path, splits):
+def test_a_run_writes_all_its_files_and_its_scores_are_those_of_evaluate(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     metrics = finetune(config(), splits, run, Silent())
     assert metrics == files.read_json(run.metrics)
@@ -80,7 +80,7 @@ def test_a_run_leaves_all_its_files_and_its_scores_are_those_of_evaluate(tmp_pat
     entries = history.read(run.history)
     epochs = [entry for entry in entries if entry["kind"] == "epoch"]
     assert [(entry["epoch"], "mAP" in entry) for entry in epochs] == [(1, False), (2, True), (3, False), (4, False)]
-    # 16 images in batches of 8 for 4 epochs; the rate falls tenfold after epoch 2.
+    # 16 images in batches of 8 for 4 epochs; the rate is divided by ten after epoch 2.
     assert [entry["lr"] for entry in entries if entry["kind"] == "step"] == pytest.approx([0.01] * 4 + [0.001] * 4)
     shutil.rmtree(run.features)
     scores = evaluate_run(run, splits, EvaluateSettings.resolve(None, device="cpu"), Silent())
@@ -92,13 +92,13 @@ def test_a_run_leaves_all_its_files_and_its_scores_are_those_of_evaluate(tmp_pat
     assert written == weights | {"config.toml", "data.json", "history.jsonl", "metrics.json", "features"}
 
 
-def test_a_report_is_written_at_the_end_where_it_is_not_declined(tmp_path, splits):
+def test_a_report_is_written_at_the_end(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     finetune(config(epochs=1, report=True), splits, run, Silent())
     assert "<html" in (run.path / "report.html").read_text()
 
 
-def test_every_epoch_begins_with_the_zero_state(tmp_path, splits, monkeypatch):
+def test_every_epoch_starts_from_the_zero_state(tmp_path, splits, monkeypatch):
     begun, ended = [], []
 
     def spy(training, *arguments, **settings):
@@ -116,13 +116,13 @@ def test_a_finished_run_is_reused_untouched(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     first = finetune(config(epochs=1), splits, run, Silent())
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
-    progress = StoppedAt(1)  # would raise if a step were made
+    progress = StoppedAt(1)  # raises if an update is made
     assert finetune(config(epochs=1), splits, run, progress) == first
     assert progress.notes == [f"{run.path} is finished: reused, nothing trained"]
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
-def test_a_finished_run_is_scored_anew_where_the_test_set_has_changed(tmp_path, market_folder):
+def test_a_finished_run_is_scored_again_if_the_test_set_has_changed(tmp_path, market_folder):
     root = tmp_path / "data"
     shutil.copytree(market_folder, root / market_folder.name)
     run, before = RunFolder(tmp_path / "run"), datasets.load("market", root)
@@ -143,7 +143,7 @@ def test_a_finished_run_is_scored_anew_where_the_test_set_has_changed(tmp_path, 
     assert not any("scoring again" in note for note in told.notes)
 
 
-def test_damaged_weights_are_made_again_from_the_checkpoint(tmp_path, splits):
+def test_damaged_weights_are_rewritten_from_the_checkpoint(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     metrics = finetune(config(), splits, run, Silent())
     whole = run.weights().read_bytes()
@@ -154,7 +154,7 @@ def test_damaged_weights_are_made_again_from_the_checkpoint(tmp_path, splits):
         assert run.weights().read_bytes() == whole
 
 
-def test_a_page_that_is_missing_is_written(tmp_path, splits):
+def test_a_missing_report_is_written(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     finetune(config(epochs=1, report=True), splits, run, Silent())
     page = run.path / "report.html"
@@ -164,7 +164,7 @@ def test_a_page_that_is_missing_is_written(tmp_path, splits):
 
 
 def wait_in_training(root: str, folder: str, begun) -> None:
-    """Trains in a process of its own, and waits for ever after its first update."""
+    """Trains in its own process, and waits for ever after its first update."""
     from conftest import backbones  # noqa: F401 - makes the tiny backbone known here
 
     class Wait(Silent):
@@ -201,7 +201,7 @@ def test_one_process_at_a_time_trains_a_run_and_a_kill_leaves_no_lock(tmp_path, 
     assert not run.lock.exists()
 
 
-def test_scores_that_are_no_scores_are_told(tmp_path, splits):
+def test_metrics_that_are_no_object_are_reported(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     finetune(config(epochs=1), splits, run, Silent())
     run.metrics.write_text("[]")
@@ -217,7 +217,7 @@ def test_scores_that_are_no_scores_are_told(tmp_path, splits):
         ('{"depends": []}', "holds no JSON object"),
     ],
 )
-def test_a_run_that_lost_what_it_was_trained_on_is_told(tmp_path, splits, content, message):
+def test_a_run_without_its_training_manifest_is_reported(tmp_path, splits, content, message):
     run = RunFolder(tmp_path / "run")
     finetune(config(epochs=1), splits, run, Silent())
     run.data.unlink()
@@ -241,7 +241,7 @@ def test_other_settings_or_images_are_refused_and_nothing_is_lost(tmp_path, mark
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
-def test_a_start_that_failed_binds_nobody(tmp_path, splits):
+def test_a_run_that_failed_at_its_start_leaves_its_folder_free(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     with pytest.raises(CheckpointError, match="No run is called 'gone'"):
         finetune(config(init="gone"), splits, run, Silent())
@@ -275,7 +275,7 @@ def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_is_not_there_gets_a_hint(tmp_path):
+def test_an_unknown_run_gets_a_suggestion(tmp_path):
     with pytest.raises(CheckpointError, match="holds none"):
         find_run(tmp_path, "run")
     (tmp_path / "market-tiny-ptl-s0").mkdir()

@@ -50,7 +50,7 @@ def loss_of(step: Step) -> float:
     return float(sum(step.terms.values()))
 
 
-def test_an_epoch_is_the_loop_that_anyone_would_write(train):
+def test_an_epoch_equals_a_plain_pytorch_loop(train):
     rows = np.split(np.random.default_rng(0).permutation(16), 2)
     labels = torch.from_numpy(train.labels())
     network, plain = tiny_network(), tiny_network()
@@ -71,7 +71,7 @@ def test_an_epoch_is_the_loop_that_anyone_would_write(train):
 
 
 @pytest.mark.parametrize("memory", ["slot", "mean", "none", None])
-def test_a_tiny_set_is_learnt_by_heart(train, memory):
+def test_a_tiny_dataset_is_overfitted(train, memory):
     network = tiny_network(memory)
     training = training_of(network, lr=0.05, momentum=0.9)
     labels = torch.from_numpy(train.labels())
@@ -110,7 +110,7 @@ def test_batches_that_do_not_fill_an_update_change_nothing(train):
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_the_schedule_is_stepped_with_each_update_and_the_rate_is_the_one_that_was_used(train):
+def test_the_schedule_steps_with_each_update_and_the_reported_rate_is_the_one_used(train):
     network = Linear()
     optimizer = SGD(network.parameters(), lr=0.1)
     rates = build_schedule(optimizer, updates_per_epoch=1, epochs=4, decay_every=1, decay_factor=0.5)

@@ -1,4 +1,4 @@
-"""Runs that were stopped, by a fault, by a signal or by a kill, and went on."""
+"""Runs that were stopped by an error, a signal or a kill, and resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings
 from ptlreid.workflows.finetune import finetune
 
-# What a line of the history says of the machine, not of the run.
+# The values in a line of the history that depend on the machine.
 TIMES = {"images_per_second", "wait", "memory"}
 
 
@@ -63,11 +63,11 @@ def assert_same(one: RunFolder, other: RunFolder) -> None:
 
 
 class Fault(Exception):
-    """Stands for anything that ends a run."""
+    """Any error that ends a run."""
 
 
 class At(Silent):
-    """Calls `act` when this many updates have been told, and keeps the notes."""
+    """Calls `act` when this many updates have been reported, and keeps the notes."""
 
     def __init__(self, update: int, act) -> None:
         self.update, self.act, self.notes = update, act, []
@@ -101,11 +101,11 @@ def fault():
     ids=str,
 )
 @pytest.mark.parametrize("minutes", [0, 99], ids=["after every update", "after every epoch"])
-def test_a_run_that_was_stopped_goes_on_to_equal_weights(tmp_path, splits, settings, minutes):
+def test_a_stopped_run_resumes_to_equal_weights(tmp_path, splits, settings, minutes):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     expected = finetune(config(**settings), splits, whole, Silent())
     updates = sum(line["kind"] == "step" for line in told(whole))
-    torch.rand(3)  # what the global generator did before makes no difference
+    torch.rand(3)  # the state of the global generator makes no difference
     settings |= {"checkpoint_minutes": float(minutes)}
     for update in (2, updates // 2 + 1, updates):
         with pytest.raises(Fault):
@@ -114,7 +114,7 @@ def test_a_run_that_was_stopped_goes_on_to_equal_weights(tmp_path, splits, setti
     assert_same(stopped, whole)
 
 
-def test_what_was_done_before_the_last_checkpoint_is_not_done_again(tmp_path, splits):
+def test_updates_before_the_last_checkpoint_are_not_repeated(tmp_path, splits):
     run = RunFolder(tmp_path / "run")  # 4 updates an epoch
     with pytest.raises(Fault):
         finetune(config(checkpoint_minutes=0.0), splits, run, At(7, fault))
@@ -124,12 +124,12 @@ def test_what_was_done_before_the_last_checkpoint_is_not_done_again(tmp_path, sp
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_update_with_a_checkpoint(tmp_path, splits, number):
+def test_a_signal_stops_the_run_after_the_update_with_a_checkpoint(tmp_path, splits, number):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     finetune(config(), splits, whole, Silent())
     before = signal.getsignal(number)
     with pytest.raises(Stopped, match=f"{number.name}: stopped after update 3 of 4 in epoch 2 of 4") as stop:
-        # The signal comes before update 7 is told of, which is then finished: 7 = 4 + 3.
+        # The signal comes while update 7 is reported, which is completed: 7 = 4 + 3.
         finetune(config(), splits, stopped, At(7, lambda: signal.raise_signal(number)))
     assert stop.value.code == 128 + number
     assert signal.getsignal(number) is before
@@ -158,13 +158,13 @@ def test_a_kill_while_scoring_repeats_no_update(tmp_path, splits, monkeypatch):
         patch.setattr("ptlreid.workflows.scoring.evaluate", lambda *_: fault())
         with pytest.raises(Fault):
             finetune(config(), splits, run, Silent())
-    progress = At(8, fault)  # the last update before the scores: told of already
+    progress = At(8, fault)  # the last update before the evaluation, reported already
     finetune(config(), splits, run, progress)
     assert progress.notes[0].endswith("resuming after epoch 1 and 4 of 4 updates")
 
 
 def killed(root: str, folder: str, updates: int, delay: float) -> None:
-    """Trains in a process of its own, which is killed some time after `updates` more updates."""
+    """Trains in its own process, which is killed some time after `updates` more updates."""
     from conftest import backbones  # noqa: F401 - makes the tiny backbone known here
 
     torch.set_num_threads(1)
@@ -184,7 +184,7 @@ def killed(root: str, folder: str, updates: int, delay: float) -> None:
     finetune(config(epochs=8, checkpoint_minutes=0.0), splits, RunFolder(Path(folder)), Kill())
 
 
-def test_kills_at_any_instant_leave_a_run_that_goes_on_to_equal_weights(tmp_path, splits, market_folder):
+def test_a_run_killed_at_any_instant_resumes_to_equal_weights(tmp_path, splits, market_folder):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     finetune(config(epochs=8), splits, whole, Silent())
     context = multiprocessing.get_context("forkserver")  # torch is imported once, and each process is cheap
@@ -204,10 +204,12 @@ def test_kills_at_any_instant_leave_a_run_that_goes_on_to_equal_weights(tmp_path
     assert kills >= 10
     assert_same(stopped, whole)
     leftovers = [path.name for path in stopped.path.rglob("*.part")]
-    assert len(leftovers) <= kills  # a kill while writing leaves a file of another name, and no half one of the right
+    assert (
+        len(leftovers) <= kills
+    )  # a kill while writing leaves a temporary file, never an incomplete one with the right name
 
 
-def test_a_stop_after_the_last_update_of_an_epoch_keeps_what_the_cells_were_like(tmp_path, splits, monkeypatch):
+def test_a_stop_after_the_last_update_of_an_epoch_keeps_the_cell_statistics(tmp_path, splits, monkeypatch):
     def stopped_in_evaluation(*given, before):
         before()
         raise Fault
@@ -240,7 +242,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_update_and_terms(tmp_
     assert all(tensor.isfinite().all() for tensor in checkpoint["network"].values())
 
 
-def test_a_loader_that_is_lost_in_the_middle_of_an_update_is_told_of(tmp_path, splits):
+def test_a_loader_that_dies_during_an_update_is_reported(tmp_path, splits):
     def lose():
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
@@ -260,7 +262,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, splits):
     assert not run.weights().exists()
 
 
-def test_training_stops_early_where_nothing_gets_better(tmp_path, splits, monkeypatch):
+def test_training_stops_early_without_a_better_map(tmp_path, splits, monkeypatch):
     run = RunFolder(tmp_path / "run")
     progress = At(-1, fault)
     found = iter([0.3, 0.2, 0.5, 0.5, 0.4])
@@ -268,11 +270,11 @@ def test_training_stops_early_where_nothing_gets_better(tmp_path, splits, monkey
         "ptlreid.workflows.scoring.evaluate", lambda *_: SimpleNamespace(mean_ap=next(found), summary=dict)
     )
     metrics = finetune(config(epochs=20, evaluate_every=1, patience=2), splits, run, progress)
-    assert metrics["epochs"] == 5  # a better one was found in the third, and neither of the two after it
+    assert metrics["epochs"] == 5  # the third evaluation is the best, and the two after it are not better
     assert "early stop after epoch 5: 2 evaluations without a better mAP" in progress.notes
 
 
-def test_the_history_tells_of_terms_speed_memory_and_cells(tmp_path, splits):
+def test_the_history_has_loss_terms_speed_memory_and_cells(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     finetune(config(images_per_identity=2, loss="ce-triplet", epochs=2), splits, run, Silent())
     lines = history.read(run.history)
@@ -299,7 +301,7 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path, splits
         finetune(config(), splits, run, Silent())
 
 
-def test_frozen_weights_stay_as_they_are_and_then_join_in(tmp_path, splits):
+def test_frozen_weights_do_not_change_until_they_are_unfrozen(tmp_path, splits):
     weights = {}
     for count in (0, 1, 2):
         run = RunFolder(tmp_path / f"run{count}")
@@ -310,7 +312,7 @@ def test_frozen_weights_stay_as_they_are_and_then_join_in(tmp_path, splits):
     assert not any(torch.equal(weights[1][name], weights[2][name]) for name in weights[1])
 
 
-def test_events_for_tensorboard_need_its_package_or_are_written(tmp_path, splits):
+def test_tensorboard_events_are_written_or_the_package_is_reported_missing(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     try:
         import tensorboard  # noqa: F401

@@ -1,4 +1,4 @@
-"""Files of weights: our own, torchvision's, other programs', and what is refused."""
+"""Weights files: our own, torchvision's, other programs', and what is refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def assert_is_torchvisions(network, state):
         torch.testing.assert_close(top, theirs.eval()(images))
 
 
-def test_saved_weights_build_the_same_network_again(tmp_path):
+def test_saved_weights_rebuild_the_same_network(tmp_path):
     network = models.build(spec(), seed=4).eval()
     weights.save(network, spec(), tmp_path / "w.safetensors")
     again = weights.read_weights_header(tmp_path / "w.safetensors")
@@ -57,7 +57,7 @@ def test_saved_weights_build_the_same_network_again(tmp_path):
         '{"network": null, "readout": {}}',
     ],
 )
-def test_a_description_that_cannot_be_read_is_told(tmp_path, about):
+def test_an_unreadable_description_is_reported(tmp_path, about):
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors", metadata={"ptlreid": about})
     with pytest.raises(
         CheckpointError, match=r"w\.safetensors: describes no network that is known here .* Remove the file and"
@@ -65,7 +65,7 @@ def test_a_description_that_cannot_be_read_is_told(tmp_path, about):
         weights.read_weights_header(tmp_path / "w.safetensors")
 
 
-def test_tensors_of_another_network_than_the_described_are_told(tmp_path):
+def test_tensors_of_another_network_than_described_are_reported(tmp_path):
     weights.save(models.build(spec(), seed=0), spec(classes=4), tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match=r"tensors of another network than it describes\. Remove the file"):
         weights.read_weights_header(tmp_path / "w.safetensors").build()
@@ -92,7 +92,7 @@ def test_the_digest_follows_the_weights(tmp_path):
     ],
 )
 @pytest.mark.parametrize("ptl", [True, False])
-def test_torchvisions_names_are_found_below_any_wrapper(tmp_path, torchvision_state, wrap, ptl):
+def test_torchvisions_names_are_found_under_any_prefix(tmp_path, torchvision_state, wrap, ptl):
     torch.save(wrap(torchvision_state), tmp_path / "w.pth")
     network = models.build(spec(ptl=ptl), seed=0)
     report = pretrained.load_file(network, tmp_path / "w.pth", "resnet18")
@@ -108,7 +108,7 @@ def test_safetensors_are_read_too(tmp_path, torchvision_state):
     assert_is_torchvisions(network, torchvision_state)
 
 
-def test_every_name_of_a_densenet_is_known():
+def test_every_tensor_of_a_densenet_is_loaded():
     state = {key: torch.full_like(value, 2) for key, value in torchvision.models.densenet161().state_dict().items()}
     network = models.build(spec("densenet161"), seed=0)
     report = pretrained.load_state(network, state, models.find("densenet161"), "test")
@@ -116,7 +116,7 @@ def test_every_name_of_a_densenet_is_known():
     assert all((value == 2).all() for key, value in network.state_dict().items() if key.startswith("backbone."))
 
 
-def test_another_number_of_classes_replaces_the_last_layer_and_says_so(tmp_path):
+def test_another_number_of_classes_reinitialises_the_last_layer_and_reports_it(tmp_path):
     start = models.build(spec(classes=7), seed=1)
     weights.save(start, spec(classes=7), tmp_path / "w.safetensors")
     network = models.build(spec(classes=3), seed=2)
@@ -153,7 +153,7 @@ def test_a_pickle_that_could_run_code_is_refused_and_not_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_a_file_cut_short_or_of_another_kind_is_named(tmp_path, torchvision_state, name):
+def test_an_incomplete_or_unsuitable_file_is_named(tmp_path, torchvision_state, name):
     whole = tmp_path / f"whole-{name}"
     (save_file if name.endswith("safetensors") else torch.save)(torchvision_state, whole)
     (tmp_path / name).write_bytes(whole.read_bytes()[:5000])
@@ -166,7 +166,7 @@ def test_a_file_cut_short_or_of_another_kind_is_named(tmp_path, torchvision_stat
         pretrained.load_file(models.build(spec(), seed=0), tmp_path / "empty.pth", "resnet18")
 
 
-def test_weights_that_a_run_does_not_have_or_others_wrote_are_refused(tmp_path, torchvision_state):
+def test_missing_weights_and_those_of_another_program_are_refused(tmp_path, torchvision_state):
     with pytest.raises(CheckpointError, match=r"no such file\. Finish the run first"):
         weights.read_weights_header(tmp_path / "weights.safetensors")
     save_file(torchvision_state, tmp_path / "w.safetensors")
@@ -174,7 +174,7 @@ def test_weights_that_a_run_does_not_have_or_others_wrote_are_refused(tmp_path, 
         weights.read_weights_header(tmp_path / "w.safetensors")
 
 
-def test_without_a_network_imagenet_names_the_other_ways(tmp_path, monkeypatch):
+def test_offline_the_message_names_the_alternatives_to_imagenet(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(
@@ -193,7 +193,7 @@ def test_a_download_with_another_checksum_is_refused(tmp_path, monkeypatch, torc
 
 
 def test_imagenet_weights_are_taken_from_torchvisions_cache_and_verified(tmp_path, monkeypatch, torchvision_state):
-    """A file under the name that torchvision looks for is used; its name holds the first digits of its SHA-256."""
+    """A file with torchvision's name is used; the name contains the first digits of its SHA-256."""
     import hashlib
 
     torch.save(torchvision_state, tmp_path / "some.pth")

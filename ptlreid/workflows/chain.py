@@ -62,7 +62,7 @@ def dry_run(settings: ChainSettings, folder: ChainFolder) -> dict[str, Any]:
     trainings: list[dict[str, Any]] = []
     for stage in {key: one for last in plan_stages(settings) for key, one in last.dependencies().items()}.values():
         run = None if missing else stages.find(stage)
-        state = "finished" if run and run.finished else "begun" if run and run.path.is_dir() else "to do"
+        state = "finished" if run and run.finished else "started" if run and run.path.is_dir() else "to do"
         about = {"data": stage.settings.data, "method": stage.settings.method, "epochs": stage.settings.epochs}
         trainings.append({**about, "run": run and run.path.name, "state": state})
     return {"chain": str(folder.path), "trainings": trainings, "missing": missing}
