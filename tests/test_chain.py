@@ -40,7 +40,7 @@ def root(tmp_path_factory):
     return folder
 
 
-def config(root, *chain, **changed) -> ChainSettings:
+def make_settings(root, *chain, **changed) -> ChainSettings:
     settings = {"backbone": "tiny", "init": "none", "height": 64, "width": 32, "batch_size": 4, "epochs": 2}
     where = {"device": "cpu", "root": str(root), "evaluate_every": 0}
     return ChainSettings.resolve(None, chain=list(chain), **settings | where | changed)
@@ -63,7 +63,7 @@ def times(runs: Path) -> dict[Path, int]:
 def whole(root, tmp_path_factory):
     """An uninterrupted chain through all three sites: its settings, its folder of runs and its result."""
     runs = tmp_path_factory.mktemp("whole")
-    settings = config(root, *SITES)
+    settings = make_settings(root, *SITES)
     return settings, runs, run_chain(settings, ChainFolder(runs / "chain"), Silent())
 
 
@@ -117,7 +117,7 @@ def test_the_second_time_everything_is_reused(whole):
 def test_a_chain_that_shares_its_first_stages_reuses_them_and_reports_it(whole):
     settings, runs, result = whole
     progress = At(-1, fault)
-    shared = run_chain(config(settings.root, *SITES[:2], SITES[0]), ChainFolder(runs / "back"), progress)
+    shared = run_chain(make_settings(settings.root, *SITES[:2], SITES[0]), ChainFolder(runs / "back"), progress)
     assert runs_of(shared)[:2] == runs_of(result)[:2]
     assert runs_of(shared)[2] not in runs_of(result)
     assert sum("is finished: reused" in note for note in progress.notes) == 3  # the start and two stages
@@ -148,7 +148,7 @@ def test_changing_an_early_stage_trains_all_later_ones_again(whole):
 
 
 def test_a_stage_keeps_the_backbone_and_starts_a_new_classifier(root, tmp_path):
-    settings = with_table(config(root, *SITES[:2]), 2, epochs=0)
+    settings = with_table(make_settings(root, *SITES[:2]), 2, epochs=0)
     result = run_chain(settings, ChainFolder(tmp_path / "chain"), Silent())
     first, second = (RunFolder(tmp_path / name) for name in runs_of(result))
     before, after = weights(first.path), weights(second.path)
@@ -161,7 +161,7 @@ def test_a_stage_keeps_the_backbone_and_starts_a_new_classifier(root, tmp_path):
 
 def test_other_images_make_another_run(root, tmp_path):
     shutil.copytree(root / SITES[0], tmp_path / SITES[0])
-    (stage,) = plan_stages(config(tmp_path, SITES[0]))
+    (stage,) = plan_stages(make_settings(tmp_path, SITES[0]))
     names = [StageRunner(tmp_path / "runs", Silent()).find(stage)]
     splits = datasets.load(SITES[0], tmp_path)
     splits.train.paths[0].write_bytes(splits.train.paths[1].read_bytes())
@@ -248,7 +248,7 @@ def test_a_killed_chain_resumes_to_equal_weights_without_training_stage_1_again(
 
 
 def test_the_student_of_a_chain_went_through_it_as_a_plain_backbone(root, tmp_path):
-    result = run_chain(config(root, *SITES[:2], std=True), ChainFolder(tmp_path / "std"), Silent())
+    result = run_chain(make_settings(root, *SITES[:2], std=True), ChainFolder(tmp_path / "std"), Silent())
     assert result["rows"] == ["start", *SITES[:2], f"{SITES[1]} (std)"]
     assert [stage["method"] for stage in result["stages"]] == ["ptl", "ptl", "std0.8"]
     student = RunFolder(tmp_path / runs_of(result)[-1]).settings()
@@ -256,26 +256,28 @@ def test_the_student_of_a_chain_went_through_it_as_a_plain_backbone(root, tmp_pa
     before = RunFolder(tmp_path / student.init)
     assert (before.settings().data, before.settings().ptl) == (SITES[0], False)
     # The baseline on the same datasets has trained that stage already.
-    plain = run_chain(config(root, *SITES[:2], ptl=False), ChainFolder(tmp_path / "plain"), At(-1, fault))
+    plain = run_chain(make_settings(root, *SITES[:2], ptl=False), ChainFolder(tmp_path / "plain"), At(-1, fault))
     assert runs_of(plain)[0] == student.init
 
 
 def test_the_student_of_a_single_dataset_is_initialised_as_the_chain(root):
-    *_, last = plan_stages(config(root, SITES[0], std=True))
+    *_, last = plan_stages(make_settings(root, SITES[0], std=True))
     assert last.init is None
     assert last.settings.init == "none"
     assert last.teacher is not None
 
 
 def test_lambda_0_at_the_end_of_a_chain_is_the_baseline(root, tmp_path):
-    distilled = run_chain(config(root, *SITES[:2], std=True, lambda_=0.0), ChainFolder(tmp_path / "std"), Silent())
-    plain = run_chain(config(root, *SITES[:2], ptl=False), ChainFolder(tmp_path / "plain"), Silent())
+    distilled = run_chain(
+        make_settings(root, *SITES[:2], std=True, lambda_=0.0), ChainFolder(tmp_path / "std"), Silent()
+    )
+    plain = run_chain(make_settings(root, *SITES[:2], ptl=False), ChainFolder(tmp_path / "plain"), Silent())
     assert distilled["scores"][-1] == plain["scores"][-1]
 
 
 def test_a_union_is_a_stage_without_a_test_set(root, tmp_path):
     union = "+".join(SITES[:2])
-    result = run_chain(config(root, union, SITES[2], epochs=1), ChainFolder(tmp_path / "union"), Silent())
+    result = run_chain(make_settings(root, union, SITES[2], epochs=1), ChainFolder(tmp_path / "union"), Silent())
     assert result["chain"] == [union, SITES[2]]
     assert result["data"] == [SITES[2]]
     assert [len(row) for row in result["scores"]] == [1, 1, 1]
@@ -283,7 +285,9 @@ def test_a_union_is_a_stage_without_a_test_set(root, tmp_path):
 
 
 def test_with_lambda_0_the_student_does_not_depend_on_the_teachers_memory(root, tmp_path):
-    chains = [config(root, *SITES[:2], epochs=1, std=True, lambda_=0.0, memory=memory) for memory in ("slot", "mean")]
+    chains = [
+        make_settings(root, *SITES[:2], epochs=1, std=True, lambda_=0.0, memory=memory) for memory in ("slot", "mean")
+    ]
     slot, mean = (run_chain(one, ChainFolder(tmp_path / f"chain-{one.memory}"), Silent()) for one in chains)
     assert slot["stages"][-1] == mean["stages"][-1]
     assert slot["stages"][-2]["run"] != mean["stages"][-2]["run"]
@@ -295,8 +299,8 @@ def test_a_chain_and_a_run_do_not_share_a_folder(whole):
         with pytest.raises(OptionError, match="holds a run: a chain needs its own folder"):
             act(settings, ChainFolder(runs / runs_of(result)[0]), Silent())
     assert (
-        config(settings.root, SITES[0]).default_name
-        != plan_stages(config(settings.root, SITES[0]))[0].settings.default_name
+        make_settings(settings.root, SITES[0]).default_name
+        != plan_stages(make_settings(settings.root, SITES[0]))[0].settings.default_name
     )
 
 
@@ -313,12 +317,12 @@ def test_a_folder_holds_one_chain(whole):
 def test_a_chain_that_failed_before_its_first_score_leaves_its_folder_free(root, tmp_path):
     folder = ChainFolder(tmp_path / "chain")
     with pytest.raises(OptionError, match=r"No backbone is called 'tinny'\. Did you mean 'tiny'"):
-        run_chain(config(root, SITES[0], backbone="tinny"), folder, Silent())
-    folder.claim(config(root, SITES[0]))
+        run_chain(make_settings(root, SITES[0], backbone="tinny"), folder, Silent())
+    folder.claim(make_settings(root, SITES[0]))
 
 
 def test_a_missing_dataset_is_reported_before_anything_is_trained(root, tmp_path):
-    settings = config(root, SITES[0], "market")
+    settings = make_settings(root, SITES[0], "market")
     with pytest.raises(DataError, match="Market-1501 was not found"):
         run_chain(settings, ChainFolder(tmp_path / "chain"), Silent())
     assert not list(tmp_path.iterdir())
@@ -327,7 +331,7 @@ def test_a_missing_dataset_is_reported_before_anything_is_trained(root, tmp_path
 
 def test_a_dry_run_lists_finished_and_remaining_trainings(whole):
     settings, runs, result = whole
-    found = dry_run(config(settings.root, *SITES[:2], std=True), ChainFolder(runs / "new"))
+    found = dry_run(make_settings(settings.root, *SITES[:2], std=True), ChainFolder(runs / "new"))
     first, second = runs_of(result)[:2]
     shown = [(one["data"], one["method"], one["run"], one["state"]) for one in found["trainings"]]
     assert shown[:2] == [(SITES[0], "ptl", first, "finished"), (SITES[1], "ptl", second, "finished")]

@@ -24,12 +24,12 @@ def place(tmp_path_factory):
 
 
 def test_the_second_time_everything_is_reused(place):
-    config = DemoSettings.resolve(None, root=str(place / "data"), epochs=1, identities=4, device="cpu")
-    first = run_demo(config, place / "runs", StoppedAt(-1))
+    settings = DemoSettings.resolve(None, root=str(place / "data"), epochs=1, identities=4, device="cpu")
+    first = run_demo(settings, place / "runs", StoppedAt(-1))
     assert list(first) == ["untrained", "baseline", "PTL"]
     assert [metrics["epochs"] for metrics in first.values()] == [0, 1, 1]
     progress = StoppedAt(1)  # raises if an update is made
-    assert run_demo(config, place / "runs", progress) == first
+    assert run_demo(settings, place / "runs", progress) == first
     assert len(progress.notes) == 4
     assert all("reused" in note for note in progress.notes)
 
@@ -37,9 +37,9 @@ def test_the_second_time_everything_is_reused(place):
 def test_an_existing_site_with_other_settings_is_used_as_it_is(tmp_path):
     drawn = SyntheticSettings.resolve(None, identities=4, cameras=2, images_per_camera=2, height=64, width=32)
     synthetic.prepare(tmp_path / "data" / "synthetic-a", "a", drawn)
-    config = DemoSettings.resolve(None, root=str(tmp_path / "data"), epochs=1, device="cpu")
+    settings = DemoSettings.resolve(None, root=str(tmp_path / "data"), epochs=1, device="cpu")
     with pytest.raises(Exception, match="8 training images do not fill one batch of 16"):
-        run_demo(config, tmp_path / "runs", StoppedAt(-1))
+        run_demo(settings, tmp_path / "runs", StoppedAt(-1))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_raw_colours_do_not_distinguish_identities(small_site, part):
 
 
 def test_training_is_well_above_chance(small_site, tmp_path):
-    config = DemoSettings.resolve(None, root=str(small_site), epochs=4, device="cpu")
-    scores = run_demo(config, tmp_path / "runs", Silent())
+    settings = DemoSettings.resolve(None, root=str(small_site), epochs=4, device="cpu")
+    scores = run_demo(settings, tmp_path / "runs", Silent())
     assert scores["baseline"]["mAP"] > 1.5 * scores["untrained"]["mAP"]
     assert scores["PTL"]["mAP"] > 1.5 * scores["untrained"]["mAP"]

@@ -46,7 +46,7 @@ def runs(tmp_path, taught):
     return tmp_path / "runs"
 
 
-def config(runs, **changed) -> DistillSettings:
+def make_settings(runs, **changed) -> DistillSettings:
     return complete_settings(DistillSettings.resolve(None, **SMALL | {"teacher": "ptl"} | changed), runs, Silent())
 
 
@@ -63,7 +63,7 @@ def test_lambda_0_is_plain_fine_tuning_bit_for_bit_and_runs_no_teacher(runs, spl
     finetune(FinetuneSettings.resolve(None, backbone="tiny", ptl=False, **SMALL), splits, plain, Silent())
     built, build = [], WeightsFile.build
     monkeypatch.setattr(WeightsFile, "build", lambda self: built.append(self.path) or build(self))
-    distill(config(runs, lambda_=0.0), splits, student, Silent())
+    distill(make_settings(runs, lambda_=0.0), splits, student, Silent())
     assert RunFolder(runs / "ptl").weights() not in built
     ours, theirs = weights(student), weights(plain)
     assert ours.keys() == theirs.keys()
@@ -76,8 +76,8 @@ def test_lambda_1_learns_nothing_from_labels(runs, splits):
     mixed = Records(train.paths, train.pids[order], train.camids, train.sources)
     other = Splits(splits.name, mixed, splits.query, splits.gallery, splits.protocol)
     one, two = RunFolder(runs / "one"), RunFolder(runs / "two")
-    distill(config(runs, lambda_=1.0), splits, one, Silent())
-    distill(config(runs, lambda_=1.0), other, two, Silent())
+    distill(make_settings(runs, lambda_=1.0), splits, one, Silent())
+    distill(make_settings(runs, lambda_=1.0), other, two, Silent())
     ours, theirs = weights(one), weights(two)
     learnt = [name for name in ours if "classifier" not in name]
     assert len(learnt) > 30
@@ -87,14 +87,14 @@ def test_lambda_1_learns_nothing_from_labels(runs, splits):
 def test_the_teachers_folder_is_not_touched(runs, splits):
     teacher = RunFolder(runs / "ptl")
     before = {path: path.read_bytes() for path in teacher.path.rglob("*") if path.is_file()}
-    distill(config(runs), splits, RunFolder(runs / "student"), Silent())
+    distill(make_settings(runs), splits, RunFolder(runs / "student"), Silent())
     assert {path: path.read_bytes() for path in teacher.path.rglob("*") if path.is_file()} == before
 
 
 def test_the_teacher_in_memory_keeps_weights_statistics_mode_and_zero_state(runs, splits, monkeypatch):
     built, build = [], WeightsFile.build
     monkeypatch.setattr(WeightsFile, "build", lambda self: built.append((build(self), self)) or built[-1][0])
-    distill(config(runs), splits, RunFolder(runs / "student"), Silent())
+    distill(make_settings(runs), splits, RunFolder(runs / "student"), Silent())
     network, source = built[0]
     assert source.path == RunFolder(runs / "ptl").weights()
     theirs = build(source).state_dict()
@@ -111,7 +111,7 @@ def test_teacher_and_student_see_the_same_images(runs, splits):
     finetune(settings, splits, RunFolder(runs / "even"), Silent())
     changed = {"lr": 1e-12, "flip": 0.5, "pad": 4, "erase": 0.5}
     student = RunFolder(runs / "student")
-    distill(config(runs, teacher="even", init="even", **changed), splits, student, Silent())
+    distill(make_settings(runs, teacher="even", init="even", **changed), splits, student, Silent())
     assert history.read(student.history)[0]["terms"]["l1"] == pytest.approx(0, abs=1e-7)
     assert history.read(student.history)[0]["terms"]["ce"] > 0.1
 
@@ -119,8 +119,8 @@ def test_teacher_and_student_see_the_same_images(runs, splits):
 def test_a_student_gets_closer_to_its_teacher(runs, splits):
     teacher, student, plain = RunFolder(runs / "ptl"), RunFolder(runs / "student"), RunFolder(runs / "plain")
     longer = {"epochs": 10, "lr": 0.05}
-    distill(config(runs, lambda_=0.8, **longer), splits, student, Silent())
-    distill(config(runs, lambda_=0.0, **longer), splits, plain, Silent())
+    distill(make_settings(runs, lambda_=0.8, **longer), splits, student, Silent())
+    distill(make_settings(runs, lambda_=0.0, **longer), splits, plain, Silent())
     theirs = features(teacher, splits)
     apart = [np.abs(features(run, splits) - theirs).mean() for run in (student, plain)]
     assert apart[0] < 0.5 * apart[1]
@@ -138,31 +138,31 @@ def test_teacher_and_student_may_have_different_numbers_of_identities(runs, spli
     small = {"batch_size": 64, "epochs": 1}
     teacher, student = RunFolder(runs / "teacher"), RunFolder(runs / "student")
     finetune(FinetuneSettings.resolve(None, backbone="tiny", **SMALL | small), with_identities(751), teacher, Silent())
-    distill(config(runs, teacher="teacher", **small), with_identities(1041), student, Silent())
+    distill(make_settings(runs, teacher="teacher", **small), with_identities(1041), student, Silent())
     assert [read_weights_header(run.weights()).spec.num_classes for run in (teacher, student)] == [751, 1041]
 
 
 def test_a_stopped_run_resumes_to_equal_weights_and_a_finished_one_is_reused(runs, splits):
     whole, stopped = RunFolder(runs / "whole"), RunFolder(runs / "stopped")
-    expected = distill(config(runs), splits, whole, Silent())
+    expected = distill(make_settings(runs), splits, whole, Silent())
     with pytest.raises(Fault):
-        distill(config(runs), splits, stopped, At(3, fault))
-    assert distill(config(runs), splits, stopped, Silent()) == {**expected, "run": "stopped"}
+        distill(make_settings(runs), splits, stopped, At(3, fault))
+    assert distill(make_settings(runs), splits, stopped, Silent()) == {**expected, "run": "stopped"}
     assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(stopped).items())
     progress = At(1, fault)
-    assert distill(config(runs), splits, whole, progress) == expected
+    assert distill(make_settings(runs), splits, whole, progress) == expected
     assert progress.notes == [f"{whole.path} is finished: reused, nothing trained"]
 
 
 def test_another_teacher_of_the_same_name_is_noticed(runs, splits):
     student = RunFolder(runs / "student")
-    distill(config(runs), splits, student, Silent())
+    distill(make_settings(runs), splits, student, Silent())
     assert set(files.read_json(student.data)["depends"]) == {"teacher"}
     shutil.rmtree(runs / "ptl")
     settings = FinetuneSettings.resolve(None, backbone="tiny", **SMALL | {"seed": 7})
     finetune(settings, splits, RunFolder(runs / "ptl"), Silent())
     with pytest.raises(OptionError, match="the teacher's weights changed"):
-        distill(config(runs), splits, student, Silent())
+        distill(make_settings(runs), splits, student, Silent())
 
 
 def test_settings_that_are_not_given_are_the_teachers(runs, splits, market_folder):
@@ -185,14 +185,14 @@ def test_another_image_size_than_the_teachers_is_refused(runs, size, given):
     with pytest.raises(
         OptionError, match=rf"Image size {given}: expected 64×32, the size of the teacher ptl.*Leave out --height"
     ):
-        config(runs, **size)
+        make_settings(runs, **size)
 
 
 def test_features_of_another_width_are_refused_with_alternatives(runs, splits):
     with pytest.raises(
         OptionError, match=r"tiny-even have width 8: expected 1024, the width of the teacher \(tiny\).*--backbone tiny"
     ):
-        distill(config(runs, backbone="tiny-even"), splits, RunFolder(runs / "student"), Silent())
+        distill(make_settings(runs, backbone="tiny-even"), splits, RunFolder(runs / "student"), Silent())
     assert not (runs / "student").exists()
 
 

@@ -33,32 +33,32 @@ def splits(market_folder):
 
 def job(splits, tmp_path, **settings):
     chosen = {"backbone": "tiny", "batch_size": 8, "height": 64, "width": 32, "device": "cpu"} | settings
-    config = FinetuneSettings.resolve(None, **chosen)
-    return TrainingJob(config, splits, build_sampler(config, splits), RunFolder(tmp_path / "run"), Silent())
+    settings = FinetuneSettings.resolve(None, **chosen)
+    return TrainingJob(settings, splits, build_sampler(settings, splits), RunFolder(tmp_path / "run"), Silent())
 
 
 def measured(work):
     """The peak of allocated bytes in a second update written by hand, by torch's profiler."""
-    config = work.settings
+    settings = work.settings
     network = models.build(work.spec, seed=0).train()
     optimizer = optim.build_optimizer(
-        config.optimizer,
+        settings.optimizer,
         network,
-        lr=config.lr,
+        lr=settings.lr,
         momentum=0.9,
         weight_decay=0.0,
-        amsgrad=config.amsgrad,
+        amsgrad=settings.amsgrad,
         new_lr_factor=1.0,
     )
-    loss = losses.find(config.loss, config.model_dump())
-    size = config.batch_size
-    pixels = torch.zeros(size, config.height, config.width, 3, dtype=torch.uint8)
+    loss = losses.find(settings.loss, settings.model_dump())
+    size = settings.batch_size
+    pixels = torch.zeros(size, settings.height, settings.width, 3, dtype=torch.uint8)
 
     def update():
         optimizer.zero_grad(set_to_none=True)
-        for _ in range(config.accumulate):
+        for _ in range(settings.accumulate):
             terms = loss(network(standardize(pixels)), torch.arange(size) // 2 % 4)
-            (torch.stack(list(terms.values())).sum() / config.accumulate).backward()
+            (torch.stack(list(terms.values())).sum() / settings.accumulate).backward()
             del terms
         optimizer.step()
 

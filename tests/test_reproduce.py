@@ -30,7 +30,7 @@ SMALLER = replace(
 ROWS = [(table, row) for table in tables("all") for row in table.rows]
 
 
-def config(root, **changed) -> ReproduceSettings:
+def make_settings(root, **changed) -> ReproduceSettings:
     return ReproduceSettings.resolve(None, root=str(root), device="cpu", **changed)
 
 
@@ -73,7 +73,7 @@ def test_every_row_is_cited_or_has_a_plan_that_resolves(table, row, scale, tmp_p
     if row.cited:
         assert not row.plan
         return
-    stage = plan_stages(scale.chain(row, config(tmp_path)))[-1]
+    stage = plan_stages(scale.chain(row, make_settings(tmp_path)))[-1]
     asked = row.name.split(",")[0].split(":")[0]
     parts = {"PTL": "ptl", "STD": "std"}
     assert [part for part in parts if part in asked.split("+")] == [
@@ -84,7 +84,7 @@ def test_every_row_is_cited_or_has_a_plan_that_resolves(table, row, scale, tmp_p
 def test_plans_have_the_settings_of_the_papers_text(tmp_path):
     # Section 5.2 and under Table 2: batch 32, but 90 for DenseNet-161*; λ = 0.8; MGN as its authors.
     plans = {
-        row.name: plan_stages(PAPER.chain(row, config(tmp_path)))[-1].settings
+        row.name: plan_stages(PAPER.chain(row, make_settings(tmp_path)))[-1].settings
         for row in tables("2")[0].rows
         if row.plan
     }
@@ -100,7 +100,7 @@ def test_plans_have_the_settings_of_the_papers_text(tmp_path):
     assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].height, plans["MGN+PTL"].ptl) == ("ce-triplet", 384, True)
     # Section 5.8: teacher and student both went from ImageNet to Market-1501 first.
     for row in tables("6")[0].rows[1:]:
-        stage = plan_stages(PAPER.chain(row, config(tmp_path)))[-1]
+        stage = plan_stages(PAPER.chain(row, make_settings(tmp_path)))[-1]
         assert stage.init is not None and stage.teacher is not None and stage.teacher.init is not None
         assert (stage.init.settings.data, stage.init.settings.ptl) == ("market", False)
         assert (stage.teacher.settings.data, stage.teacher.init.settings.data) == ("msmt17", "market")
@@ -109,7 +109,7 @@ def test_plans_have_the_settings_of_the_papers_text(tmp_path):
 
 def test_a_dry_run_lists_missing_datasets_and_the_total_cost(tmp_path):
     light = replace(PAPER, settings={"backbone": "tiny"})
-    found = dry_run(tables("1")[0], config(tmp_path), tmp_path, light)
+    found = dry_run(tables("1")[0], make_settings(tmp_path), tmp_path, light)
     rows = by_name(found["rows"])
     assert rows["GLAD"] == {"row": "GLAD", "cited": "Wei et al. 2018"}
     assert rows["DenseNet-161+PTL+STD"]["trainings"] == ["tiny ptl: msmt17", "tiny std0.8: msmt17"]
@@ -124,13 +124,13 @@ def test_a_dry_run_lists_missing_datasets_and_the_total_cost(tmp_path):
 
 def test_the_cost_of_pxk_batches_counts_the_sampled_images(tmp_path):
     light = replace(PAPER, settings={"backbone": "tiny"})
-    found = dry_run(tables("4")[0], config(tmp_path), tmp_path, light)
+    found = dry_run(tables("4")[0], make_settings(tmp_path), tmp_path, light)
     # MGN and MGN+PTL: 450 epochs with four images of each of the 702 identities.
     assert found["cost"]["images"] == 2 * 450 * 4 * 702
 
 
 def test_rows_with_missing_datasets_show_the_published_figures(tmp_path):
-    found = reproduce(tables("4")[0], config(tmp_path), tmp_path / "runs", PAPER, Silent())
+    found = reproduce(tables("4")[0], make_settings(tmp_path), tmp_path / "runs", PAPER, Silent())
     assert found["setting"] == "paper"
     row = by_name(found["rows"])["MGN+PTL"]
     assert row["published"] == {"mAP": 79.16, "cmc1": 89.36}
@@ -142,7 +142,7 @@ def test_rows_with_missing_datasets_show_the_published_figures(tmp_path):
 def table6(tmp_path_factory):
     """Table 6, all six rows, on tiny datasets and a tiny network."""
     place = tmp_path_factory.mktemp("table6")
-    return place, reproduce(tables("6")[0], config(place / "data"), place / "runs", SMALLER, Silent())
+    return place, reproduce(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER, Silent())
 
 
 def test_a_whole_table_runs_on_synthetic_datasets(table6):
@@ -164,8 +164,8 @@ def test_stages_shared_by_rows_are_trained_once(table6):
 def test_the_second_time_everything_is_reused(table6):
     place, found = table6
     progress = At(1, fault)  # raises if an update is made
-    assert reproduce(tables("6")[0], config(place / "data"), place / "runs", SMALLER, progress) == found
-    plans = dry_run(tables("6")[0], config(place / "data"), place / "runs", SMALLER)
+    assert reproduce(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER, progress) == found
+    plans = dry_run(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER)
     assert all(row["finished"] for row in plans["rows"])
     assert plans["cost"]["images"] > 0
 
@@ -173,7 +173,7 @@ def test_the_second_time_everything_is_reused(table6):
 def test_another_scale_is_labelled_everywhere_and_compared_with_nothing(table6):
     place, found = table6
     label = "tiny: not the paper's setting"
-    plans = dry_run(tables("6")[0], config(place / "data"), place / "runs", SMALLER)
+    plans = dry_run(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER)
     for content in (found, plans):
         assert content["setting"] == label
         assert all(row["setting"] == label for row in content["rows"])
@@ -183,12 +183,14 @@ def test_another_scale_is_labelled_everywhere_and_compared_with_nothing(table6):
 
 
 def reproduce_rows_of_table_1(place: Path) -> list[dict]:
-    return dry_run(tables("1")[0], config(place / "data"), place / "runs", SMALLER)["rows"]
+    return dry_run(tables("1")[0], make_settings(place / "data"), place / "runs", SMALLER)["rows"]
 
 
 def test_rows_that_differ_in_batch_size_do_so_at_the_tiny_scale_too(tmp_path):
     plans = {
-        row.name: plan_stages(TINY.chain(row, config(tmp_path)))[-1].settings for row in tables("2")[0].rows if row.plan
+        row.name: plan_stages(TINY.chain(row, make_settings(tmp_path)))[-1].settings
+        for row in tables("2")[0].rows
+        if row.plan
     }
     assert (plans["DenseNet-161*"].batch_size, plans["DenseNet-161"].batch_size) == (45, 16)
     assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].images_per_identity) == ("ce-triplet", 4)

@@ -124,7 +124,7 @@ def _load_batches(job: TrainingJob, training: Training, device: torch.device) ->
     rows = job.sampler.epoch(training.epoch)[training.step * settings.accumulate : job.updates * settings.accumulate]
     return load_batches(
         job.splits.train,
-        TrainView(job.spec.height, job.spec.width, settings.flip, settings.pad, settings.erase),
+        TrainView(job.spec.height, job.spec.width, flip=settings.flip, pad=settings.pad, erase=settings.erase),
         rows,
         seed=(settings.seed, training.epoch),
         workers=choose_workers(settings.workers, device),
