@@ -1,4 +1,4 @@
-"""Where the work is done: the device, the processes that feed it, and the number formats it can be trusted with."""
+"""Where the work runs: the device, the loader processes that feed it, and the precisions that are reliable there."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ptlreid.errors import OptionError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; `auto` is a GPU where there is one. `OptionError` for one that is not there.
+    """The device called `name`; `auto` is a GPU if there is one. `OptionError` for a device that is not available.
 
-    Of several processes on one machine, each has the GPU of its own number.
+    With several processes on one machine, each gets the GPU of its local rank.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -23,11 +23,11 @@ def choose_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise OptionError(f"--device {name} is not to be had here ({reason}). Use auto or cpu.") from None
+        raise OptionError(f"--device {name} is not available on this machine ({reason}). Use auto or cpu.") from None
 
 
 def choose_amp(amp: str, device: torch.device) -> torch.dtype | None:
-    """The number format of training, None for float32: as asked, `auto` is bf16 on CUDA. Checked by `check_amp`."""
+    """The dtype of mixed precision in training, None for float32; `auto` is bf16 on CUDA. Checked by `check_amp`."""
     if amp == "auto":
         amp = "bf16" if device.type == "cuda" else "off"
     check_amp(amp, device)
@@ -35,28 +35,31 @@ def choose_amp(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def check_amp(amp: str, device: torch.device) -> None:
-    """Raise `OptionError` where `amp` (off, bf16 or fp16) cannot be trusted on `device`.
+    """Raise `OptionError` if `amp` (off, bf16 or fp16) is not reliable on `device`.
 
-    On CPUs with AMX, torch computes some bf16 convolutions wrongly, and finite (pytorch issue 169688; seen with 2.14.1
-    for 512 channels at stride 2 on a map of 6×2). Neither format is faster enough there to be worth a doubt.
+    On CPUs with AMX, torch computes some bf16 convolutions wrongly, with finite results (pytorch issue 169688; seen
+    with 2.14.1 for 512 channels at stride 2 on a 6×2 map). Neither precision is enough of a gain there to risk it.
     """
     if amp != "off" and device.type == "cpu":
-        raise OptionError(f"--amp {amp} is for GPUs: on a CPU its results cannot be trusted. Use --amp off.")
+        raise OptionError(f"--amp {amp} needs a GPU: on a CPU its results are not reliable. Use --amp off.")
 
 
 def choose_workers(workers: int | None, device: torch.device) -> int:
-    """The number of loader processes: as asked, else none on a CPU, which they would take from the network."""
+    """The number of loader processes: `workers` if given; otherwise none on a CPU, where they would slow the network.
+
+    Next to a GPU, one for each CPU core, at most 8.
+    """
     if workers is not None:
         return workers
     return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
 
 
-def peak_memory(device: torch.device) -> int:
-    """The most memory used so far, in bytes: by tensors on a GPU, by this process elsewhere; 0 if unknown."""
+def peak_bytes(device: torch.device) -> int:
+    """The peak memory use so far, in bytes: of tensors on a GPU, of this process elsewhere; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
-        return 0  # which has no such count
+        return 0  # no such counter
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""What every network returns, in training and in evaluation, and what it takes to build one again."""
+"""What every network returns, and what it takes to rebuild one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# What the latent state of a BConv-Cell is shared by: see models/bconv.py.
+# How the latent state of a BConv-Cell is shared in a batch: see models/bconv.py.
 Memory = Literal["slot", "mean", "none"]
 
 
 @dataclass(frozen=True)
 class Output:
-    """One pass of B images through a network.
+    """The output of a network for B images.
 
-    `embedding`: (B, D), the vector that retrieval compares. `logits`: by head, (B, classes) each. `metric`: by
-    name, (B, width) each, what a triplet loss compares. In eval mode there are neither, as nothing there needs them.
+    `embedding`: (B, D), the features that retrieval compares. `logits`: by head, (B, classes) each. `metric`: by
+    name, (B, width) each, the vectors that a triplet loss compares. In eval mode, `logits` and `metric` are empty.
     """
 
     embedding: Tensor
@@ -28,7 +28,7 @@ class Output:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """All that decides a network's structure: with the weights, it gives the same features anywhere."""
+    """Everything that determines a network's structure: with the weights, it gives the same features anywhere."""
 
     backbone: str
     ptl: bool
@@ -44,11 +44,11 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class Readout:
-    """How features are read from a network, beside its weights.
+    """How features are read from a network.
 
-    `flip`: the features of the image and of its mirror are summed. `normalize`: they are scaled to length 1. `amp`:
-    the number format of the convolutions; features themselves are float32. `channels_last`: the memory layout of
-    maps, which changes nothing but rounding.
+    `flip`: sum the features of the image and of its mirror image. `normalize`: L2-normalise them. `amp`: the precision
+    of the convolutions; features themselves are float32. `channels_last`: the layout of the maps, which changes
+    rounding only.
     """
 
     flip: bool = False

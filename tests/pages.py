@@ -35,7 +35,7 @@ from conftest import write_image
 from ptlreid import models
 from ptlreid.cli import app
 from ptlreid.datasets import market
-from ptlreid.models import weights
+from ptlreid.models import pretrained
 from ptlreid.settings import DemoSettings, FinetuneSettings, Settings, SyntheticSettings
 
 Run = Callable[..., tuple[int, str, str]]
@@ -168,5 +168,5 @@ def made_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         return find("tiny")
 
     monkeypatch.setattr(models, "find", tiny)
-    monkeypatch.setattr(weights, "load_imagenet", lambda network, name: "drawn")
+    monkeypatch.setattr(pretrained, "load_imagenet", lambda network, name: "drawn")
     monkeypatch.setattr(market, "INFO", replace(market.INFO, counts={"": miniatures.MARKET}))

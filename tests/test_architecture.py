@@ -20,7 +20,7 @@ RANKS = [
     ["datasets", "images", "image_check", "packs", "views", "samplers", "runs"],
     ["models", "losses", "retrieval"],
     ["features", "cache", "engine"],
-    ["reports"],
+    ["reports", "transfer"],
     ["workflows"],
     ["cli"],
     ["__main__"],

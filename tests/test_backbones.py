@@ -1,4 +1,4 @@
-"""Every backbone: what it states is what it does, with and without cells."""
+"""Every backbone, with and without cells: channels, strides, weights and features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from ptlreid import models
 from ptlreid.errors import OptionError
-from ptlreid.models import mgn, weights
+from ptlreid.models import mgn, pretrained
 from ptlreid.models.bconv import BConvCell, memory_state
 from ptlreid.models.staged import Staged
 from ptlreid.models.summary import summarize
@@ -37,7 +37,7 @@ def parameters(name: str, ptl: bool, classes: int) -> float:
         ("mgn", False, 751, 66.7),
     ],
 )
-def test_parameters_are_the_papers(name, ptl, classes, millions):
+def test_parameter_counts_are_the_papers(name, ptl, classes, millions):
     assert parameters(name, ptl, classes) == pytest.approx(millions, rel=0.02)
 
 
@@ -50,7 +50,7 @@ def test_multiply_adds_of_the_backbone_are_the_published_ones():
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "mgn"])
-def test_conv_blocks_give_the_channels_and_sizes_they_state(name):
+def test_conv_blocks_have_the_stated_channels_and_strides(name):
     backbone = models.find(name).plain(2).backbone.eval()
     assert isinstance(backbone, Staged)
     height, width = 96, 64
@@ -66,7 +66,7 @@ def test_conv_blocks_give_the_channels_and_sizes_they_state(name):
 def test_features_depend_on_weights_and_image_alone(name, ptl):
     network = models.build(spec(name, ptl), seed=1)
     generator = torch.Generator().manual_seed(0)
-    # Statistics that fit the weights, so that features are not all alike; and latent states that are not zero.
+    # Batch norm statistics that fit the weights, so that features differ; and latent states that are not zero.
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the plain mean over batches
@@ -111,15 +111,15 @@ def test_gradients_reach_every_weight_of_every_cell(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_torchvisions_weights_fill_the_whole_backbone(name):
-    """Every tensor of the backbone comes from torchvision's network of that name, and computes the same there."""
+    """Every tensor of the backbone is loaded from torchvision's network, and gives the same map."""
     theirs = torchvision.models.get_model("resnet50" if name == "mgn" else name.replace("-", "_"), weights=None).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.normal_(std=0.05)
     network = models.build(spec(name, ptl=True), seed=1)
-    loaded = weights.load_state(network, theirs.state_dict(), models.find(name), "test")
-    assert not [key for key in loaded.missing + loaded.replaced if key.startswith("backbone.")]
-    assert all(key.startswith(("fc.", "classifier.")) for key in loaded.unused)
+    report = pretrained.load_state(network, theirs.state_dict(), models.find(name), "test")
+    assert not [key for key in report.missing + report.reshaped if key.startswith("backbone.")]
+    assert all(key.startswith(("fc.", "classifier.")) for key in report.unused)
     images = torch.randn(1, 3, 96, 32)
     with torch.inference_mode():
         tops = network.eval().backbone(images)
@@ -139,7 +139,22 @@ def test_mgn_pools_whole_halves_and_thirds_by_their_maximum():
     assert embedding.tolist() == [11, 11, 5, 11, 11, 3, 7, 11]
 
 
-def test_mgn_keeps_the_maps_size_in_the_part_branches_only():
+def test_each_part_of_mgn_has_its_own_classifier():
+    head = mgn.MGNHead(mgn.PART_WIDTH, 2)
+    head.reduce = nn.Identity()
+    for number, classifier in enumerate(head.classifiers.values()):
+        nn.init.zeros_(classifier.weight)
+        nn.init.constant_(classifier.bias, number)
+    logits = head(dict.fromkeys(mgn.PARTS, torch.zeros(1, mgn.PART_WIDTH, 6, 2))).logits
+    assert {name: values.unique().tolist() for name, values in logits.items()} == {
+        name: [number]
+        for number, name in enumerate(
+            ["global", "halves", "halves-1", "halves-2", "thirds", "thirds-1", "thirds-2", "thirds-3"]
+        )
+    }
+
+
+def test_mgn_keeps_the_map_size_in_the_part_branches_only():
     with torch.inference_mode():
         _, tops = mgn.MGNBackbone().eval()(torch.zeros(1, 3, 384, 128))
     assert {branch: tuple(top.shape) for branch, top in tops.items()} == {
@@ -150,7 +165,7 @@ def test_mgn_keeps_the_maps_size_in_the_part_branches_only():
 
 
 def test_mgn_trains_eight_classifiers_and_three_global_features():
-    output = models.build(spec("mgn", ptl=True, classes=5))(torch.randn(2, 3, 96, 32))
+    output = models.build(spec("mgn", ptl=True, classes=5), seed=0)(torch.randn(2, 3, 96, 32))
     assert len(output.logits) == 8
     assert all(logits.shape == (2, 5) for logits in output.logits.values())
     assert {name: tuple(part.shape) for name, part in output.metric.items()} == {
@@ -161,14 +176,14 @@ def test_mgn_trains_eight_classifiers_and_three_global_features():
     assert output.embedding.shape == (2, 2048)
 
 
-@pytest.mark.parametrize(("height", "message"), [(256, "multiple of 96, such as 288"), (320, "such as 288")])
+@pytest.mark.parametrize(("height", "message"), [(256, "expected a multiple of 96. Use 288"), (320, "Use 288")])
 def test_mgn_refuses_a_height_that_does_not_divide(height, message):
     with pytest.raises(OptionError, match=message):
-        models.build(spec("mgn", ptl=False, size=(height, 128)))
+        models.build(spec("mgn", ptl=False, size=(height, 128)), seed=0)
 
 
 def test_mgn_reads_features_as_the_normalised_sum_of_image_and_mirror():
-    network = models.build(spec("mgn", ptl=False)).eval()
+    network = models.build(spec("mgn", ptl=False), seed=0).eval()
     images = torch.randn(2, 3, 96, 32)
     with torch.inference_mode():
         total = network(images).embedding + network(images.flip(3)).embedding
@@ -176,9 +191,9 @@ def test_mgn_reads_features_as_the_normalised_sum_of_image_and_mirror():
         torch.testing.assert_close(network.features(images, Readout()), network(images).embedding)
 
 
-def test_features_in_mixed_precision_are_float32_and_near():
+def test_features_in_mixed_precision_are_float32_and_close():
     # Not bf16: on CPUs with AMX, torch's bf16 convolutions give wrong values (pytorch issue 169688).
-    network = models.build(spec("resnet18", ptl=True)).eval()
+    network = models.build(spec("resnet18", ptl=True), seed=0).eval()
     images = torch.randn(2, 3, 96, 32)
     with torch.inference_mode():
         exact = network.features(images, Readout())

@@ -1,4 +1,4 @@
-"""BConv-Cell, Eq. 1: worked by hand, against a slow loop, and what its memory may and may not do."""
+"""BConv-Cell, Eq. 1: worked by hand, against a slow loop, and the contract of its latent state."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def slow_cell(weights: np.ndarray, bias: np.ndarray, batches: list[np.ndarray], 
 )
 def test_equals_a_slow_loop(size, stride, height, width):
     rng = np.random.default_rng(size + stride)
-    cell = BConvCell(3, 2, kernel_size=size, stride=stride).double()
+    cell = BConvCell(3, 2, kernel_size=size, stride=stride, memory="slot").double()
     batches = [rng.normal(size=(2, 3, height, width)) for _ in range(3)]
     weights = cell.gates.weight.detach().numpy().reshape(4, 2, 3, size, size)
     expected = slow_cell(weights, cell.gates.bias.detach().numpy().reshape(4, 2), batches, stride)
@@ -85,7 +85,7 @@ def test_equals_a_slow_loop(size, stride, height, width):
 
 def test_evaluation_starts_from_zero_and_leaves_the_training_state_alone():
     torch.manual_seed(0)
-    cell = BConvCell(3, 4)
+    cell = BConvCell(3, 4, memory="slot")
     x = torch.randn(2, 3, 6, 5)
     first = cell(x).detach()  # from the zero state, as evaluation is
     cell(torch.randn(2, 3, 6, 5))
@@ -96,10 +96,10 @@ def test_evaluation_starts_from_zero_and_leaves_the_training_state_alone():
     assert torch.equal(cell.state, state)
 
 
-def test_none_forgets_and_reset_returns_to_zero():
+def test_memory_none_carries_no_state_and_reset_sets_it_to_zero():
     torch.manual_seed(0)
     x = torch.randn(2, 3, 4, 4)
-    forgetful, cell = BConvCell(3, 4, memory="none"), BConvCell(3, 4)
+    forgetful, cell = BConvCell(3, 4, memory="none"), BConvCell(3, 4, memory="slot")
     cell.load_state_dict(forgetful.state_dict())
     assert torch.equal(forgetful(x), forgetful(x))
     first = cell(x)
@@ -108,8 +108,8 @@ def test_none_forgets_and_reset_returns_to_zero():
     assert torch.equal(cell(x), first)
 
 
-def test_no_gradient_flows_into_the_batch_before():
-    cell = BConvCell(1, 2)
+def test_no_gradient_flows_into_the_previous_batch():
+    cell = BConvCell(1, 2, memory="slot")
     before = torch.randn(1, 1, 3, 3, requires_grad=True)
     cell(before)
     now = torch.randn(1, 1, 3, 3, requires_grad=True)
@@ -120,7 +120,7 @@ def test_no_gradient_flows_into_the_batch_before():
 
 
 def test_gradients_reach_every_gate():
-    cell = BConvCell(1, 1, kernel_size=1)
+    cell = BConvCell(1, 1, kernel_size=1, memory="slot")
     cell(torch.randn(2, 1, 3, 3))
     cell(torch.randn(2, 1, 3, 3)).sum().backward()
     assert (cell.gates.weight.grad.flatten() != 0).all()
@@ -136,14 +136,14 @@ def test_another_image_size_within_an_epoch_is_refused(memory):
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_another_batch_size_within_an_epoch_is_refused(size):
-    cell = BConvCell(1, 1)
+    cell = BConvCell(1, 1, memory="slot")
     cell(torch.zeros(2, 1, 4, 4))
     with pytest.raises(OptionError, match="last incomplete batch"):
         cell(torch.zeros(size, 1, 4, 4))
 
 
 def test_the_state_is_float32_under_autocast_and_in_half_precision():
-    cell = BConvCell(2, 2)
+    cell = BConvCell(2, 2, memory="slot")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cell(torch.randn(2, 2, 3, 3))
         y = cell(torch.randn(2, 2, 3, 3))
@@ -153,16 +153,16 @@ def test_the_state_is_float32_under_autocast_and_in_half_precision():
 
 
 def test_the_state_moves_with_the_module_but_is_neither_parameter_nor_buffer():
-    cell = BConvCell(1, 1)
+    cell = BConvCell(1, 1, memory="slot")
     cell(torch.zeros(1, 1, 2, 2))
     assert set(cell.state_dict()) == {"gates.weight", "gates.bias"}
     assert not list(cell.buffers())
     assert cell.to("meta").state.device.type == "meta"
 
 
-def test_memory_is_saved_and_put_back_by_name():
+def test_latent_states_are_saved_and_restored_by_name():
     torch.manual_seed(0)
-    network = nn.Sequential(BConvCell(1, 2), BConvCell(2, 3, stride=2))
+    network = nn.Sequential(BConvCell(1, 2, memory="slot"), BConvCell(2, 3, stride=2, memory="slot"))
     x = torch.randn(2, 1, 4, 4)
     network(x)
     saved = {name: state.clone() for name, state in memory_state(network).items()}

@@ -1,4 +1,4 @@
-"""Chains: what is trained from what, what is reused, and the scores of each stage on every dataset."""
+"""Chains: initialisation of stages, reuse, and the scores of each stage on every dataset."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.settings import ChainSettings, EvaluateSettings, SyntheticSettings
-from ptlreid.workflows.chain import ChainFolder, dry_run, forgetting, forward_transfer, plan, run_chain
+from ptlreid.transfer.chain_folder import ChainFolder
+from ptlreid.transfer.matrix import forgetting, forward_transfer
+from ptlreid.transfer.stages import StageRunner, plan_stages
+from ptlreid.workflows.chain import dry_run, run_chain
 from ptlreid.workflows.evaluate import evaluate_run
-from ptlreid.workflows.stage_runner import StageRunner
 
 SITES = ("synthetic-a", "synthetic-b", "synthetic-c")
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """The three drawn sites, of a few people each."""
+    """The three synthetic sites, with a few identities each."""
     folder = tmp_path_factory.mktemp("sites")
     for number, site in enumerate(SITES):
         small = SyntheticSettings(identities=8 + 4 * number, cameras=2, images_per_camera=2, height=64, width=32)
@@ -38,7 +40,7 @@ def root(tmp_path_factory):
     return folder
 
 
-def config(root, *chain, **changed) -> ChainSettings:
+def make_settings(root, *chain, **changed) -> ChainSettings:
     settings = {"backbone": "tiny", "init": "none", "height": 64, "width": 32, "batch_size": 4, "epochs": 2}
     where = {"device": "cpu", "root": str(root), "evaluate_every": 0}
     return ChainSettings.resolve(None, chain=list(chain), **settings | where | changed)
@@ -53,19 +55,19 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def times(runs: Path) -> dict[Path, int]:
-    """When each file of weights was written."""
+    """The modification time of each weights file."""
     return {path: path.stat().st_mtime_ns for path in sorted(runs.glob("*/weights.safetensors"))}
 
 
 @pytest.fixture(scope="module")
 def whole(root, tmp_path_factory):
-    """An unbroken chain through all three sites: its settings, its folder of runs and its result."""
+    """An uninterrupted chain through all three sites: its settings, its folder of runs and its result."""
     runs = tmp_path_factory.mktemp("whole")
-    settings = config(root, *SITES)
+    settings = make_settings(root, *SITES)
     return settings, runs, run_chain(settings, ChainFolder(runs / "chain"), Silent())
 
 
-def test_each_stage_starts_from_the_one_before_and_names_it(whole):
+def test_each_stage_is_initialised_from_the_previous_one(whole):
     _, runs, result = whole
     starts = [RunFolder(runs / name).settings().init for name in runs_of(result)]
     assert starts == ["none", *runs_of(result)[:2]]
@@ -74,7 +76,7 @@ def test_each_stage_starts_from_the_one_before_and_names_it(whole):
         assert files.read_json(RunFolder(runs / name).data)["depends"] == {"init": digest}
 
 
-def test_the_matrix_is_what_separate_evaluations_find(whole):
+def test_the_matrix_equals_separate_evaluations(whole):
     settings, runs, result = whole
     assert files.read_json(runs / "chain" / "chain.json") == result
     assert result["rows"] == ["start", *SITES]
@@ -86,7 +88,7 @@ def test_the_matrix_is_what_separate_evaluations_find(whole):
             assert cell == {"mAP": scores["mAP"], "cmc": scores["cmc"]}
 
 
-def test_the_command_evaluate_finds_the_same(whole, ptlreid):
+def test_the_evaluate_command_gives_the_same(whole, ptlreid):
     settings, runs, result = whole
     where = ("--root", settings.root, "--runs", runs, "--device", "cpu", "--json")
     code, out, _ = ptlreid("evaluate", "--run", runs_of(result)[1], "--data", SITES[0], *where)
@@ -101,7 +103,7 @@ def test_the_start_is_the_untrained_network_of_the_first_stage(whole):
     assert start.settings().data == SITES[0]
 
 
-def test_a_second_time_everything_is_reused(whole):
+def test_the_second_time_everything_is_reused(whole):
     settings, runs, result = whole
     before = times(runs)
     progress = At(1, fault)  # raises if an update is made
@@ -112,17 +114,17 @@ def test_a_second_time_everything_is_reused(whole):
     ]
 
 
-def test_a_chain_that_shares_its_first_stages_reuses_them_and_says_so(whole):
+def test_a_chain_that_shares_its_first_stages_reuses_them_and_reports_it(whole):
     settings, runs, result = whole
     progress = At(-1, fault)
-    shared = run_chain(config(settings.root, *SITES[:2], SITES[0]), ChainFolder(runs / "back"), progress)
+    shared = run_chain(make_settings(settings.root, *SITES[:2], SITES[0]), ChainFolder(runs / "back"), progress)
     assert runs_of(shared)[:2] == runs_of(result)[:2]
     assert runs_of(shared)[2] not in runs_of(result)
     assert sum("is finished: reused" in note for note in progress.notes) == 3  # the start and two stages
 
 
 def with_table(settings: ChainSettings, number: int, **changed) -> ChainSettings:
-    """The chain with settings of its own in one stage."""
+    """The chain with other settings in one stage."""
     tables = [{**table, **(changed if place == number else {})} for place, table in enumerate(settings.stage, start=1)]
     return settings.model_copy(update={"stage": tables})
 
@@ -136,7 +138,7 @@ def test_changing_a_late_stage_does_not_rerun_early_ones(whole):
     assert {path: time for path, time in times(runs).items() if path in before} == before
 
 
-def test_changing_an_early_stage_makes_all_after_it_anew(whole):
+def test_changing_an_early_stage_trains_all_later_ones_again(whole):
     settings, runs, result = whole
     two = settings.model_copy(update={"stage": settings.stage[:2]})
     changed = run_chain(with_table(two, 1, lr=0.02), ChainFolder(runs / "early"), Silent())
@@ -145,8 +147,8 @@ def test_changing_an_early_stage_makes_all_after_it_anew(whole):
     assert theirs.differences(ours) == [f"init: {theirs.init!r} -> {ours.init!r}"]  # all that differs is the start
 
 
-def test_a_stage_has_the_extractor_of_the_one_before_and_a_new_classifier(root, tmp_path):
-    settings = with_table(config(root, *SITES[:2]), 2, epochs=0)
+def test_a_stage_keeps_the_backbone_and_starts_a_new_classifier(root, tmp_path):
+    settings = with_table(make_settings(root, *SITES[:2]), 2, epochs=0)
     result = run_chain(settings, ChainFolder(tmp_path / "chain"), Silent())
     first, second = (RunFolder(tmp_path / name) for name in runs_of(result))
     before, after = weights(first.path), weights(second.path)
@@ -157,9 +159,9 @@ def test_a_stage_has_the_extractor_of_the_one_before_and_a_new_classifier(root, 
     assert all(torch.equal(after[name], before[name]) for name in after if name not in classifier)
 
 
-def test_other_images_are_another_run(root, tmp_path):
+def test_other_images_make_another_run(root, tmp_path):
     shutil.copytree(root / SITES[0], tmp_path / SITES[0])
-    (stage,) = plan(config(tmp_path, SITES[0]))
+    (stage,) = plan_stages(make_settings(tmp_path, SITES[0]))
     names = [StageRunner(tmp_path / "runs", Silent()).find(stage)]
     splits = datasets.load(SITES[0], tmp_path)
     splits.train.paths[0].write_bytes(splits.train.paths[1].read_bytes())
@@ -168,7 +170,7 @@ def test_other_images_are_another_run(root, tmp_path):
     assert names[0] != names[1]
 
 
-def test_a_chain_that_was_stopped_goes_on_to_equal_weights(whole, tmp_path):
+def test_a_stopped_chain_resumes_to_equal_weights(whole, tmp_path):
     settings, runs, result = whole
     settings = settings.model_copy(update={"checkpoint_minutes": 0.0})
     updates = len(datasets.load(SITES[0], Path(settings.root)).train) // 4 * 2
@@ -198,7 +200,7 @@ def test_a_chain_that_was_stopped_goes_on_to_equal_weights(whole, tmp_path):
     assert files.read_json(tmp_path / "chain" / "chain.json")["rows"] == ["start", SITES[0]]
     progress = At(-1, fault)
     assert run_chain(settings, ChainFolder(tmp_path / "chain"), progress) == result
-    assert any(f"{runs_of(result)[1]}: continued after" in note for note in progress.notes)
+    assert any(f"{runs_of(result)[1]}: resuming after" in note for note in progress.notes)
     assert {path: time for path, time in times(tmp_path).items() if path in first} == first
     for name in runs_of(result):
         ours, theirs = weights(tmp_path / name), weights(runs / name)
@@ -206,7 +208,7 @@ def test_a_chain_that_was_stopped_goes_on_to_equal_weights(whole, tmp_path):
 
 
 def killed(settings: dict, folder: str) -> None:
-    """A chain in a process of its own, which kills itself in the middle of stage 2."""
+    """A chain in its own process, which kills itself in the middle of stage 2."""
     from conftest import backbones  # noqa: F401 - makes the tiny backbone known here
 
     torch.set_num_threads(1)
@@ -227,10 +229,10 @@ def killed(settings: dict, folder: str) -> None:
     run_chain(ChainSettings.resolve(None, **settings), ChainFolder(Path(folder)), Kill())
 
 
-def test_a_killed_chain_goes_on_to_equal_weights_and_does_not_rerun_stage_1(whole, tmp_path):
+def test_a_killed_chain_resumes_to_equal_weights_without_training_stage_1_again(whole, tmp_path):
     settings, runs, result = whole
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ptlreid.workflows.training", "conftest"])
+    context.set_forkserver_preload(["ptlreid.engine.training_run", "conftest"])
     chosen = settings.model_dump(exclude_unset=True) | {"checkpoint_minutes": 0.0}
     process = context.Process(target=killed, args=(chosen, str(tmp_path / "chain")))
     process.start()
@@ -246,42 +248,46 @@ def test_a_killed_chain_goes_on_to_equal_weights_and_does_not_rerun_stage_1(whol
 
 
 def test_the_student_of_a_chain_went_through_it_as_a_plain_backbone(root, tmp_path):
-    result = run_chain(config(root, *SITES[:2], std=True), ChainFolder(tmp_path / "std"), Silent())
+    result = run_chain(make_settings(root, *SITES[:2], std=True), ChainFolder(tmp_path / "std"), Silent())
     assert result["rows"] == ["start", *SITES[:2], f"{SITES[1]} (std)"]
     assert [stage["method"] for stage in result["stages"]] == ["ptl", "ptl", "std0.8"]
     student = RunFolder(tmp_path / runs_of(result)[-1]).settings()
     assert student.teacher == runs_of(result)[1]
     before = RunFolder(tmp_path / student.init)
     assert (before.settings().data, before.settings().ptl) == (SITES[0], False)
-    # The baseline of the same datasets has trained that very stage.
-    plain = run_chain(config(root, *SITES[:2], ptl=False), ChainFolder(tmp_path / "plain"), At(-1, fault))
+    # The baseline on the same datasets has trained that stage already.
+    plain = run_chain(make_settings(root, *SITES[:2], ptl=False), ChainFolder(tmp_path / "plain"), At(-1, fault))
     assert runs_of(plain)[0] == student.init
 
 
-def test_the_student_of_one_data_set_starts_where_the_chain_starts(root):
-    *_, last = plan(config(root, SITES[0], std=True))
-    assert last.start is None
-    assert last.config.init == "none"
+def test_the_student_of_a_single_dataset_is_initialised_as_the_chain(root):
+    *_, last = plan_stages(make_settings(root, SITES[0], std=True))
+    assert last.init is None
+    assert last.settings.init == "none"
     assert last.teacher is not None
 
 
 def test_lambda_0_at_the_end_of_a_chain_is_the_baseline(root, tmp_path):
-    distilled = run_chain(config(root, *SITES[:2], std=True, lambda_=0.0), ChainFolder(tmp_path / "std"), Silent())
-    plain = run_chain(config(root, *SITES[:2], ptl=False), ChainFolder(tmp_path / "plain"), Silent())
+    distilled = run_chain(
+        make_settings(root, *SITES[:2], std=True, lambda_=0.0), ChainFolder(tmp_path / "std"), Silent()
+    )
+    plain = run_chain(make_settings(root, *SITES[:2], ptl=False), ChainFolder(tmp_path / "plain"), Silent())
     assert distilled["scores"][-1] == plain["scores"][-1]
 
 
-def test_a_union_is_a_step_without_a_test_set(root, tmp_path):
+def test_a_union_is_a_stage_without_a_test_set(root, tmp_path):
     union = "+".join(SITES[:2])
-    result = run_chain(config(root, union, SITES[2], epochs=1), ChainFolder(tmp_path / "union"), Silent())
+    result = run_chain(make_settings(root, union, SITES[2], epochs=1), ChainFolder(tmp_path / "union"), Silent())
     assert result["chain"] == [union, SITES[2]]
     assert result["data"] == [SITES[2]]
     assert [len(row) for row in result["scores"]] == [1, 1, 1]
     assert list(result["forward_transfer"]) == [SITES[2]]
 
 
-def test_without_a_teachers_share_the_student_is_one_whatever_the_cells_carry(root, tmp_path):
-    chains = [config(root, *SITES[:2], epochs=1, std=True, lambda_=0.0, memory=memory) for memory in ("slot", "mean")]
+def test_with_lambda_0_the_student_does_not_depend_on_the_teachers_memory(root, tmp_path):
+    chains = [
+        make_settings(root, *SITES[:2], epochs=1, std=True, lambda_=0.0, memory=memory) for memory in ("slot", "mean")
+    ]
     slot, mean = (run_chain(one, ChainFolder(tmp_path / f"chain-{one.memory}"), Silent()) for one in chains)
     assert slot["stages"][-1] == mean["stages"][-1]
     assert slot["stages"][-2]["run"] != mean["stages"][-2]["run"]
@@ -290,12 +296,15 @@ def test_without_a_teachers_share_the_student_is_one_whatever_the_cells_carry(ro
 def test_a_chain_and_a_run_do_not_share_a_folder(whole):
     settings, runs, result = whole
     for act in (run_chain, lambda *given: dry_run(*given[:2])):
-        with pytest.raises(OptionError, match="holds a run, and a chain has a folder of its own"):
+        with pytest.raises(OptionError, match="holds a run: a chain needs its own folder"):
             act(settings, ChainFolder(runs / runs_of(result)[0]), Silent())
-    assert config(settings.root, SITES[0]).default_name != plan(config(settings.root, SITES[0]))[0].config.default_name
+    assert (
+        make_settings(settings.root, SITES[0]).default_name
+        != plan_stages(make_settings(settings.root, SITES[0]))[0].settings.default_name
+    )
 
 
-def test_a_name_holds_one_chain(whole):
+def test_a_folder_holds_one_chain(whole):
     settings, runs, _ = whole
     with pytest.raises(
         OptionError, match=r"chain holds another chain \(lr: 0.01 -> 0.5\)\. Give this one another --name"
@@ -305,24 +314,24 @@ def test_a_name_holds_one_chain(whole):
         dry_run(settings.model_copy(update={"lr": 0.5}), ChainFolder(runs / "chain"))
 
 
-def test_a_chain_that_failed_before_its_first_score_binds_nobody(root, tmp_path):
+def test_a_chain_that_failed_before_its_first_score_leaves_its_folder_free(root, tmp_path):
     folder = ChainFolder(tmp_path / "chain")
     with pytest.raises(OptionError, match=r"No backbone is called 'tinny'\. Did you mean 'tiny'"):
-        run_chain(config(root, SITES[0], backbone="tinny"), folder, Silent())
-    folder.claim(config(root, SITES[0]))
+        run_chain(make_settings(root, SITES[0], backbone="tinny"), folder, Silent())
+    folder.claim(make_settings(root, SITES[0]))
 
 
-def test_a_missing_data_set_is_told_before_anything_is_trained(root, tmp_path):
-    settings = config(root, SITES[0], "market")
+def test_a_missing_dataset_is_reported_before_anything_is_trained(root, tmp_path):
+    settings = make_settings(root, SITES[0], "market")
     with pytest.raises(DataError, match="Market-1501 was not found"):
         run_chain(settings, ChainFolder(tmp_path / "chain"), Silent())
     assert not list(tmp_path.iterdir())
     assert dry_run(settings, ChainFolder(tmp_path / "chain"))["missing"] == ["market"]
 
 
-def test_a_dry_run_tells_what_is_there_and_what_is_to_do(whole):
+def test_a_dry_run_lists_finished_and_remaining_trainings(whole):
     settings, runs, result = whole
-    found = dry_run(config(settings.root, *SITES[:2], std=True), ChainFolder(runs / "new"))
+    found = dry_run(make_settings(settings.root, *SITES[:2], std=True), ChainFolder(runs / "new"))
     first, second = runs_of(result)[:2]
     shown = [(one["data"], one["method"], one["run"], one["state"]) for one in found["trainings"]]
     assert shown[:2] == [(SITES[0], "ptl", first, "finished"), (SITES[1], "ptl", second, "finished")]
@@ -330,7 +339,7 @@ def test_a_dry_run_tells_what_is_there_and_what_is_to_do(whole):
         (SITES[0], "baseline", "to do"),
         (SITES[1], "std0.8", "to do"),
     ]
-    assert shown[3][2] is None  # its start is not trained yet
+    assert shown[3][2] is None  # its initial network is not trained yet
     assert not (runs / "new").exists()
 
 
@@ -348,9 +357,9 @@ def test_the_command_prints_the_matrix(whole, ptlreid):
     assert (code, out.count("finished")) == (0, 3)
 
 
-def test_forward_transfer_and_forgetting_are_those_worked_by_hand():
-    # Lopez-Paz and Ranzato 2017: the score just before the own training, less the start's; Chaudhry et al. 2018: the
-    # best after an earlier stage less the last. Scores of the start, then after a, b and c.
+def test_forward_transfer_and_forgetting_worked_by_hand():
+    # Lopez-Paz and Ranzato 2017: the score just before the own training, minus the start's; Chaudhry et al. 2018: the
+    # best after an earlier stage minus the last. Scores of the start, then after a, b and c.
     trained = ["a", "b", "c"]
     a, b, c = [0.1, 0.8, 0.9, 0.6], [0.2, 0.25, 0.7, 0.75], [0.3, 0.2, 0.35, 0.5]
     assert forward_transfer(trained, a, "a") is None
@@ -359,17 +368,17 @@ def test_forward_transfer_and_forgetting_are_those_worked_by_hand():
     assert forgetting(trained, a, "a") == pytest.approx(0.9 - 0.6)
     assert forgetting(trained, b, "b") == pytest.approx(0.7 - 0.75)
     assert forgetting(trained, c, "c") is None
-    # The start is no stage: nothing that it knew can be forgotten. Nor is a dataset new when it comes again.
+    # The start is no stage, so its scores cannot be forgotten. A dataset that comes again is not new.
     assert forgetting(trained, [0.99, 0.8, 0.9, 0.6], "a") == pytest.approx(0.9 - 0.6)
     assert forward_transfer(["a", "b", "a"], a, "a") is None
-    # In a union a dataset is trained on, too: before c alone, b had been seen; and it is seen again at the end.
+    # A dataset in a union counts as trained on.
     assert forward_transfer(["a+b", "b", "c"], b, "b") is None
     assert forward_transfer(["a", "b+c", "c"], c, "c") == pytest.approx(0.2 - 0.3)
     assert forgetting(["a+b", "b", "c"], a, "a") == pytest.approx(0.9 - 0.6)
     assert forgetting(["a", "b", "a+c"], a, "a") is None
 
 
-def test_a_chain_that_has_not_got_that_far_has_no_transfer_yet():
+def test_an_incomplete_chain_has_no_transfer_yet():
     assert forward_transfer([], [0.1], "a") is None
     assert forward_transfer(["a"], [0.1, 0.2], "b") is None
     assert forgetting(["a"], [0.1, 0.2], "a") is None

@@ -122,12 +122,12 @@ def test_the_version_is_the_packages(ptlreid):
 
 
 def test_ctrl_c_says_how_to_go_on(ptlreid, market_folder, monkeypatch):
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    from ptlreid.workflows import training
+    from ptlreid.engine import training_run
 
-    monkeypatch.setattr(training, "train_epochs", stop)
+    monkeypatch.setattr(training_run, "train_epochs", stop)
     code, out, err = ptlreid(*TRAIN, "--root", market_folder.parent)
     assert (code, out) == (130, "")
     assert "to go on: ptlreid finetune" in err

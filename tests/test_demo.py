@@ -1,4 +1,4 @@
-"""The tour, small."""
+"""The demo, on a small scale."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def place(tmp_path_factory):
 
 
 def test_the_second_time_everything_is_reused(place):
-    config = DemoSettings.resolve(None, root=str(place / "data"), epochs=1, identities=4, device="cpu")
-    first = run_demo(config, place / "runs", StoppedAt(-1))
+    settings = DemoSettings.resolve(None, root=str(place / "data"), epochs=1, identities=4, device="cpu")
+    first = run_demo(settings, place / "runs", StoppedAt(-1))
     assert list(first) == ["untrained", "baseline", "PTL"]
     assert [metrics["epochs"] for metrics in first.values()] == [0, 1, 1]
-    progress = StoppedAt(1)  # raises if a step is made
-    assert run_demo(config, place / "runs", progress) == first
+    progress = StoppedAt(1)  # raises if an update is made
+    assert run_demo(settings, place / "runs", progress) == first
     assert len(progress.notes) == 4
     assert all("reused" in note for note in progress.notes)
 
 
-def test_a_site_that_was_drawn_otherwise_is_used_as_it_is(tmp_path):
+def test_an_existing_site_with_other_settings_is_used_as_it_is(tmp_path):
     drawn = SyntheticSettings.resolve(None, identities=4, cameras=2, images_per_camera=2, height=64, width=32)
     synthetic.prepare(tmp_path / "data" / "synthetic-a", "a", drawn)
-    config = DemoSettings.resolve(None, root=str(tmp_path / "data"), epochs=1, device="cpu")
+    settings = DemoSettings.resolve(None, root=str(tmp_path / "data"), epochs=1, device="cpu")
     with pytest.raises(Exception, match="8 training images do not fill one batch of 16"):
-        run_demo(config, tmp_path / "runs", StoppedAt(-1))
+        run_demo(settings, tmp_path / "runs", StoppedAt(-1))
 
 
 @pytest.fixture(scope="module")
 def small_site(tmp_path_factory):
-    """A drawn site with the defaults of `ptlreid prepare synthetic`, but a quarter of the people."""
+    """A synthetic site with the defaults of `ptlreid prepare synthetic`, but a quarter of the identities."""
     root = tmp_path_factory.mktemp("site")
     synthetic.prepare(root / "synthetic-a", "a", SyntheticSettings.resolve(None, identities=32))
     return root
@@ -63,14 +63,14 @@ def colours(records: Records, rows: slice, columns: slice) -> Features:
 
 
 @pytest.mark.parametrize("part", [(slice(None), slice(None)), (slice(24, 112), slice(16, 48))], ids=["image", "body"])
-def test_raw_colours_do_not_tell_people_apart(small_site, part):
+def test_raw_colours_do_not_distinguish_identities(small_site, part):
     splits = datasets.load("synthetic-a", small_site)
     query, gallery = (colours(records, *part) for records in (splits.query, splits.gallery))
-    assert evaluate(query, gallery, PROTOCOLS["market"]).mean_ap < 0.4  # 16 people, where 128 are harder
+    assert evaluate(query, gallery, PROTOCOLS["market"]).mean_ap < 0.4  # 16 identities; 128 are harder
 
 
 def test_training_is_well_above_chance(small_site, tmp_path):
-    config = DemoSettings.resolve(None, root=str(small_site), epochs=4, device="cpu")
-    scores = run_demo(config, tmp_path / "runs", Silent())
+    settings = DemoSettings.resolve(None, root=str(small_site), epochs=4, device="cpu")
+    scores = run_demo(settings, tmp_path / "runs", Silent())
     assert scores["baseline"]["mAP"] > 1.5 * scores["untrained"]["mAP"]
     assert scores["PTL"]["mAP"] > 1.5 * scores["untrained"]["mAP"]

@@ -1,4 +1,4 @@
-"""Student-teacher distillation: what it learns from, what it leaves alone, and what is refused."""
+"""Student-teacher distillation: what the student learns from, the teacher's integrity, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from ptlreid.progress import Silent
 from ptlreid.records import Records, Splits
 from ptlreid.runs import RunFolder
 from ptlreid.settings import DistillSettings, EvaluateSettings, FinetuneSettings
-from ptlreid.workflows.distill import complete_settings, distill
+from ptlreid.transfer.distillation import complete_settings
+from ptlreid.workflows.distill import distill
 from ptlreid.workflows.evaluate import evaluate_run, features_of
 from ptlreid.workflows.finetune import finetune
 
@@ -45,7 +46,7 @@ def runs(tmp_path, taught):
     return tmp_path / "runs"
 
 
-def config(runs, **changed) -> DistillSettings:
+def make_settings(runs, **changed) -> DistillSettings:
     return complete_settings(DistillSettings.resolve(None, **SMALL | {"teacher": "ptl"} | changed), runs, Silent())
 
 
@@ -62,7 +63,7 @@ def test_lambda_0_is_plain_fine_tuning_bit_for_bit_and_runs_no_teacher(runs, spl
     finetune(FinetuneSettings.resolve(None, backbone="tiny", ptl=False, **SMALL), splits, plain, Silent())
     built, build = [], WeightsFile.build
     monkeypatch.setattr(WeightsFile, "build", lambda self: built.append(self.path) or build(self))
-    distill(config(runs, lambda_=0.0), splits, student, Silent())
+    distill(make_settings(runs, lambda_=0.0), splits, student, Silent())
     assert RunFolder(runs / "ptl").weights() not in built
     ours, theirs = weights(student), weights(plain)
     assert ours.keys() == theirs.keys()
@@ -75,25 +76,25 @@ def test_lambda_1_learns_nothing_from_labels(runs, splits):
     mixed = Records(train.paths, train.pids[order], train.camids, train.sources)
     other = Splits(splits.name, mixed, splits.query, splits.gallery, splits.protocol)
     one, two = RunFolder(runs / "one"), RunFolder(runs / "two")
-    distill(config(runs, lambda_=1.0), splits, one, Silent())
-    distill(config(runs, lambda_=1.0), other, two, Silent())
+    distill(make_settings(runs, lambda_=1.0), splits, one, Silent())
+    distill(make_settings(runs, lambda_=1.0), other, two, Silent())
     ours, theirs = weights(one), weights(two)
     learnt = [name for name in ours if "classifier" not in name]
     assert len(learnt) > 30
     assert all(torch.equal(ours[name], theirs[name]) for name in learnt)
 
 
-def test_the_teacher_is_left_as_it_is(runs, splits):
+def test_the_teachers_folder_is_not_touched(runs, splits):
     teacher = RunFolder(runs / "ptl")
     before = {path: path.read_bytes() for path in teacher.path.rglob("*") if path.is_file()}
-    distill(config(runs), splits, RunFolder(runs / "student"), Silent())
+    distill(make_settings(runs), splits, RunFolder(runs / "student"), Silent())
     assert {path: path.read_bytes() for path in teacher.path.rglob("*") if path.is_file()} == before
 
 
 def test_the_teacher_in_memory_keeps_weights_statistics_mode_and_zero_state(runs, splits, monkeypatch):
     built, build = [], WeightsFile.build
     monkeypatch.setattr(WeightsFile, "build", lambda self: built.append((build(self), self)) or built[-1][0])
-    distill(config(runs), splits, RunFolder(runs / "student"), Silent())
+    distill(make_settings(runs), splits, RunFolder(runs / "student"), Silent())
     network, source = built[0]
     assert source.path == RunFolder(runs / "ptl").weights()
     theirs = build(source).state_dict()
@@ -104,67 +105,67 @@ def test_the_teacher_in_memory_keeps_weights_statistics_mode_and_zero_state(runs
 
 
 def test_teacher_and_student_see_the_same_images(runs, splits):
-    # A network without batch norm has the same features in both modes: a student that starts as its own teacher is
-    # nowhere apart from it, and would be on any image that only one of them saw, such as a mirrored one.
+    # A network without batch norm has the same features in both modes: a student initialised as its own teacher
+    # has an L1 term of 0, unless only one of the two saw a mirrored image, for example.
     settings = FinetuneSettings.resolve(None, **SMALL | {"backbone": "tiny-even"})
     finetune(settings, splits, RunFolder(runs / "even"), Silent())
     changed = {"lr": 1e-12, "flip": 0.5, "pad": 4, "erase": 0.5}
     student = RunFolder(runs / "student")
-    distill(config(runs, teacher="even", init="even", **changed), splits, student, Silent())
+    distill(make_settings(runs, teacher="even", init="even", **changed), splits, student, Silent())
     assert history.read(student.history)[0]["terms"]["l1"] == pytest.approx(0, abs=1e-7)
     assert history.read(student.history)[0]["terms"]["ce"] > 0.1
 
 
-def test_a_student_comes_nearer_to_its_teacher(runs, splits):
+def test_a_student_gets_closer_to_its_teacher(runs, splits):
     teacher, student, plain = RunFolder(runs / "ptl"), RunFolder(runs / "student"), RunFolder(runs / "plain")
     longer = {"epochs": 10, "lr": 0.05}
-    distill(config(runs, lambda_=0.8, **longer), splits, student, Silent())
-    distill(config(runs, lambda_=0.0, **longer), splits, plain, Silent())
+    distill(make_settings(runs, lambda_=0.8, **longer), splits, student, Silent())
+    distill(make_settings(runs, lambda_=0.0, **longer), splits, plain, Silent())
     theirs = features(teacher, splits)
     apart = [np.abs(features(run, splits) - theirs).mean() for run in (student, plain)]
     assert apart[0] < 0.5 * apart[1]
 
 
-def test_teacher_and_student_may_know_other_numbers_of_people(runs, splits):
-    def of_people(number: int) -> Splits:
-        """One image of each: those of the small set again and again."""
+def test_teacher_and_student_may_have_different_numbers_of_identities(runs, splits):
+    def with_identities(number: int) -> Splits:
+        """One image per identity: those of the small dataset, repeated."""
         train, some = splits.train, np.arange(number) % len(splits.train)
         paths = [train.paths[row] for row in some]
         records = Records(paths, np.arange(1, number + 1), train.camids[some], train.sources[some])
         return Splits(splits.name, records, splits.query, splits.gallery, splits.protocol)
 
-    # Market-1501 has 751 people to train on, MSMT17 1,041.
+    # Market-1501 has 751 training identities, MSMT17 1,041.
     small = {"batch_size": 64, "epochs": 1}
     teacher, student = RunFolder(runs / "teacher"), RunFolder(runs / "student")
-    finetune(FinetuneSettings.resolve(None, backbone="tiny", **SMALL | small), of_people(751), teacher, Silent())
-    distill(config(runs, teacher="teacher", **small), of_people(1041), student, Silent())
+    finetune(FinetuneSettings.resolve(None, backbone="tiny", **SMALL | small), with_identities(751), teacher, Silent())
+    distill(make_settings(runs, teacher="teacher", **small), with_identities(1041), student, Silent())
     assert [read_weights_header(run.weights()).spec.num_classes for run in (teacher, student)] == [751, 1041]
 
 
-def test_a_stopped_run_goes_on_to_equal_weights_and_a_finished_one_is_reused(runs, splits):
+def test_a_stopped_run_resumes_to_equal_weights_and_a_finished_one_is_reused(runs, splits):
     whole, stopped = RunFolder(runs / "whole"), RunFolder(runs / "stopped")
-    expected = distill(config(runs), splits, whole, Silent())
+    expected = distill(make_settings(runs), splits, whole, Silent())
     with pytest.raises(Fault):
-        distill(config(runs), splits, stopped, At(3, fault))
-    assert distill(config(runs), splits, stopped, Silent()) == {**expected, "run": "stopped"}
+        distill(make_settings(runs), splits, stopped, At(3, fault))
+    assert distill(make_settings(runs), splits, stopped, Silent()) == {**expected, "run": "stopped"}
     assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(stopped).items())
     progress = At(1, fault)
-    assert distill(config(runs), splits, whole, progress) == expected
+    assert distill(make_settings(runs), splits, whole, progress) == expected
     assert progress.notes == [f"{whole.path} is finished: reused, nothing trained"]
 
 
 def test_another_teacher_of_the_same_name_is_noticed(runs, splits):
     student = RunFolder(runs / "student")
-    distill(config(runs), splits, student, Silent())
+    distill(make_settings(runs), splits, student, Silent())
     assert set(files.read_json(student.data)["depends"]) == {"teacher"}
     shutil.rmtree(runs / "ptl")
     settings = FinetuneSettings.resolve(None, backbone="tiny", **SMALL | {"seed": 7})
     finetune(settings, splits, RunFolder(runs / "ptl"), Silent())
     with pytest.raises(OptionError, match="the teacher's weights changed"):
-        distill(config(runs), splits, student, Silent())
+        distill(make_settings(runs), splits, student, Silent())
 
 
-def test_what_is_not_given_is_the_teachers(runs, splits, market_folder):
+def test_settings_that_are_not_given_are_the_teachers(runs, splits, market_folder):
     given = DistillSettings.resolve(None, teacher="ptl", epochs=3)
     full = complete_settings(given, runs, Silent())
     assert (full.data, full.backbone, full.height, full.width) == ("market", "tiny", 64, 32)
@@ -172,32 +173,37 @@ def test_what_is_not_given_is_the_teachers(runs, splits, market_folder):
     assert full.default_name == "market-tiny-std0.8-s0"
 
 
-def test_the_newest_ptl_run_teaches_unless_another_is_named_and_is_told(runs):
+def test_the_newest_ptl_run_is_the_default_teacher_and_reported(runs):
     progress = At(-1, fault)
     full = complete_settings(DistillSettings.resolve(None), runs, progress)
     assert full.teacher == "ptl"
-    assert progress.notes == [f"teacher: {runs / 'ptl'}, the PTL run that was finished last"]
+    assert progress.notes == [f"teacher run: {runs / 'ptl'}, the newest finished PTL run"]
 
 
-def test_another_image_size_than_the_teachers_is_refused(runs):
-    with pytest.raises(OptionError, match=r"images of 128×32, and its teacher ptl sees 64×32.*Leave out --height"):
-        config(runs, height=128)
+@pytest.mark.parametrize(("size", "given"), [({"height": 128}, "128×32"), ({"width": 64}, "64×64")])
+def test_another_image_size_than_the_teachers_is_refused(runs, size, given):
+    with pytest.raises(
+        OptionError, match=rf"Image size {given}: expected 64×32, the size of the teacher ptl.*Leave out --height"
+    ):
+        make_settings(runs, **size)
 
 
-def test_features_of_another_width_are_refused_with_the_ways_out(runs, splits):
-    with pytest.raises(OptionError, match=r"tiny-even are 8 wide, those of the teacher \(tiny\) 1024.*--backbone tiny"):
-        distill(config(runs, backbone="tiny-even"), splits, RunFolder(runs / "student"), Silent())
+def test_features_of_another_width_are_refused_with_alternatives(runs, splits):
+    with pytest.raises(
+        OptionError, match=r"tiny-even have width 8: expected 1024, the width of the teacher \(tiny\).*--backbone tiny"
+    ):
+        distill(make_settings(runs, backbone="tiny-even"), splits, RunFolder(runs / "student"), Silent())
     assert not (runs / "student").exists()
 
 
-def test_a_sweep_that_cannot_be_finished_is_not_begun(ptlreid, runs, market_folder, small):
+def test_a_sweep_that_cannot_finish_does_not_start(ptlreid, runs, market_folder, small):
     where = ("--config", small, "--root", market_folder.parent, "--runs", runs, "--device", "cpu", "--teacher", "ptl")
     code, _, told = ptlreid("distill", "--sweep", "0,0.8", "--backbone", "tiny-even", *where)
-    assert (code, "8 wide" in told) == (1, True)
+    assert (code, "have width 8" in told) == (1, True)
     assert [path.name for path in runs.iterdir()] == ["ptl"]
 
 
-def test_with_lambda_0_another_teacher_makes_no_other_run():
+def test_with_lambda_0_another_teacher_is_the_same_run():
     one, two = (DistillSettings.resolve(None, teacher=name, lambda_=0.0) for name in ("one", "two"))
     assert one.differences(two) == []
     assert DistillSettings.resolve(None, teacher="one").differences(DistillSettings.resolve(None, teacher="two")) == [
@@ -212,7 +218,7 @@ def test_lambda_outside_0_to_1_is_refused(ptlreid, value):
     assert f"lambda = {value} is not possible" in told
 
 
-def test_a_teacher_that_is_not_there_gets_a_hint(runs):
+def test_an_unknown_teacher_gets_a_suggestion(runs):
     with pytest.raises(CheckpointError, match=r"No run is called 'pt'\. Did you mean 'ptl'"):
         complete_settings(DistillSettings.resolve(None, teacher="pt"), runs, Silent())
 
@@ -224,11 +230,11 @@ def small(tmp_path):
     return file
 
 
-def test_the_command_prints_the_scores_that_evaluate_finds(ptlreid, runs, splits, market_folder, small):
+def test_the_command_prints_the_scores_of_evaluate(ptlreid, runs, splits, market_folder, small):
     where = ("--root", market_folder.parent, "--runs", runs, "--device", "cpu")
     code, out, told = ptlreid("distill", "--config", small, *where, "--json")
     assert code == 0
-    assert "teacher:" in told
+    assert "teacher run:" in told
     metrics = json.loads(out)
     assert metrics["run"] == "market-tiny-std0.8-s0"
     run = RunFolder(runs / metrics["run"])
@@ -254,7 +260,7 @@ def test_a_sweep_is_a_run_for_each_lambda_and_one_table(ptlreid, runs, market_fo
         assert code == 1, told
 
 
-def test_a_dry_run_trains_nothing_and_finds_what_would_fail(ptlreid, runs, market_folder, small):
+def test_a_dry_run_trains_nothing_and_reports_what_would_fail(ptlreid, runs, market_folder, small):
     where = ("--config", small, "--root", market_folder.parent, "--runs", runs, "--device", "cpu", "--dry-run")
     code, out, _ = ptlreid("distill", *where, "--json")
     assert code == 0
@@ -264,4 +270,4 @@ def test_a_dry_run_trains_nothing_and_finds_what_would_fail(ptlreid, runs, marke
     assert [path.name for path in runs.iterdir()] == ["ptl"]
     code, _, told = ptlreid("distill", "--backbone", "tiny-even", *where)
     assert code == 1
-    assert "8 wide" in told
+    assert "have width 8" in told

@@ -32,7 +32,7 @@ def test_the_table_of_widths_is_the_networks(name):
 
 
 def test_mgns_cells_are_those_that_are_described():
-    network = MGNPTL(2)
+    network = MGNPTL(2, "slot")
     cells = [*network.image_cells, *network.cells, *network.top_cells.values()]
     shapes = [(cell.gates.in_channels, cell.gates.out_channels // 4, cell.gates.stride[0]) for cell in cells]
     image, trunk = [(3, 16, 2), (16, 32, 2)], [(64, 64, 1), (128, 256, 2), (256, 512, 2)]

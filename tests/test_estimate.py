@@ -1,4 +1,4 @@
-"""What a dry run says of memory and time, beside what is measured."""
+"""The memory and time that a dry run estimates, against measurements."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from test_cli import TRAIN
 from torch.profiler import ProfilerActivity, profile
 
 from ptlreid import datasets, losses, models
-from ptlreid.engine import optim
+from ptlreid.engine import estimate, optim
 from ptlreid.engine.fit import Precision
+from ptlreid.engine.job import TrainingJob, build_sampler
 from ptlreid.models.bconv import memory_state
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings
 from ptlreid.views import standardize
-from ptlreid.workflows import estimate
-from ptlreid.workflows.finetune import build_sampler
-from ptlreid.workflows.training_job import TrainingJob
+
+FLOAT32 = Precision(None, channels_last=False)
 
 
 class Silent:
@@ -33,26 +33,32 @@ def splits(market_folder):
 
 def job(splits, tmp_path, **settings):
     chosen = {"backbone": "tiny", "batch_size": 8, "height": 64, "width": 32, "device": "cpu"} | settings
-    config = FinetuneSettings.resolve(None, **chosen)
-    return TrainingJob(config, splits, build_sampler(config, splits), RunFolder(tmp_path / "run"), Silent())
+    settings = FinetuneSettings.resolve(None, **chosen)
+    return TrainingJob(settings, splits, build_sampler(settings, splits), RunFolder(tmp_path / "run"), Silent())
 
 
 def measured(work):
-    """The most bytes that were allocated at once in a second update made by hand, as torch's profiler saw them."""
-    config = work.config
-    network = models.build(work.spec).train()
+    """The peak of allocated bytes in a second update written by hand, by torch's profiler."""
+    settings = work.settings
+    network = models.build(work.spec, seed=0).train()
     optimizer = optim.build_optimizer(
-        config.optimizer, network, lr=config.lr, momentum=0.9, weight_decay=0.0, amsgrad=config.amsgrad
+        settings.optimizer,
+        network,
+        lr=settings.lr,
+        momentum=0.9,
+        weight_decay=0.0,
+        amsgrad=settings.amsgrad,
+        new_lr_factor=1.0,
     )
-    loss = losses.find(config.loss, config.model_dump())
-    size = config.batch_size
-    pixels = torch.zeros(size, config.height, config.width, 3, dtype=torch.uint8)
+    loss = losses.find(settings.loss, settings.model_dump())
+    size = settings.batch_size
+    pixels = torch.zeros(size, settings.height, settings.width, 3, dtype=torch.uint8)
 
     def update():
         optimizer.zero_grad(set_to_none=True)
-        for _ in range(config.accumulate):
+        for _ in range(settings.accumulate):
             terms = loss(network(standardize(pixels)), torch.arange(size) // 2 % 4)
-            (torch.stack(list(terms.values())).sum() / config.accumulate).backward()
+            (torch.stack(list(terms.values())).sum() / settings.accumulate).backward()
             del terms
         optimizer.step()
 
@@ -81,41 +87,41 @@ def measured(work):
 )
 def test_the_peak_is_what_torch_allocates(splits, tmp_path, settings):
     work = job(splits, tmp_path, **settings)
-    found = estimate.memory(work, Precision())
-    # To a hundredth: what oneDNN keeps in an order of its own is not seen.
+    found = estimate.estimate_bytes(work, FLOAT32)
+    # To 1%: weights that oneDNN reorders are not counted.
     assert found["peak"] == pytest.approx(measured(work), rel=0.01)
 
 
 def test_weights_gradients_and_optimizer_by_hand(splits, tmp_path):
-    network = models.build(job(splits, tmp_path).spec)
+    network = models.build(job(splits, tmp_path).spec, seed=0)
     trained = sum(weight.numel() for weight in network.parameters())
     statistics = sum(buffer.nbytes for buffer in network.buffers())
     tensors = len(list(network.parameters()))
-    # SGD: a momentum each. AdamW: two moments each and a step of 4 bytes a tensor; amsgrad keeps one moment more.
+    # SGD: one momentum per weight. AdamW: two moments, and a step count of 4 bytes per tensor; amsgrad one moment more.
     for settings, optimizer in (
         ({"optimizer": "sgd"}, 4 * trained),
         ({"optimizer": "sgd", "momentum": 0.0}, 0),
         ({"optimizer": "adamw"}, 8 * trained + 4 * tensors),
         ({"optimizer": "adamw", "amsgrad": True}, 12 * trained + 4 * tensors),
     ):
-        found = estimate.memory(job(splits, tmp_path, **settings), Precision())
+        found = estimate.estimate_bytes(job(splits, tmp_path, **settings), FLOAT32)
         expected = (4 * trained + statistics, 4 * trained, optimizer)
         assert (found["weights"], found["gradients"], found["optimizer"]) == expected
 
 
-def test_states_are_those_of_the_batch_or_of_one(splits, tmp_path):
+def test_state_bytes_are_those_of_the_batch_or_of_one_image(splits, tmp_path):
     # The tiny cells, 64 x 32 at strides 4, 4, 8, 16, 16: channels 4, 4, 6, 6, 8 on 16x8, 16x8, 8x4, 4x2 and 2x1.
     of_one = 4 * (4 * 16 * 8 + 4 * 16 * 8 + 6 * 8 * 4 + 6 * 4 * 2 + 8 * 2 * 1)
     found = {
-        memory: estimate.memory(job(splits, tmp_path, memory=memory), Precision())["states"]
+        memory: estimate.estimate_bytes(job(splits, tmp_path, memory=memory), FLOAT32)["states"]
         for memory in ("slot", "mean", "none")
     }
     assert found == {"slot": 8 * of_one, "mean": of_one, "none": 0}
 
 
-def test_activations_are_what_a_batch_leaves_for_the_way_back(splits, tmp_path):
+def test_activations_are_what_autograd_saves(splits, tmp_path):
     work = job(splits, tmp_path, backbone="resnet18", width=64)
-    network = models.build(work.spec).train()
+    network = models.build(work.spec, seed=0).train()
     images = torch.zeros(8, 3, 64, 64)
     network(images)
     known = [*network.parameters(), *network.buffers(), *memory_state(network).values()]
@@ -129,31 +135,33 @@ def test_activations_are_what_a_batch_leaves_for_the_way_back(splits, tmp_path):
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         output = network(images)
-    for state in memory_state(network).values():  # the new ones, beside those from before, which the way back needs
+    for state in memory_state(network).values():  # the new ones, besides the old ones that backward needs
         note(state)
-    # To a hundredth: what the network returned is alive too.
+    # To 1%: the network's output is alive too.
     expected = sum(storage.nbytes() for storage in saved.values())
-    assert estimate.memory(work, Precision())["activations"] == pytest.approx(expected, rel=0.01)
+    assert estimate.estimate_bytes(work, FLOAT32)["activations"] == pytest.approx(expected, rel=0.01)
     del output
 
 
-def test_half_the_digits_take_less_of_the_activations_only(splits, tmp_path):
+def test_mixed_precision_reduces_activations_only(splits, tmp_path):
     work = job(splits, tmp_path, backbone="resnet18", height=256, width=128, ptl=False)
-    full, half = (estimate.memory(work, Precision(dtype)) for dtype in (None, torch.bfloat16))
+    full, half = (
+        estimate.estimate_bytes(work, Precision(dtype, channels_last=False)) for dtype in (None, torch.bfloat16)
+    )
     assert half["activations"] < 0.85 * full["activations"]
     for name in ("weights", "gradients", "optimizer"):
         assert half[name] == full[name]
 
 
-def test_time_is_of_all_batches_of_all_epochs(splits, tmp_path, monkeypatch):
+def test_time_covers_all_batches_of_all_epochs(splits, tmp_path, monkeypatch):
     work = job(splits, tmp_path, epochs=10**6)
-    found = estimate.timing(work, torch.device("cpu"), Precision())
+    found = estimate.estimate_time(work, torch.device("cpu"), FLOAT32)
     assert found["timed_batch_size"] == 8
     # 16 images make 2 batches an epoch, and there are a million epochs.
     assert found["hours"] == pytest.approx(2e6 * found["seconds_per_batch"] / 3600, rel=0.02)
     assert found["images_per_second"] == pytest.approx(8 / found["seconds_per_batch"], rel=0.02)
     monkeypatch.setattr(estimate, "_SECONDS", 0.0)
-    assert estimate.timing(work, torch.device("cpu"), Precision())["timed_batch_size"] == 2
+    assert estimate.estimate_time(work, torch.device("cpu"), FLOAT32)["timed_batch_size"] == 2
 
 
 def test_a_dry_run_leaves_the_global_generator_and_the_disk_alone(splits, tmp_path, monkeypatch):
@@ -161,21 +169,21 @@ def test_a_dry_run_leaves_the_global_generator_and_the_disk_alone(splits, tmp_pa
     torch.manual_seed(1)
     work = job(splits, tmp_path, backbone="tiny-dropout")
     before = torch.get_rng_state()
-    plan = estimate.plan(work.config, splits, work.run, Silent())
+    plan = estimate.estimate_training(work.settings, splits, work.run, Silent())
     assert torch.equal(torch.get_rng_state(), before)
     assert plan["steps"] == 50 * 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_does_not_fit_is_not_tried(ptlreid, market_folder, monkeypatch):
-    monkeypatch.setattr(estimate, "_free", lambda device: 1000)
-    monkeypatch.setattr(estimate, "timing", None)
+def test_an_update_that_does_not_fit_is_not_timed(ptlreid, market_folder, monkeypatch):
+    monkeypatch.setattr(estimate, "_free_bytes", lambda device: 1000)
+    monkeypatch.setattr(estimate, "estimate_time", None)
     command = (*TRAIN, "--dry-run", "--root", market_folder.parent)
     assert json.loads(ptlreid(*command, "--json")[1])["time"] is None
     assert "not known: one batch needs more memory than is free" in ptlreid(*command)[1]
 
 
-def test_a_dry_run_for_people_has_units(ptlreid, market_folder):
+def test_the_dry_run_without_json_has_units(ptlreid, market_folder):
     code, out, err = ptlreid(*TRAIN, "--dry-run", "--root", market_folder.parent)
     assert code == 0, err
     assert "memory.peak = " in out

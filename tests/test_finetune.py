@@ -1,4 +1,4 @@
-"""The training of a run: what is in its folder, reuse, refusal, and going on."""
+"""A training run: the files in its folder, reuse, refusal and resuming."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from conftest import write_image
 
 from ptlreid import datasets, files
-from ptlreid.engine import history
+from ptlreid.engine import epochs, history
 from ptlreid.engine.fit import train_epoch
 from ptlreid.errors import CheckpointError, DataError, OptionError
 from ptlreid.models.bconv import memory_state
@@ -21,12 +21,11 @@ from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder, find_run
 from ptlreid.settings import EvaluateSettings, FinetuneSettings
-from ptlreid.workflows import epochs
 from ptlreid.workflows.evaluate import evaluate_run
 from ptlreid.workflows.finetune import finetune
 
 
-def config(**changed) -> FinetuneSettings:
+def make_settings(**changed) -> FinetuneSettings:
     settings = {
         "backbone": "tiny",
         "init": "none",
@@ -49,7 +48,7 @@ class Stop(Exception):
 
 
 class StoppedAt(Silent):
-    """A progress that raises at one step of training, and keeps the notes."""
+    """A progress that raises at one update of training, and keeps the notes."""
 
     def __init__(self, step: int) -> None:
         self.step, self.notes = step, []
@@ -73,15 +72,15 @@ def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:
     return read_weights_header(run.weights()).build().state_dict()
 
 
-def test_a_run_leaves_all_its_files_and_its_scores_are_those_of_evaluate(tmp_path, splits):
+def test_a_run_writes_all_its_files_and_its_scores_are_those_of_evaluate(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
-    metrics = finetune(config(), splits, run, Silent())
+    metrics = finetune(make_settings(), splits, run, Silent())
     assert metrics == files.read_json(run.metrics)
-    assert FinetuneSettings.resolve(run.config) == config()
+    assert FinetuneSettings.resolve(run.config) == make_settings()
     entries = history.read(run.history)
     epochs = [entry for entry in entries if entry["kind"] == "epoch"]
     assert [(entry["epoch"], "mAP" in entry) for entry in epochs] == [(1, False), (2, True), (3, False), (4, False)]
-    # 16 images in batches of 8 for 4 epochs; the rate falls tenfold after epoch 2.
+    # 16 images in batches of 8 for 4 epochs; the rate is divided by ten after epoch 2.
     assert [entry["lr"] for entry in entries if entry["kind"] == "step"] == pytest.approx([0.01] * 4 + [0.001] * 4)
     shutil.rmtree(run.features)
     scores = evaluate_run(run, splits, EvaluateSettings.resolve(None, device="cpu"), Silent())
@@ -93,13 +92,13 @@ def test_a_run_leaves_all_its_files_and_its_scores_are_those_of_evaluate(tmp_pat
     assert written == weights | {"config.toml", "data.json", "history.jsonl", "metrics.json", "features"}
 
 
-def test_a_report_is_written_at_the_end_where_it_is_not_declined(tmp_path, splits):
+def test_a_report_is_written_at_the_end(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
-    finetune(config(epochs=1, report=True), splits, run, Silent())
+    finetune(make_settings(epochs=1, report=True), splits, run, Silent())
     assert "<html" in (run.path / "report.html").read_text()
 
 
-def test_every_epoch_begins_with_the_zero_state(tmp_path, splits, monkeypatch):
+def test_every_epoch_starts_from_the_zero_state(tmp_path, splits, monkeypatch):
     begun, ended = [], []
 
     def spy(training, *arguments, **settings):
@@ -108,64 +107,64 @@ def test_every_epoch_begins_with_the_zero_state(tmp_path, splits, monkeypatch):
         ended.append(len(memory_state(training.network)))
 
     monkeypatch.setattr(epochs, "train_epoch", spy)
-    finetune(config(epochs=3), splits, RunFolder(tmp_path / "run"), Silent())
+    finetune(make_settings(epochs=3), splits, RunFolder(tmp_path / "run"), Silent())
     assert begun == [0, 0, 0]
     assert ended == [5, 5, 5]
 
 
 def test_a_finished_run_is_reused_untouched(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
-    first = finetune(config(epochs=1), splits, run, Silent())
+    first = finetune(make_settings(epochs=1), splits, run, Silent())
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
-    progress = StoppedAt(1)  # would raise if a step were made
-    assert finetune(config(epochs=1), splits, run, progress) == first
+    progress = StoppedAt(1)  # raises if an update is made
+    assert finetune(make_settings(epochs=1), splits, run, progress) == first
     assert progress.notes == [f"{run.path} is finished: reused, nothing trained"]
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
-def test_a_finished_run_is_scored_anew_where_the_test_set_has_changed(tmp_path, market_folder):
+def test_a_finished_run_is_scored_again_if_the_test_set_has_changed(tmp_path, market_folder):
     root = tmp_path / "data"
     shutil.copytree(market_folder, root / market_folder.name)
     run, before = RunFolder(tmp_path / "run"), datasets.load("market", root)
-    first = finetune(config(epochs=1, report=True), before, run, Silent())
+    first = finetune(make_settings(epochs=1, report=True), before, run, Silent())
     page, ended = run.report.read_bytes(), run.metrics.stat().st_mtime_ns
     before.gallery.paths[-1].unlink()
     splits, told = datasets.load("market", root), StoppedAt(-1)
-    metrics = finetune(config(epochs=1, report=True), splits, run, told)
+    metrics = finetune(make_settings(epochs=1, report=True), splits, run, told)
     assert run.report.read_bytes() != page
     assert run.metrics.stat().st_mtime_ns == ended  # by which the newest run is found
-    assert any("the test set has changed since, scored anew" in note for note in told.notes)
+    assert any("the test set has changed, scoring again" in note for note in told.notes)
     now = evaluate_run(run, splits, EvaluateSettings(device="cpu"), Silent()).summary()
     assert {key: metrics[key] for key in now} == now
     assert files.read_json(run.metrics) == metrics
     assert metrics["test_images"] != first["test_images"]
     told = StoppedAt(-1)
-    assert finetune(config(epochs=1), splits, run, told) == metrics
-    assert not any("scored anew" in note for note in told.notes)
+    assert finetune(make_settings(epochs=1), splits, run, told) == metrics
+    assert not any("scoring again" in note for note in told.notes)
 
 
-def test_damaged_weights_are_made_again_from_the_checkpoint(tmp_path, splits):
+def test_damaged_weights_are_rewritten_from_the_checkpoint(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
-    metrics = finetune(config(), splits, run, Silent())
+    metrics = finetune(make_settings(), splits, run, Silent())
     whole = run.weights().read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:5], b""):
         run.weights().write_bytes(damaged)
         assert not run.finished
-        assert finetune(config(), splits, run, Silent()) == metrics
+        assert finetune(make_settings(), splits, run, Silent()) == metrics
         assert run.weights().read_bytes() == whole
 
 
-def test_a_page_that_is_missing_is_written(tmp_path, splits):
+def test_a_missing_report_is_written(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
-    finetune(config(epochs=1, report=True), splits, run, Silent())
+    finetune(make_settings(epochs=1, report=True), splits, run, Silent())
     page = run.path / "report.html"
     page.unlink()
-    finetune(config(epochs=1, report=True), splits, run, Silent())
+    finetune(make_settings(epochs=1, report=True), splits, run, Silent())
     assert page.is_file()
 
 
 def wait_in_training(root: str, folder: str, begun) -> None:
-    """Trains in a process of its own, and waits for ever after its first update."""
+    """Trains in its own process, and waits for ever after its first update."""
     from conftest import backbones  # noqa: F401 - makes the tiny backbone known here
 
     class Wait(Silent):
@@ -179,35 +178,35 @@ def wait_in_training(root: str, folder: str, begun) -> None:
             yield advance
 
     torch.set_num_threads(1)
-    finetune(config(workers=1), datasets.load("market", Path(root)), RunFolder(Path(folder)), Wait())
+    finetune(make_settings(workers=1), datasets.load("market", Path(root)), RunFolder(Path(folder)), Wait())
 
 
 def test_one_process_at_a_time_trains_a_run_and_a_kill_leaves_no_lock(tmp_path, splits, market_folder):
     run = RunFolder(tmp_path / "run")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ptlreid.workflows.training", "conftest"])
+    context.set_forkserver_preload(["ptlreid.engine.training_run", "conftest"])
     begun = context.Event()
     other = context.Process(target=wait_in_training, args=(str(market_folder.parent), str(run.path), begun))
     other.start()
     try:
         assert begun.wait(120)
         with pytest.raises(CheckpointError, match=r"run: another process is training this run.* another --name"):
-            finetune(config(), splits, run, Silent())
+            finetune(make_settings(), splits, run, Silent())
     finally:
         other.kill()
         other.join()
-    finetune(config(), splits, run, Silent())
+    finetune(make_settings(), splits, run, Silent())
     steps = [(line["epoch"], line["step"]) for line in history.read(run.history) if line["kind"] == "step"]
     assert len(steps) == len(set(steps)) == 8
     assert not run.lock.exists()
 
 
-def test_scores_that_are_no_scores_are_told(tmp_path, splits):
+def test_metrics_that_are_no_object_are_reported(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
-    finetune(config(epochs=1), splits, run, Silent())
+    finetune(make_settings(epochs=1), splits, run, Silent())
     run.metrics.write_text("[]")
-    with pytest.raises(DataError, match=r"metrics\.json: no JSON object, expected scores\. Remove it"):
-        finetune(config(epochs=1), splits, run, Silent())
+    with pytest.raises(DataError, match=r"metrics\.json: expected a JSON object with scores\. Remove it"):
+        finetune(make_settings(epochs=1), splits, run, Silent())
 
 
 @pytest.mark.parametrize(
@@ -218,45 +217,45 @@ def test_scores_that_are_no_scores_are_told(tmp_path, splits):
         ('{"depends": []}', "no JSON object, expected a description"),
     ],
 )
-def test_a_run_that_lost_what_it_was_trained_on_is_told(tmp_path, splits, content, message):
+def test_a_run_without_its_training_manifest_is_reported(tmp_path, splits, content, message):
     run = RunFolder(tmp_path / "run")
-    finetune(config(epochs=1), splits, run, Silent())
+    finetune(make_settings(epochs=1), splits, run, Silent())
     run.data.unlink()
     if content is not None:
         run.data.write_text(content)
     with pytest.raises(OptionError, match=message):
-        finetune(config(epochs=1), splits, run, Silent())
+        finetune(make_settings(epochs=1), splits, run, Silent())
 
 
 def test_other_settings_or_images_are_refused_and_nothing_is_lost(tmp_path, market_folder):
     shutil.copytree(market_folder, tmp_path / "market")
     splits = datasets.load("market", tmp_path)
     run = RunFolder(tmp_path / "run")
-    finetune(config(epochs=1), splits, run, Silent())
+    finetune(make_settings(epochs=1), splits, run, Silent())
     before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
     with pytest.raises(OptionError, match=r"another run \(lr: 0.01 -> 0.02\). Give this one another --name"):
-        finetune(config(epochs=1, lr=0.02), splits, run, Silent())
+        finetune(make_settings(epochs=1, lr=0.02), splits, run, Silent())
     write_image(splits.train.paths[0], seed=777)
     with pytest.raises(OptionError, match="the training images changed"):
-        finetune(config(epochs=1), splits, run, Silent())
+        finetune(make_settings(epochs=1), splits, run, Silent())
     assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
-def test_a_start_that_failed_binds_nobody(tmp_path, splits):
+def test_a_run_that_failed_at_its_start_leaves_its_folder_free(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     with pytest.raises(CheckpointError, match="No run is called 'gone'"):
-        finetune(config(init="gone"), splits, run, Silent())
+        finetune(make_settings(init="gone"), splits, run, Silent())
     assert not run.path.exists()
     with pytest.raises(Stop):
-        finetune(config(), splits, run, StoppedAt(1))
-    assert finetune(config(epochs=1), splits, run, Silent())["epochs"] == 1
+        finetune(make_settings(), splits, run, StoppedAt(1))
+    assert finetune(make_settings(epochs=1), splits, run, Silent())["epochs"] == 1
 
 
 def test_a_run_can_start_from_another(tmp_path, splits):
-    finetune(config(epochs=1), splits, RunFolder(tmp_path / "first"), Silent())
+    finetune(make_settings(epochs=1), splits, RunFolder(tmp_path / "first"), Silent())
     progress = StoppedAt(-1)
-    finetune(config(epochs=0, init="first", seed=5), splits, RunFolder(tmp_path / "second"), progress)
-    assert progress.notes[0].startswith("start from first: ")
+    finetune(make_settings(epochs=0, init="first", seed=5), splits, RunFolder(tmp_path / "second"), progress)
+    assert progress.notes[0].startswith("initialised from first: ")
     first, second = weights_of(RunFolder(tmp_path / "first")), weights_of(RunFolder(tmp_path / "second"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -264,19 +263,19 @@ def test_a_run_can_start_from_another(tmp_path, splits):
 def test_a_damaged_checkpoint_is_named(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     with pytest.raises(Stop):
-        finetune(config(), splits, run, StoppedAt(5))
+        finetune(make_settings(), splits, run, StoppedAt(5))
     run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be used"):
-        finetune(config(), splits, run, Silent())
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be read"):
+        finetune(make_settings(), splits, run, Silent())
 
 
 def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_path, splits):
     with pytest.raises(DataError, match="16 training images do not fill one batch of 32"):
-        finetune(config(batch_size=32), splits, RunFolder(tmp_path / "run"), Silent())
+        finetune(make_settings(batch_size=32), splits, RunFolder(tmp_path / "run"), Silent())
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_is_not_there_gets_a_hint(tmp_path):
+def test_an_unknown_run_gets_a_suggestion(tmp_path):
     with pytest.raises(CheckpointError, match="holds none"):
         find_run(tmp_path, "run")
     (tmp_path / "market-tiny-ptl-s0").mkdir()

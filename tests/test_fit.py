@@ -10,9 +10,9 @@ from torch import nn
 from torch.optim import SGD
 
 from ptlreid import datasets
-from ptlreid.engine import schedule
+from ptlreid.engine import fit, schedule
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.fit import Step, train_epoch
+from ptlreid.engine.fit import Step
 from ptlreid.images import load_batches
 from ptlreid.losses import ce
 from ptlreid.models.bconv import reset_memory
@@ -32,8 +32,17 @@ def objective(output, labels, images):
 
 def training_of(network, **settings) -> Training:
     optimizer = SGD(network.parameters(), **settings)
-    return Training(
-        network, optimizer, schedule.build_schedule(optimizer, kind="step", updates_per_epoch=1000, epochs=1)
+    return Training(network, optimizer, build_schedule(optimizer, updates_per_epoch=1000, epochs=1))
+
+
+def build_schedule(optimizer, **settings):
+    usual = {"warmup_epochs": 0, "decay_every": 10, "decay_at": (), "decay_factor": 0.1}
+    return schedule.build_schedule(optimizer, kind="step", **usual | settings)
+
+
+def train_epoch(training, batches, labels, objective, *, accumulate=1):
+    return fit.train_epoch(
+        training, batches, labels, objective, precision=fit.Precision(None, False), accumulate=accumulate
     )
 
 
@@ -41,7 +50,7 @@ def loss_of(step: Step) -> float:
     return float(sum(step.terms.values()))
 
 
-def test_an_epoch_is_the_loop_that_anyone_would_write(train):
+def test_an_epoch_equals_a_plain_pytorch_loop(train):
     rows = np.split(np.random.default_rng(0).permutation(16), 2)
     labels = torch.from_numpy(train.labels())
     network, plain = tiny_network(), tiny_network()
@@ -62,7 +71,7 @@ def test_an_epoch_is_the_loop_that_anyone_would_write(train):
 
 
 @pytest.mark.parametrize("memory", ["slot", "mean", "none", None])
-def test_a_tiny_set_is_learnt_by_heart(train, memory):
+def test_a_tiny_dataset_is_overfitted(train, memory):
     network = tiny_network(memory)
     training = training_of(network, lr=0.05, momentum=0.9)
     labels = torch.from_numpy(train.labels())
@@ -101,16 +110,14 @@ def test_batches_that_do_not_fill_an_update_change_nothing(train):
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_the_schedule_is_stepped_with_each_update_and_the_rate_is_the_one_that_was_used(train):
+def test_the_schedule_steps_with_each_update_and_the_reported_rate_is_the_one_used(train):
     network = Linear()
     optimizer = SGD(network.parameters(), lr=0.1)
-    falls = schedule.build_schedule(
-        optimizer, kind="step", updates_per_epoch=1, epochs=4, decay_every=1, decay_factor=0.5
-    )
+    rates = build_schedule(optimizer, updates_per_epoch=1, epochs=4, decay_every=1, decay_factor=0.5)
     rows = [np.arange(8)] * 3
     labels = torch.from_numpy(train.labels())
     batches = load_batches(train, EvalView(64, 32), rows)
-    steps = list(train_epoch(Training(network, optimizer, falls), batches, labels, objective))
+    steps = list(train_epoch(Training(network, optimizer, rates), batches, labels, objective))
     assert [step.lr for step in steps] == pytest.approx([0.1, 0.05, 0.025])
 
 

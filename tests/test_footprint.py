@@ -1,4 +1,4 @@
-"""Bytes that tensors take, counted by hand and by torch's own profiler."""
+"""Bytes of live tensors, counted by hand and by torch's profiler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ptlreid.engine.footprint import Autocast, Footprint
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_what_lives_and_the_most_that_lived(device):
+def test_live_and_peak_bytes(device):
     before = torch.zeros(10, device=device)  # 40 bytes
     with Footprint([before]) as footprint:
         assert footprint.live == 40
@@ -28,7 +28,7 @@ def test_what_lives_and_the_most_that_lived(device):
         assert (footprint.live, footprint.peak) == (40, 160)
 
 
-def test_autocast_is_torchs_for_convolutions_and_linear_layers():
+def test_autocast_equals_torchs_for_convolutions_and_linear_layers():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sigmoid(), nn.Flatten(), nn.Linear(144, 2))
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -9,7 +9,7 @@ from ptlreid.engine.history import History
 from ptlreid.errors import DataError
 
 
-def test_what_came_after_the_last_checkpoint_is_forgotten(tmp_path):
+def test_lines_after_the_last_checkpoint_are_cut(tmp_path):
     path = tmp_path / "history.jsonl"
     with History(path) as first:
         first.add("step", epoch=0, step=0, loss=1.5)
@@ -23,7 +23,7 @@ def test_what_came_after_the_last_checkpoint_is_forgotten(tmp_path):
 
 def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / "history.jsonl").write_text('{"kind": "note"}\n{"kind"\n{"ki')
-    with pytest.raises(DataError, match=r"history\.jsonl, line 2: not JSON"):
+    with pytest.raises(DataError, match=r"history\.jsonl, line 2: not a JSON object"):
         history.read(tmp_path / "history.jsonl")
 
 
@@ -31,24 +31,24 @@ def test_a_damaged_line_is_named(tmp_path):
 def test_a_line_that_is_no_object_is_named_too(tmp_path, line):
     file = tmp_path / "history.jsonl"
     file.write_bytes(b'{"kind": "note"}\n' + line + b"\n")
-    with pytest.raises(DataError, match=r"line 2: not JSON"):
+    with pytest.raises(DataError, match=r"line 2: not a JSON object"):
         history.read(file)
 
 
-def test_a_line_that_is_still_being_written_is_left_out(tmp_path):
+def test_an_incomplete_last_line_is_ignored(tmp_path):
     (tmp_path / "history.jsonl").write_text('{"kind": "note"}\n{"kind"')
     assert history.read(tmp_path / "history.jsonl") == [{"kind": "note"}]
 
 
 @pytest.mark.parametrize(
-    ("line", "lacking"),
+    ("line", "missing"),
     [
         ('{"kind": "step", "epoch": 0}', "step"),
         ('{"kind": "step"}', "epoch and step"),
         ('{"kind": "epoch", "epoch": "1"}', "epoch"),
     ],
 )
-def test_a_line_without_its_numbers_is_named(tmp_path, line, lacking):
+def test_a_line_without_its_numbers_is_named(tmp_path, line, missing):
     (tmp_path / "history.jsonl").write_text(line + "\n")
-    with pytest.raises(DataError, match=rf"line 1: without the number {lacking}\. Remove the line"):
+    with pytest.raises(DataError, match=rf"line 1: expected integer {missing}\. Remove the line"):
         history.read(tmp_path / "history.jsonl")

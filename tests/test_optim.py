@@ -1,4 +1,4 @@
-"""Optimisers, against hand-made steps."""
+"""Optimisers, against updates worked by hand."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from torch import nn
 from ptlreid.engine import optim
 
 
+def build(name: str, network: nn.Module, **settings: float) -> torch.optim.Optimizer:
+    usual = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "amsgrad": False, "new_lr_factor": 1.0}
+    return optim.build_optimizer(name, network, **usual | settings)
+
+
 def weight_after(name: str, gradients: list[float], **settings: float) -> float:
     network = nn.Linear(1, 1, bias=False)
     nn.init.ones_(network.weight)
-    optimizer = optim.build_optimizer(name, network, **{"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0} | settings)
+    optimizer = build(name, network, **settings)
     for gradient in gradients:
         network.weight.grad = torch.tensor([[gradient]])
         optimizer.step()
@@ -33,13 +38,13 @@ def test_weight_decay_is_part_of_the_gradient_but_not_in_adamw():
     assert weight_after("adamw", [0.0], weight_decay=0.5) == pytest.approx(0.95)
 
 
-def test_an_unknown_name_is_our_own_mistake():
-    with pytest.raises(ValueError, match="no optimiser is called 'lion'"):
+def test_an_unknown_optimizer_is_a_value_error():
+    with pytest.raises(ValueError, match="optimizer = 'lion': expected"):
         weight_after("lion", [])
 
 
 class Parts(nn.Module):
-    """One weight of the backbone and one beside it."""
+    """One weight in the backbone and one outside it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,15 +61,15 @@ class Parts(nn.Module):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_what_is_new_learns_at_a_multiple_of_the_backbones_rate(name):
+def test_new_layers_learn_at_a_multiple_of_the_backbones_rate(name):
     network = Parts()
-    optimizer = optim.build_optimizer(name, network, lr=0.01, momentum=0.9, weight_decay=0.0, new_lr_factor=10)
-    # A first step of Adam is the rate itself, of SGD the rate times the gradient.
+    optimizer = build(name, network, lr=0.01, new_lr_factor=10)
+    # Adam's first step is the rate itself, SGD's the rate times the gradient.
     assert network.step(optimizer, 1.0, 1.0) == pytest.approx([1 - 0.01, 1 - 0.1])
 
 
-def test_a_network_that_is_all_new_makes_one_group():
-    optimizer = optim.build_optimizer("sgd", nn.Linear(1, 1), lr=0.01, momentum=0.9, weight_decay=0.0, new_lr_factor=10)
+def test_a_network_without_backbone_makes_one_group():
+    optimizer = build("sgd", nn.Linear(1, 1), lr=0.01, new_lr_factor=10)
     assert [(len(group["params"]), group["lr"]) for group in optimizer.param_groups] == [(2, 0.1)]
 
 
@@ -81,21 +86,21 @@ def test_amsgrad_keeps_the_largest_second_moment(name):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_a_frozen_backbone_stays_as_it_is_until_it_thaws(name):
+def test_a_frozen_backbone_does_not_change_until_it_is_unfrozen(name):
     network = Parts()
-    optimizer = optim.build_optimizer(name, network, lr=0.1, momentum=0.9, weight_decay=0.5)
-    optim.freeze(network, True)
+    optimizer = build(name, network, weight_decay=0.5)
+    optim.freeze_backbone(network, True)
     backbone, head = network.step(optimizer, 1.0, 1.0)
     assert backbone == 1.0
     assert head < 1.0
-    optim.freeze(network, False)
+    optim.freeze_backbone(network, False)
     assert network.step(optimizer, 1.0, 1.0)[0] < 1.0
 
 
-def test_freezing_is_of_every_backbone_and_of_nothing_else():
+def test_freezing_affects_the_backbone_only():
     network = tiny_network()
-    optim.freeze(network, True)
+    optim.freeze_backbone(network, True)
     frozen = {name.split(".")[0]: not weight.requires_grad for name, weight in network.named_parameters()}
     assert frozen == {"backbone": True, "fusions": False, "cells": False, "head": False}
-    optim.freeze(network, False)
+    optim.freeze_backbone(network, False)
     assert all(weight.requires_grad for weight in network.parameters())

@@ -1,4 +1,4 @@
-"""Every network, with and without cells, learns a handful of images by heart: nothing in it blocks the gradient."""
+"""Every network, with and without cells, overfits a handful of images: nothing in it blocks the gradient."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ptlreid.network_types import NetworkSpec
 
 @pytest.mark.parametrize("ptl", [True, False], ids=["PTL", "plain"])
 @pytest.mark.parametrize("name", [name for name in models.names() if not name.startswith("tiny")])
-def test_four_images_are_learnt_by_heart(name, ptl):
+def test_four_images_are_overfitted(name, ptl):
     down, across = models.find(name).multiples
     height, width = 64 // down * down or down, 32 // across * across or across
     network = models.build(NetworkSpec(name, ptl, "slot", 2, height, width), seed=0).train()

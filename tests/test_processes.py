@@ -99,7 +99,7 @@ def spy_on_extraction(file: Path) -> None:
 def together(folder: Path, data: Path, settings: dict | None = None, ends: dict | None = None) -> list[str | None]:
     """How each of two processes ended; None for one that was killed."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ptlreid.workflows.training"])
+    context.set_forkserver_preload(["ptlreid.engine.training_run"])
     port = free_port()
     arguments = (port, str(data), str(folder), settings or {}, ends or {})
     processes = [context.Process(target=work, args=(rank, *arguments)) for rank in range(RANKS)]

@@ -1,4 +1,4 @@
-"""PTL networks and their plain backbones: structure, parameters, and what features may depend on."""
+"""PTL networks and their plain backbones: structure, parameter counts, and what features may depend on."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def parameters(network: nn.Module) -> int:
     ("backbone", "ptl", "millions"),
     [("resnet50", False, 28.8), ("resnet50", True, 35.05), ("densenet161", False, 31.9), ("densenet161", True, 42.1)],
 )
-def test_parameters_are_the_papers(backbone, ptl, millions):
+def test_parameter_counts_are_the_papers(backbone, ptl, millions):
     with torch.device("meta"):
-        network = models.build(spec(backbone, ptl))
+        network = models.build(spec(backbone, ptl), seed=0)
     assert parameters(network) == pytest.approx(millions * 1e6, rel=0.02)
 
 
 def test_the_forward_pass_is_equation_3():
-    """The same cells, fusions and blocks called one by one, in the order of Figure 1."""
+    """Cells, fusions and blocks called one by one, in the order of Figure 1."""
     network = tiny().eval()
     images = torch.randn(2, 3, 64, 32)
     x = [images]
@@ -47,7 +47,14 @@ def test_the_forward_pass_is_equation_3():
     torch.testing.assert_close(network(images).embedding, feature, atol=1e-6, rtol=1e-5)
 
 
-def test_training_gives_class_scores_and_evaluation_gives_none():
+@pytest.mark.parametrize("backbone", ["tiny", "resnet18"])
+def test_cell_0_is_a_7x7_convolution_and_the_others_are_3x3(backbone):
+    # docs/networks.md: cell 0 takes the image to the first map's size in one convolution, as ResNet's stem does.
+    network = models.build(spec(backbone, True), seed=0)
+    assert [cell.gates.kernel_size for cell in network.cells] == [(7, 7), *[(3, 3)] * 4]
+
+
+def test_there_are_logits_in_training_and_none_in_evaluation():
     network = tiny(classes=7)
     output = network(torch.randn(2, 3, 64, 32))
     assert output.embedding.shape == (2, 1024)
@@ -118,10 +125,10 @@ def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_a
 
 
 def test_an_image_size_that_the_strides_do_not_divide_is_refused():
-    with pytest.raises(OptionError, match=r"--height 100 does not suit resnet18.*such as 96"):
-        models.build(spec("resnet18", True, height=100))
+    with pytest.raises(OptionError, match=r"--height 100 does not suit resnet18: expected a multiple of 32\. Use 96"):
+        models.build(spec("resnet18", True, height=100), seed=0)
 
 
-def test_an_unknown_backbone_gets_a_hint():
+def test_an_unknown_backbone_gets_a_suggestion():
     with pytest.raises(OptionError, match="Did you mean 'densenet161'"):
         models.find("densnet161")

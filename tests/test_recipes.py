@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import MultiStepLR
 
 from ptlreid import losses, models, plugins
 from ptlreid.engine import schedule
+from ptlreid.engine.job import resolve_size
 from ptlreid.errors import OptionError
 from ptlreid.settings import FinetuneSettings, read_toml, recipes
-from ptlreid.workflows.finetune import resolve_size
 
 
 def rates(name, epochs):

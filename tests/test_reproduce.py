@@ -1,4 +1,4 @@
-"""The paper's tables: their rows, the runs behind them, and the same plans on drawn sites."""
+"""The paper's tables: their rows, the runs behind them, and the same plans on synthetic datasets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ptlreid.models.summary import summarize
 from ptlreid.progress import Silent
 from ptlreid.settings import SyntheticSettings
 from ptlreid.settings.reproduce import SCALES, TINY, ReproduceSettings, tables
-from ptlreid.workflows.chain import plan
+from ptlreid.transfer.stages import plan_stages
 from ptlreid.workflows.reproduce import dry_run, reproduce
 
 PAPER = SCALES["paper"]
-# The drawn sites and the networks of `--scale tiny`, smaller still.
+# The synthetic datasets and networks of `--scale tiny`, even smaller.
 SMALLER = replace(
     TINY,
     settings={**TINY.settings, "backbone": "tiny", "height": 64, "width": 32, "epochs": 1, "batch_size": 8},
@@ -30,7 +30,7 @@ SMALLER = replace(
 ROWS = [(table, row) for table in tables("all") for row in table.rows]
 
 
-def config(root, **changed) -> ReproduceSettings:
+def make_settings(root, **changed) -> ReproduceSettings:
     return ReproduceSettings.resolve(None, root=str(root), device="cpu", **changed)
 
 
@@ -73,17 +73,21 @@ def test_every_row_is_cited_or_has_a_plan_that_resolves(table, row, scale, tmp_p
     if row.cited:
         assert not row.plan
         return
-    stage = plan(scale.chain(row, config(tmp_path)))[-1]
+    stage = plan_stages(scale.chain(row, make_settings(tmp_path)))[-1]
     asked = row.name.split(",")[0].split(":")[0]
     parts = {"PTL": "ptl", "STD": "std"}
     assert [part for part in parts if part in asked.split("+")] == [
-        part for part in parts if parts[part] in {one.config.method[:3] for one in stage.trainings().values()}
+        part for part in parts if parts[part] in {one.settings.method[:3] for one in stage.dependencies().values()}
     ]
 
 
-def test_the_papers_plans_are_those_of_its_text(tmp_path):
+def test_plans_have_the_settings_of_the_papers_text(tmp_path):
     # Section 5.2 and under Table 2: batch 32, but 90 for DenseNet-161*; λ = 0.8; MGN as its authors.
-    plans = {row.name: plan(PAPER.chain(row, config(tmp_path)))[-1].config for row in tables("2")[0].rows if row.plan}
+    plans = {
+        row.name: plan_stages(PAPER.chain(row, make_settings(tmp_path)))[-1].settings
+        for row in tables("2")[0].rows
+        if row.plan
+    }
     assert {name: stage.batch_size for name, stage in plans.items()} == {
         "DenseNet-161*": 90,
         "DenseNet-161": 32,
@@ -96,16 +100,16 @@ def test_the_papers_plans_are_those_of_its_text(tmp_path):
     assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].height, plans["MGN+PTL"].ptl) == ("ce-triplet", 384, True)
     # Section 5.8: teacher and student both went from ImageNet to Market-1501 first.
     for row in tables("6")[0].rows[1:]:
-        stage = plan(PAPER.chain(row, config(tmp_path)))[-1]
-        assert stage.start is not None and stage.teacher is not None and stage.teacher.start is not None
-        assert (stage.start.config.data, stage.start.config.ptl) == ("market", False)
-        assert (stage.teacher.config.data, stage.teacher.start.config.data) == ("msmt17", "market")
-        assert f"λ = {stage.config.lambda_:g}" in row.name
+        stage = plan_stages(PAPER.chain(row, make_settings(tmp_path)))[-1]
+        assert stage.init is not None and stage.teacher is not None and stage.teacher.init is not None
+        assert (stage.init.settings.data, stage.init.settings.ptl) == ("market", False)
+        assert (stage.teacher.settings.data, stage.teacher.init.settings.data) == ("msmt17", "market")
+        assert f"λ = {stage.settings.lambda_:g}" in row.name
 
 
-def test_a_dry_run_names_missing_data_and_the_cost_of_all_trainings(tmp_path):
+def test_a_dry_run_lists_missing_datasets_and_the_total_cost(tmp_path):
     light = replace(PAPER, settings={"backbone": "tiny"})
-    found = dry_run(tables("1")[0], config(tmp_path), tmp_path, light)
+    found = dry_run(tables("1")[0], make_settings(tmp_path), tmp_path, light)
     rows = by_name(found["rows"])
     assert rows["GLAD"] == {"row": "GLAD", "cited": "Wei et al. 2018"}
     assert rows["DenseNet-161+PTL+STD"]["trainings"] == ["tiny ptl: msmt17", "tiny std0.8: msmt17"]
@@ -118,15 +122,15 @@ def test_a_dry_run_names_missing_data_and_the_cost_of_all_trainings(tmp_path):
     assert found["cost"] == {"images": 3 * 50 * images, "macs": 50 * images * (3 * (plain + ptl + plain) + ptl)}
 
 
-def test_the_cost_of_batches_of_people_counts_the_images_that_are_drawn(tmp_path):
+def test_the_cost_of_pxk_batches_counts_the_sampled_images(tmp_path):
     light = replace(PAPER, settings={"backbone": "tiny"})
-    found = dry_run(tables("4")[0], config(tmp_path), tmp_path, light)
-    # MGN and MGN+PTL: 450 epochs that show four images of each of the 702 people.
+    found = dry_run(tables("4")[0], make_settings(tmp_path), tmp_path, light)
+    # MGN and MGN+PTL: 450 epochs with four images of each of the 702 identities.
     assert found["cost"]["images"] == 2 * 450 * 4 * 702
 
 
-def test_rows_whose_data_are_missing_say_so_beside_what_was_published(tmp_path):
-    found = reproduce(tables("4")[0], config(tmp_path), tmp_path / "runs", PAPER, Silent())
+def test_rows_with_missing_datasets_show_the_published_figures(tmp_path):
+    found = reproduce(tables("4")[0], make_settings(tmp_path), tmp_path / "runs", PAPER, Silent())
     assert found["setting"] == "paper"
     row = by_name(found["rows"])["MGN+PTL"]
     assert row["published"] == {"mAP": 79.16, "cmc1": 89.36}
@@ -136,12 +140,12 @@ def test_rows_whose_data_are_missing_say_so_beside_what_was_published(tmp_path):
 
 @pytest.fixture(scope="module")
 def table6(tmp_path_factory):
-    """Table 6, all six rows, on sites and a network that take no time."""
+    """Table 6, all six rows, on tiny datasets and a tiny network."""
     place = tmp_path_factory.mktemp("table6")
-    return place, reproduce(tables("6")[0], config(place / "data"), place / "runs", SMALLER, Silent())
+    return place, reproduce(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER, Silent())
 
 
-def test_a_whole_table_runs_on_drawn_sites(table6):
+def test_a_whole_table_runs_on_synthetic_datasets(table6):
     place, found = table6
     assert len(found["rows"]) == 6
     for row in found["rows"]:
@@ -150,18 +154,18 @@ def test_a_whole_table_runs_on_drawn_sites(table6):
     assert len({row["run"] for row in found["rows"]}) == 6  # six different chains end in six different runs
 
 
-def test_what_rows_share_is_trained_once(table6):
+def test_stages_shared_by_rows_are_trained_once(table6):
     place, _ = table6
     # PTL on both datasets, which is the teacher of all; the plain network on the first, where all students start; five
     # students.
     assert len(list((place / "runs" / "tiny").iterdir())) == 2 + 1 + 5
 
 
-def test_a_second_time_everything_is_reused(table6):
+def test_the_second_time_everything_is_reused(table6):
     place, found = table6
     progress = At(1, fault)  # raises if an update is made
-    assert reproduce(tables("6")[0], config(place / "data"), place / "runs", SMALLER, progress) == found
-    plans = dry_run(tables("6")[0], config(place / "data"), place / "runs", SMALLER)
+    assert reproduce(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER, progress) == found
+    plans = dry_run(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER)
     assert all(row["finished"] for row in plans["rows"])
     assert plans["cost"]["images"] > 0
 
@@ -169,33 +173,37 @@ def test_a_second_time_everything_is_reused(table6):
 def test_another_scale_is_labelled_everywhere_and_compared_with_nothing(table6):
     place, found = table6
     label = "tiny: not the paper's setting"
-    plans = dry_run(tables("6")[0], config(place / "data"), place / "runs", SMALLER)
+    plans = dry_run(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER)
     for content in (found, plans):
         assert content["setting"] == label
         assert all(row["setting"] == label for row in content["rows"])
         assert not {"published", "difference"} & {key for row in content["rows"] for key in row}
     assert not any(row.get("cited") for row in reproduce_rows_of_table_1(place))
-    assert not list((place / "runs").glob("*/metrics.json"))  # apart from runs of the user's own
+    assert not list((place / "runs").glob("*/metrics.json"))  # separate from the user's own runs
 
 
 def reproduce_rows_of_table_1(place: Path) -> list[dict]:
-    return dry_run(tables("1")[0], config(place / "data"), place / "runs", SMALLER)["rows"]
+    return dry_run(tables("1")[0], make_settings(place / "data"), place / "runs", SMALLER)["rows"]
 
 
-def test_rows_that_differ_in_their_batch_do_so_at_the_tiny_scale_too(tmp_path):
-    plans = {row.name: plan(TINY.chain(row, config(tmp_path)))[-1].config for row in tables("2")[0].rows if row.plan}
+def test_rows_that_differ_in_batch_size_do_so_at_the_tiny_scale_too(tmp_path):
+    plans = {
+        row.name: plan_stages(TINY.chain(row, make_settings(tmp_path)))[-1].settings
+        for row in tables("2")[0].rows
+        if row.plan
+    }
     assert (plans["DenseNet-161*"].batch_size, plans["DenseNet-161"].batch_size) == (45, 16)
     assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].images_per_identity) == ("ce-triplet", 4)
 
 
-def test_every_line_of_a_tiny_plan_says_that_it_is_tiny(ptlreid):
+def test_every_line_of_a_tiny_plan_is_labelled(ptlreid):
     code, out, _ = ptlreid("reproduce", "all", "--scale", "tiny", "--dry-run")
     assert code == 0
     assert all(line.endswith("(tiny: not the paper's setting)") for line in out.splitlines())
     assert "synthetic-b → synthetic-a → synthetic-c" in out
 
 
-def test_the_command_shows_measured_beside_published(ptlreid):
+def test_the_command_shows_measured_and_published_figures(ptlreid):
     code, out, _ = ptlreid("reproduce", "4", "--device", "cpu")
     assert code == 0
     lines = [line for line in out.splitlines() if "MGN+PTL" in line]
@@ -209,4 +217,4 @@ def test_an_unknown_table_is_named(ptlreid):
     with pytest.raises(OptionError, match=r"The paper has no table 7\. Give a number from 1 to 6, or all"):
         tables("7")
     code, _, told = ptlreid("reproduce", "seven")
-    assert (code, told.startswith("error:")) == (1, True)
+    assert (code, told.initswith("error:")) == (1, True)

@@ -1,4 +1,4 @@
-"""Runs that were stopped, by a fault, by a signal or by a kill, and went on."""
+"""Runs that were stopped by an error, a signal or a kill, and resumed."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ import pytest
 import torch
 
 from ptlreid import datasets
-from ptlreid.engine import history
+from ptlreid.engine import epochs, history
 from ptlreid.errors import CheckpointError, DataError, PtlreidError, Stopped
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings
-from ptlreid.workflows import epochs
 from ptlreid.workflows.finetune import finetune
 
-# What a line of the history says of the machine, not of the run.
+# The values in a line of the history that depend on the machine.
 TIMES = {"images_per_second", "wait", "memory"}
 
 
-def config(**changed) -> FinetuneSettings:
+def make_settings(**changed) -> FinetuneSettings:
     settings = {
         "backbone": "tiny",
         "init": "none",
@@ -64,11 +63,11 @@ def assert_same(one: RunFolder, other: RunFolder) -> None:
 
 
 class Fault(Exception):
-    """Stands for anything that ends a run."""
+    """Any error that ends a run."""
 
 
 class At(Silent):
-    """Calls `act` when this many updates have been told, and keeps the notes."""
+    """Calls `act` when this many updates have been reported, and keeps the notes."""
 
     def __init__(self, update: int, act) -> None:
         self.update, self.act, self.notes = update, act, []
@@ -102,41 +101,41 @@ def fault():
     ids=str,
 )
 @pytest.mark.parametrize("minutes", [0, 99], ids=["after every update", "after every epoch"])
-def test_a_run_that_was_stopped_goes_on_to_equal_weights(tmp_path, splits, settings, minutes):
+def test_a_stopped_run_resumes_to_equal_weights(tmp_path, splits, settings, minutes):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
-    expected = finetune(config(**settings), splits, whole, Silent())
+    expected = finetune(make_settings(**settings), splits, whole, Silent())
     updates = sum(line["kind"] == "step" for line in told(whole))
-    torch.rand(3)  # what the global generator did before makes no difference
+    torch.rand(3)  # the state of the global generator makes no difference
     settings |= {"checkpoint_minutes": float(minutes)}
     for update in (2, updates // 2 + 1, updates):
         with pytest.raises(Fault):
-            finetune(config(**settings), splits, stopped, At(update, fault))
-    assert finetune(config(**settings), splits, stopped, Silent()) == {**expected, "run": "stopped"}
+            finetune(make_settings(**settings), splits, stopped, At(update, fault))
+    assert finetune(make_settings(**settings), splits, stopped, Silent()) == {**expected, "run": "stopped"}
     assert_same(stopped, whole)
 
 
-def test_what_was_done_before_the_last_checkpoint_is_not_done_again(tmp_path, splits):
+def test_updates_before_the_last_checkpoint_are_not_repeated(tmp_path, splits):
     run = RunFolder(tmp_path / "run")  # 4 updates an epoch
     with pytest.raises(Fault):
-        finetune(config(checkpoint_minutes=0.0), splits, run, At(7, fault))
+        finetune(make_settings(checkpoint_minutes=0.0), splits, run, At(7, fault))
     progress = At(-1, fault)
-    finetune(config(), splits, run, progress)
-    assert progress.notes[0] == f"{run.path}: continued after epoch 1 and 2 of 4 updates"
+    finetune(make_settings(), splits, run, progress)
+    assert progress.notes[0] == f"{run.path}: resuming after epoch 1 and 2 of 4 updates"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_after_the_update_with_a_checkpoint(tmp_path, splits, number):
+def test_a_signal_stops_the_run_after_the_update_with_a_checkpoint(tmp_path, splits, number):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
-    finetune(config(), splits, whole, Silent())
+    finetune(make_settings(), splits, whole, Silent())
     before = signal.getsignal(number)
     with pytest.raises(Stopped, match=f"{number.name}: stopped after update 3 of 4 in epoch 2 of 4") as stop:
-        # The signal comes before update 7 is told of, which is then finished: 7 = 4 + 3.
-        finetune(config(), splits, stopped, At(7, lambda: signal.raise_signal(number)))
+        # The signal comes while update 7 is reported, which is completed: 7 = 4 + 3.
+        finetune(make_settings(), splits, stopped, At(7, lambda: signal.raise_signal(number)))
     assert stop.value.code == 128 + number
     assert signal.getsignal(number) is before
     progress = At(-1, fault)
-    finetune(config(), splits, stopped, progress)
-    assert progress.notes[0].endswith("continued after epoch 1 and 3 of 4 updates")
+    finetune(make_settings(), splits, stopped, progress)
+    assert progress.notes[0].endswith("resuming after epoch 1 and 3 of 4 updates")
     assert_same(stopped, whole)
 
 
@@ -148,7 +147,7 @@ def test_a_second_signal_acts_at_once(tmp_path, splits):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores Ctrl-C
     try:
         with pytest.raises(KeyboardInterrupt):
-            finetune(config(), splits, RunFolder(tmp_path / "run"), At(2, twice))
+            finetune(make_settings(), splits, RunFolder(tmp_path / "run"), At(2, twice))
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -158,14 +157,14 @@ def test_a_kill_while_scoring_repeats_no_update(tmp_path, splits, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("ptlreid.workflows.scoring.evaluate", lambda *_: fault())
         with pytest.raises(Fault):
-            finetune(config(), splits, run, Silent())
-    progress = At(8, fault)  # the last update before the scores: told of already
-    finetune(config(), splits, run, progress)
-    assert progress.notes[0].endswith("continued after epoch 1 and 4 of 4 updates")
+            finetune(make_settings(), splits, run, Silent())
+    progress = At(8, fault)  # the last update before the evaluation, reported already
+    finetune(make_settings(), splits, run, progress)
+    assert progress.notes[0].endswith("resuming after epoch 1 and 4 of 4 updates")
 
 
 def killed(root: str, folder: str, updates: int, delay: float) -> None:
-    """Trains in a process of its own, which is killed some time after `updates` more updates."""
+    """Trains in its own process, which is killed some time after `updates` more updates."""
     from conftest import backbones  # noqa: F401 - makes the tiny backbone known here
 
     torch.set_num_threads(1)
@@ -182,14 +181,14 @@ def killed(root: str, folder: str, updates: int, delay: float) -> None:
             yield advance
 
     splits = datasets.load("market", Path(root))
-    finetune(config(epochs=8, checkpoint_minutes=0.0), splits, RunFolder(Path(folder)), Kill())
+    finetune(make_settings(epochs=8, checkpoint_minutes=0.0), splits, RunFolder(Path(folder)), Kill())
 
 
-def test_kills_at_any_instant_leave_a_run_that_goes_on_to_equal_weights(tmp_path, splits, market_folder):
+def test_a_run_killed_at_any_instant_resumes_to_equal_weights(tmp_path, splits, market_folder):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
-    finetune(config(epochs=8), splits, whole, Silent())
+    finetune(make_settings(epochs=8), splits, whole, Silent())
     context = multiprocessing.get_context("forkserver")  # torch is imported once, and each process is cheap
-    context.set_forkserver_preload(["ptlreid.workflows.training", "conftest"])
+    context.set_forkserver_preload(["ptlreid.engine.training_run", "conftest"])
     chance, kills = random.Random(0), 0
     while True:
         # Of 32 updates one to three are made before each kill, which comes in an update, a checkpoint or an evaluation.
@@ -205,20 +204,22 @@ def test_kills_at_any_instant_leave_a_run_that_goes_on_to_equal_weights(tmp_path
     assert kills >= 10
     assert_same(stopped, whole)
     leftovers = [path.name for path in stopped.path.rglob("*.part")]
-    assert len(leftovers) <= kills  # a kill while writing leaves a file of another name, and no half one of the right
+    assert (
+        len(leftovers) <= kills
+    )  # a kill while writing leaves a temporary file, never an incomplete one with the right name
 
 
-def test_a_stop_after_the_last_update_of_an_epoch_keeps_what_the_cells_were_like(tmp_path, splits, monkeypatch):
+def test_a_stop_after_the_last_update_of_an_epoch_keeps_the_cell_statistics(tmp_path, splits, monkeypatch):
     def stopped_in_evaluation(*given, before):
         before()
         raise Fault
 
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
-    finetune(config(), splits, whole, Silent())
+    finetune(make_settings(), splits, whole, Silent())
     with monkeypatch.context() as patched, pytest.raises(Fault):
         patched.setattr("ptlreid.workflows.scoring.in_training", stopped_in_evaluation)
-        finetune(config(), splits, stopped, Silent())
-    finetune(config(), splits, stopped, Silent())
+        finetune(make_settings(), splits, stopped, Silent())
+    finetune(make_settings(), splits, stopped, Silent())
     assert "cells" in told(whole)[-1]
     assert_same(stopped, whole)
 
@@ -233,20 +234,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_update_and_terms(tmp_
         return {"good": value, "bad": value * (float("nan") if len(calls) == 6 else 1)}
 
     with pytest.raises(
-        PtlreidError, match=r"Update 2 of epoch 2: the loss is not finite \(good = .*, bad = nan\)\. Last good"
+        PtlreidError, match=r"Update 2 of epoch 2: the loss is not finite \(good = .*, bad = nan\)\. Last checkpoint"
     ):
-        finetune(config(), splits, run, Silent(), objective=lambda device: broken)
+        finetune(make_settings(), splits, run, Silent(), objective=lambda device: broken)
     checkpoint = torch.load(run.checkpoint, weights_only=True)
     assert (checkpoint["epoch"], checkpoint["step"]) == (1, 0)
     assert all(tensor.isfinite().all() for tensor in checkpoint["network"].values())
 
 
-def test_a_loader_that_is_lost_in_the_middle_of_an_update_is_told_of(tmp_path, splits):
+def test_a_loader_that_dies_during_an_update_is_reported(tmp_path, splits):
     def lose():
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
     with pytest.raises(DataError, match=r"A process that loads images ended .* fewer --workers"):
-        finetune(config(), splits, RunFolder(tmp_path / "run"), At(2, lose))
+        finetune(make_settings(), splits, RunFolder(tmp_path / "run"), At(2, lose))
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, splits):
@@ -255,27 +256,27 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, splits):
     def steep(output, labels, images):
         return {"steep": (output.embedding * 1e38).mean() * 1e-30}  # finite, and its gradient overflows the weights
 
-    settings = config(lr=1e30, checkpoint_minutes=0.0, epochs=1)
+    settings = make_settings(lr=1e30, checkpoint_minutes=0.0, epochs=1)
     with pytest.raises(PtlreidError, match="not finite"):
         finetune(settings, splits, run, Silent(), objective=lambda device: steep)
     assert not run.weights().exists()
 
 
-def test_training_stops_early_where_nothing_gets_better(tmp_path, splits, monkeypatch):
+def test_training_stops_early_without_a_better_map(tmp_path, splits, monkeypatch):
     run = RunFolder(tmp_path / "run")
     progress = At(-1, fault)
     found = iter([0.3, 0.2, 0.5, 0.5, 0.4])
     monkeypatch.setattr(
         "ptlreid.workflows.scoring.evaluate", lambda *_: SimpleNamespace(mean_ap=next(found), summary=dict)
     )
-    metrics = finetune(config(epochs=20, evaluate_every=1, patience=2), splits, run, progress)
-    assert metrics["epochs"] == 5  # a better one was found in the third, and neither of the two after it
-    assert "stopped after epoch 5: 2 evaluations without a better mAP" in progress.notes
+    metrics = finetune(make_settings(epochs=20, evaluate_every=1, patience=2), splits, run, progress)
+    assert metrics["epochs"] == 5  # the third evaluation is the best, and the two after it are not better
+    assert "early stop after epoch 5: 2 evaluations without a better mAP" in progress.notes
 
 
-def test_the_history_tells_of_terms_speed_memory_and_cells(tmp_path, splits):
+def test_the_history_has_loss_terms_speed_memory_and_cells(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
-    finetune(config(images_per_identity=2, loss="ce-triplet", epochs=2), splits, run, Silent())
+    finetune(make_settings(images_per_identity=2, loss="ce-triplet", epochs=2), splits, run, Silent())
     lines = history.read(run.history)
     step = lines[0]
     assert step["loss"] == pytest.approx(step["terms"]["ce"] + step["terms"]["triplet"])
@@ -293,33 +294,33 @@ def test_the_history_tells_of_terms_speed_memory_and_cells(tmp_path, splits):
 def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path, splits, monkeypatch):
     run = RunFolder(tmp_path / "run")
     with pytest.raises(Fault):
-        finetune(config(), splits, run, At(7, fault))
+        finetune(make_settings(), splits, run, At(7, fault))
     content = torch.load(run.checkpoint, weights_only=True)
     torch.save(content | {"processes": content["processes"] * 2}, run.checkpoint)
-    with pytest.raises(CheckpointError, match=r"of a run on 2 processes, this is one on 1.*Continue it with 2"):
-        finetune(config(), splits, run, Silent())
+    with pytest.raises(CheckpointError, match=r"written by 2 processes, expected 1.*Resume with 2 processes"):
+        finetune(make_settings(), splits, run, Silent())
 
 
-def test_frozen_weights_stay_as_they_are_and_then_join_in(tmp_path, splits):
+def test_frozen_weights_do_not_change_until_they_are_unfrozen(tmp_path, splits):
     weights = {}
     for count in (0, 1, 2):
         run = RunFolder(tmp_path / f"run{count}")
-        finetune(config(epochs=count, freeze_epochs=1), splits, run, Silent())
+        finetune(make_settings(epochs=count, freeze_epochs=1), splits, run, Silent())
         state = read_weights_header(run.weights()).build().state_dict()
         weights[count] = {name: state[name] for name in state if name.endswith("0.weight") and "backbone" in name}
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not any(torch.equal(weights[1][name], weights[2][name]) for name in weights[1])
 
 
-def test_events_for_tensorboard_need_its_package_or_are_written(tmp_path, splits):
+def test_tensorboard_events_are_written_or_the_package_is_reported_missing(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     try:
         import tensorboard  # noqa: F401
     except ImportError:
         with pytest.raises(PtlreidError, match=r"pip install 'ptlreid\[tensorboard\]'"):
-            finetune(config(tensorboard=True), splits, run, Silent())
+            finetune(make_settings(tensorboard=True), splits, run, Silent())
     else:
-        finetune(config(tensorboard=True), splits, run, Silent())
+        finetune(make_settings(tensorboard=True), splits, run, Silent())
         assert list((run.path / "events").glob("events.out.tfevents.*"))
 
 
@@ -328,7 +329,7 @@ def test_a_long_update_is_followed_by_a_checkpoint(tmp_path, splits, monkeypatch
     monkeypatch.setattr(epochs.time, "monotonic", lambda: next(times))
     run = RunFolder(tmp_path / "run")
     with pytest.raises(Fault):
-        finetune(config(checkpoint_minutes=1.0), splits, run, At(4, fault))
+        finetune(make_settings(checkpoint_minutes=1.0), splits, run, At(4, fault))
     # Looks: the epoch's start, then one an update. 90 seconds after the start, so after update 2.
     content = torch.load(run.checkpoint, weights_only=True)
     assert (content["epoch"], content["step"]) == (0, 2)
@@ -337,10 +338,10 @@ def test_a_long_update_is_followed_by_a_checkpoint(tmp_path, splits, monkeypatch
 
 def test_a_compiled_network_learns_the_same(tmp_path, splits, monkeypatch):
     plain, compiled = RunFolder(tmp_path / "plain"), RunFolder(tmp_path / "compiled")
-    finetune(config(epochs=2), splits, plain, Silent())
+    finetune(make_settings(epochs=2), splits, plain, Silent())
     # torch's own tracing, without its code generator, which takes a minute
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    finetune(config(epochs=2, compile=True), splits, compiled, Silent())
+    finetune(make_settings(epochs=2, compile=True), splits, compiled, Silent())
     assert_same(compiled, plain)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ptlreid.engine.job import resolve_size
 from ptlreid.errors import OptionError
 from ptlreid.settings import FinetuneSettings
-from ptlreid.workflows.finetune import resolve_size
 
 
 def test_defaults_are_the_papers():

@@ -1,4 +1,4 @@
-"""Files of weights: our own, torchvision's, other programs', and what is refused."""
+"""Weights files: our own, torchvision's, other programs', and what is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from ptlreid import models
 from ptlreid.errors import CheckpointError
-from ptlreid.models import weights
+from ptlreid.models import pretrained, weights
 from ptlreid.network_types import NetworkSpec
 
 
@@ -37,7 +37,7 @@ def assert_is_torchvisions(network, state):
         torch.testing.assert_close(top, theirs.eval()(images))
 
 
-def test_saved_weights_build_the_same_network_again(tmp_path):
+def test_saved_weights_rebuild_the_same_network(tmp_path):
     network = models.build(spec(), seed=4).eval()
     weights.save(network, spec(), tmp_path / "w.safetensors")
     again = weights.read_weights_header(tmp_path / "w.safetensors")
@@ -57,15 +57,17 @@ def test_saved_weights_build_the_same_network_again(tmp_path):
         '{"network": null, "readout": {}}',
     ],
 )
-def test_a_description_that_cannot_be_read_is_told(tmp_path, about):
+def test_an_unreadable_description_is_reported(tmp_path, about):
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors", metadata={"ptlreid": about})
-    with pytest.raises(CheckpointError, match=r"w\.safetensors: does not tell of a network .* Remove the file, and"):
+    with pytest.raises(
+        CheckpointError, match=r"w\.safetensors: describes no network that is known here .* Remove the file and"
+    ):
         weights.read_weights_header(tmp_path / "w.safetensors")
 
 
-def test_tensors_of_another_network_than_the_described_are_told(tmp_path):
-    weights.save(models.build(spec()), spec(classes=4), tmp_path / "w.safetensors")
-    with pytest.raises(CheckpointError, match=r"not the tensors of the network that it tells of\. Remove the file"):
+def test_tensors_of_another_network_than_described_are_reported(tmp_path):
+    weights.save(models.build(spec(), seed=0), spec(classes=4), tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=r"tensors of another network than it describes\. Remove the file"):
         weights.read_weights_header(tmp_path / "w.safetensors").build()
 
 
@@ -90,39 +92,39 @@ def test_the_digest_follows_the_weights(tmp_path):
     ],
 )
 @pytest.mark.parametrize("ptl", [True, False])
-def test_torchvisions_names_are_found_below_any_wrapper(tmp_path, torchvision_state, wrap, ptl):
+def test_torchvisions_names_are_found_under_any_prefix(tmp_path, torchvision_state, wrap, ptl):
     torch.save(wrap(torchvision_state), tmp_path / "w.pth")
-    network = models.build(spec(ptl=ptl))
-    loaded = weights.load_file(network, tmp_path / "w.pth", "resnet18")
-    assert len(loaded.taken) == len(torchvision_state) - 2  # all but fc
-    assert {name.split(".")[0] for name in loaded.missing} == ({"cells", "fusions", "head"} if ptl else {"head"})
+    network = models.build(spec(ptl=ptl), seed=0)
+    report = pretrained.load_file(network, tmp_path / "w.pth", "resnet18")
+    assert len(report.loaded) == len(torchvision_state) - 2  # all but fc
+    assert {name.split(".")[0] for name in report.missing} == ({"cells", "fusions", "head"} if ptl else {"head"})
     assert_is_torchvisions(network, torchvision_state)
 
 
 def test_safetensors_are_read_too(tmp_path, torchvision_state):
     save_file(torchvision_state, tmp_path / "w.safetensors")
-    network = models.build(spec())
-    weights.load_file(network, tmp_path / "w.safetensors", "resnet18")
+    network = models.build(spec(), seed=0)
+    pretrained.load_file(network, tmp_path / "w.safetensors", "resnet18")
     assert_is_torchvisions(network, torchvision_state)
 
 
-def test_every_name_of_a_densenet_is_known():
+def test_every_tensor_of_a_densenet_is_loaded():
     state = {key: torch.full_like(value, 2) for key, value in torchvision.models.densenet161().state_dict().items()}
-    network = models.build(spec("densenet161"))
-    loaded = weights.load_state(network, state, models.find("densenet161"), "test")
-    assert loaded.unused == ["classifier.bias", "classifier.weight"]
+    network = models.build(spec("densenet161"), seed=0)
+    report = pretrained.load_state(network, state, models.find("densenet161"), "test")
+    assert report.unused == ["classifier.bias", "classifier.weight"]
     assert all((value == 2).all() for key, value in network.state_dict().items() if key.startswith("backbone."))
 
 
-def test_another_number_of_classes_replaces_the_last_layer_and_says_so(tmp_path):
+def test_another_number_of_classes_reinitialises_the_last_layer_and_reports_it(tmp_path):
     start = models.build(spec(classes=7), seed=1)
     weights.save(start, spec(classes=7), tmp_path / "w.safetensors")
     network = models.build(spec(classes=3), seed=2)
     last = network.head.classifier[-1].weight.clone()
-    loaded = weights.load_file(network, tmp_path / "w.safetensors", "resnet18")
-    assert loaded.replaced == ["head.classifier.6.bias", "head.classifier.6.weight"]
-    assert loaded.missing == []
-    assert "2 newly made (head.classifier.6.bias, head.classifier.6.weight)" in str(loaded)
+    report = pretrained.load_file(network, tmp_path / "w.safetensors", "resnet18")
+    assert report.reshaped == ["head.classifier.6.bias", "head.classifier.6.weight"]
+    assert report.missing == []
+    assert "2 newly initialised (head.classifier.6.bias, head.classifier.6.weight)" in str(report)
     assert torch.equal(network.head.classifier[-1].weight, last)
     assert torch.equal(network.head.classifier[0].weight, start.head.classifier[0].weight)
     assert torch.equal(network.cells[2].gates.weight, start.cells[2].gates.weight)
@@ -131,7 +133,7 @@ def test_another_number_of_classes_replaces_the_last_layer_and_says_so(tmp_path)
 def test_another_backbone_is_refused(tmp_path, torchvision_state):
     torch.save(torchvision_state, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=r"w\.pth: .* of the backbone's are missing or of another shape"):
-        weights.load_file(models.build(spec("resnet50")), tmp_path / "w.pth", "resnet50")
+        pretrained.load_file(models.build(spec("resnet50"), seed=0), tmp_path / "w.pth", "resnet50")
 
 
 class Hostile:
@@ -146,43 +148,52 @@ def test_a_pickle_that_could_run_code_is_refused_and_not_run(tmp_path):
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Hostile()))
     for name in ("w.pth", "plain.pth"):
         with pytest.raises(CheckpointError, match=rf"{name}: refused"):
-            weights.load_file(models.build(spec()), tmp_path / name, "resnet18")
+            pretrained.load_file(models.build(spec(), seed=0), tmp_path / name, "resnet18")
     assert not Hostile.ran
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_a_file_cut_short_or_of_another_kind_is_named(tmp_path, torchvision_state, name):
+def test_an_incomplete_or_unsuitable_file_is_named(tmp_path, torchvision_state, name):
     whole = tmp_path / f"whole-{name}"
     (save_file if name.endswith("safetensors") else torch.save)(torchvision_state, whole)
     (tmp_path / name).write_bytes(whole.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match=f"{name}: "):
-        weights.load_file(models.build(spec()), tmp_path / name, "resnet18")
+        pretrained.load_file(models.build(spec(), seed=0), tmp_path / name, "resnet18")
     with pytest.raises(CheckpointError, match="no such file"):
-        weights.load_file(models.build(spec()), tmp_path / "gone.pth", "resnet18")
+        pretrained.load_file(models.build(spec(), seed=0), tmp_path / "gone.pth", "resnet18")
     torch.save({"state_dict": {"epoch": 3}}, tmp_path / "empty.pth")
-    with pytest.raises(CheckpointError, match="holds no named tensors"):
-        weights.load_file(models.build(spec()), tmp_path / "empty.pth", "resnet18")
+    with pytest.raises(CheckpointError, match="contains no named tensors"):
+        pretrained.load_file(models.build(spec(), seed=0), tmp_path / "empty.pth", "resnet18")
 
 
-def test_weights_that_a_run_does_not_have_or_others_wrote_are_refused(tmp_path, torchvision_state):
-    with pytest.raises(CheckpointError, match="no such weights"):
+def test_missing_weights_and_those_of_another_program_are_refused(tmp_path, torchvision_state):
+    with pytest.raises(CheckpointError, match=r"no such file\. Finish the run first"):
         weights.read_weights_header(tmp_path / "weights.safetensors")
     save_file(torchvision_state, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match=r"weights of another program\. Fine-tune from them with --init"):
         weights.read_weights_header(tmp_path / "w.safetensors")
 
 
-def test_without_a_network_imagenet_names_the_other_ways(tmp_path, monkeypatch):
+def test_offline_the_message_names_the_alternatives_to_imagenet(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(
-        CheckpointError, match=r"ImageNet weights of resnet18 could not be had .*--init FILE.*--init none"
+        CheckpointError, match=r"ImageNet weights of resnet18 could not be downloaded .*--init FILE.*--init none"
     ):
-        weights.load_imagenet(models.build(spec()), "resnet18")
+        pretrained.load_imagenet(models.build(spec(), seed=0), "resnet18")
+
+
+def test_a_download_with_another_checksum_is_refused(tmp_path, monkeypatch, torchvision_state):
+    file = tmp_path / "resnet18-00000000.pth"  # in its name the first digits of a SHA-256 that it does not have
+    torch.save(torchvision_state, file)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
+    monkeypatch.setattr(type(torchvision.models.ResNet18_Weights.IMAGENET1K_V1), "url", file.as_uri())
+    with pytest.raises(CheckpointError, match=r"could not be downloaded \(invalid hash value"):
+        pretrained.load_imagenet(models.build(spec(), seed=0), "resnet18")
 
 
 def test_imagenet_weights_are_taken_from_torchvisions_cache_and_verified(tmp_path, monkeypatch, torchvision_state):
-    """A file under the name that torchvision looks for is used; its name holds the first digits of its SHA-256."""
+    """A file with torchvision's name is used; the name contains the first digits of its SHA-256."""
     import hashlib
 
     torch.save(torchvision_state, tmp_path / "some.pth")
@@ -193,6 +204,6 @@ def test_imagenet_weights_are_taken_from_torchvisions_cache_and_verified(tmp_pat
     cached = tmp_path / "checkpoints" / f"resnet18-{digits}.pth"
     cached.parent.mkdir()
     (tmp_path / "some.pth").rename(cached)
-    network = models.build(spec())
-    weights.load_imagenet(network, "resnet18")
+    network = models.build(spec(), seed=0)
+    pretrained.load_imagenet(network, "resnet18")
     assert_is_torchvisions(network, torchvision_state)

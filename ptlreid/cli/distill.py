@@ -13,7 +13,6 @@ from ptlreid.errors import OptionError
 from ptlreid.settings import DistillSettings
 
 if TYPE_CHECKING:
-    from ptlreid.records import Splits
     from ptlreid.runs import RunFolder
 
 _OF_TEACHER = "the teacher's"
@@ -49,22 +48,23 @@ def distill(
     chosen = [options.settings(DistillSettings, {**given, "lambda_": share}) for share in shares]
 
     from ptlreid import datasets
+    from ptlreid.transfer.distillation import check_widths, complete_settings
     from ptlreid.workflows import distill as workflow
     from ptlreid.workflows.processes import join_processes
 
     progress = console.Reporter()
-    full = workflow.complete_settings(chosen[0], runs, progress)
+    full = complete_settings(chosen[0], runs, progress)
     same = {field: getattr(full, field) for field in ("teacher", "data", "backbone", "height", "width")}
     settings = [one.model_copy(update=same) for one in chosen]
     splits = datasets.load(full.data, Path(full.root))
     folders = [_folder(runs, name, one, several=sweep is not None) for one in settings]
     if dry_run:
-        plans = [_plan(one, splits, run) for one, run in zip(settings, folders, strict=True)]
+        plans = [workflow.dry_run(one, splits, run) for one, run in zip(settings, folders, strict=True)]
         _show_plans(plans, as_json=json)
         return
     for one, run in zip(settings, folders, strict=True):
         if not run.finished:  # of a sweep, all before the first is trained
-            workflow.check_widths(one, runs)
+            check_widths(one, runs)
     with join_processes(full.device):
         found = [workflow.distill(one, splits, run, progress) for one, run in zip(settings, folders, strict=True)]
     if json and sweep is None:
@@ -98,21 +98,6 @@ def _folder(runs: Path, name: str | None, settings: DistillSettings, *, several:
     if name is None:
         return RunFolder(runs / settings.default_name)
     return RunFolder(runs / (f"{name}-{settings.lambda_:g}" if several else name))
-
-
-def _plan(settings: DistillSettings, splits: Splits, run: RunFolder) -> dict[str, Any]:
-    """What would be trained; raises what training would raise before its first step."""
-    from ptlreid.workflows import distill as workflow
-    from ptlreid.workflows import finetune
-
-    run.check(settings, splits, workflow.dependency_digests(settings, run.path.parent))
-    workflow.check_widths(settings, run.path.parent)
-    return {
-        "run": str(run.path),
-        "settings": settings.model_dump(by_alias=True),
-        "train": {"images": len(splits.train), "identities": splits.train.num_identities},
-        "steps": settings.epochs * len(finetune.build_sampler(settings, splits)) // settings.accumulate,
-    }
 
 
 def _show_plans(plans: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -60,12 +60,7 @@ def finetune(
         _check_begun(run)
     splits = datasets.load(settings.data, Path(settings.root))
     if dry_run:
-        settings = workflow.resolve_size(settings)
-        run.check(settings, splits)
-
-        from ptlreid.workflows.estimate import plan
-
-        found = plan(settings, splits, run, console.Reporter())
+        found = workflow.dry_run(settings, splits, run, console.Reporter())
         console.show_plan(found if json else _readable(found), as_json=json)
         return
     depends = init_digests(settings.init, runs)

@@ -45,9 +45,10 @@ def transfer_chain(
     given = {key: value for key, value in locals().items() if key in ChainSettings.model_fields}
     settings = ChainSettings.resolve(config, recipe=recipe, chain=chain, **given)
 
+    from ptlreid.transfer.chain_folder import ChainFolder
     from ptlreid.workflows import chain as workflow
 
-    folder = workflow.ChainFolder(runs / (name or settings.default_name))
+    folder = ChainFolder(runs / (name or settings.default_name))
     if dry_run:
         _show_plan(workflow.dry_run(settings, folder), as_json=json)
         return

@@ -1,1 +1,1 @@
-"""Training: the loop, its optimiser, its checkpoint and its history. Names no model, loss or dataset."""
+"""Training: the job, its epochs and updates, the optimiser, the checkpoint and the history."""

@@ -1,4 +1,4 @@
-"""All that training depends on, in one file that is written aside and renamed."""
+"""The training state, and its checkpoint: one file, written atomically."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from ptlreid.models.bconv import load_memory_state, memory_state
 from ptlreid.models.network import Network
 
 SCHEMA = 2
-# What is one number or one dictionary of numbers in `Training`, kept as it is.
+# The fields of `Training` that are numbers or dictionaries of numbers, saved as they are.
 _PLAIN = ("epoch", "step", "best", "stale", "cells", "history_bytes")
 
 
 @dataclass
 class Training:
-    """What changes while a network is trained.
+    """Everything that changes during training.
 
-    `scaler`: keeps fp16 gradients in range; off otherwise. `epoch`: whole epochs done, their evaluation too. `step`:
-    updates done in the epoch that is going on. `best`: the highest mAP seen, below 0 before the first evaluation;
-    `stale`: evaluations since then. `cells`: what is known of the cells at the end of the epoch. `history_bytes`: how
-    much of the history file belongs to what was done. `generators`: the state of torch's random generators that a
-    checkpoint in the middle of an epoch holds.
+    `scaler`: keeps fp16 gradients in range, disabled otherwise. `epoch`: completed epochs, with their evaluation.
+    `step`: completed updates of the current epoch. `best`: the highest mAP so far, negative before the first
+    evaluation; `stale`: evaluations since then. `cells`: statistics of the cells at the end of the epoch.
+    `history_bytes`: the length of the history file up to here. `generators`: the states of torch's random generators
+    in a checkpoint within an epoch.
     """
 
     network: Network
@@ -51,8 +51,8 @@ class Training:
 def save(training: Training, path: Path) -> None:
     """Write the training state: weights, optimiser, schedule, generators, latent states, progress.
 
-    Called by every process: each has latent states and generators of its own, and the main one writes. Weights that
-    are not finite are not worth going on from: a `PtlreidError`, and the file stays as it was.
+    Called by every process, as each has its own latent states and generators; the main one writes. Raises
+    `PtlreidError` if weights are not finite, and leaves the file as it was.
     """
     own = {"memory": _on_cpu(memory_state(training.network)), "generators": _generators()}
     everyone = distributed.all_gather(own)
@@ -62,8 +62,8 @@ def save(training: Training, path: Path) -> None:
     for name, tensor in weights.items():
         if not bool(tensor.isfinite().all()):
             raise PtlreidError(
-                f"After update {training.step} of epoch {training.epoch + 1}, {name} is not finite. {path} is as it "
-                "was before. Start anew under another --name with a lower --lr."
+                f"After update {training.step} of epoch {training.epoch + 1}, {name} is not finite: training "
+                f"diverged. {path} is unchanged. Start another run (--name) with a lower --lr."
             )
     content = {
         "schema": SCHEMA,
@@ -77,12 +77,12 @@ def save(training: Training, path: Path) -> None:
     with atomic_write(path) as temporary:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # how torch tells of a full disk
+        except RuntimeError as error:  # what torch raises for a full disk
             raise OSError(errno.EIO, "the disk may be full") from error
 
 
 def load(training: Training, path: Path) -> None:
-    """Put `training` where `save` left it, ready for `restore_generators`.
+    """Restore `training` from what `save` wrote, all but the generators: see `restore_generators`.
 
     `CheckpointError` for a file that is damaged, of another version, or of another number of processes.
     """
@@ -90,10 +90,10 @@ def load(training: Training, path: Path) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["schema"] != SCHEMA:
             raise CheckpointError(
-                f"{path}: of schema {content['schema']}, this program writes {SCHEMA}. "
-                "Continue with the version that began the run, or start anew under another --name."
+                f"{path}: schema {content['schema']}, expected {SCHEMA}. Resume with the version of ptlreid that "
+                "started the run, or start another run (--name)."
             )
-        _same_processes(content["processes"], path)
+        _check_processes(content["processes"], path)
         training.network.load_state_dict(content["network"])
         training.optimizer.load_state_dict(content["optimizer"])
         training.schedule.load_state_dict(content["schedule"])
@@ -112,11 +112,11 @@ def load(training: Training, path: Path) -> None:
         ValueError,
         pickle.UnpicklingError,
     ) as error:
-        raise CheckpointError(f"{path}: cannot be used ({error}). Start anew under another --name.") from None
+        raise CheckpointError(f"{path}: cannot be read ({error}). Start another run (--name).") from None
 
 
 def restore_generators(training: Training) -> None:
-    """Put torch's generators where they were when the checkpoint was written."""
+    """Set torch's generators to their states in the checkpoint."""
     cpu, *gpu = training.generators
     torch.set_rng_state(cpu)
     if gpu and torch.cuda.is_available():
@@ -131,9 +131,9 @@ def _on_cpu(states: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: state.cpu() for name, state in states.items()}
 
 
-def _same_processes(found: list[Any], path: Path) -> None:
-    if len(found) != distributed.world_size():
+def _check_processes(processes: list[Any], path: Path) -> None:
+    if len(processes) != distributed.world_size():
         raise CheckpointError(
-            f"{path}: of a run on {len(found)} processes, this is one on {distributed.world_size()}, which sees other "
-            f"batches. Continue it with {len(found)}, or start anew under another --name."
+            f"{path}: written by {len(processes)} processes, expected {distributed.world_size()} (other batches). "
+            f"Resume with {len(processes)} processes, or start another run (--name)."
         )

@@ -1,4 +1,4 @@
-"""The training loop, in the open: it yields every update, and whoever runs it shows, saves and evaluates."""
+"""The training loop: a generator of updates, so that its caller reports, saves and evaluates."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ptlreid.images import Batch
 from ptlreid.network_types import Output
 from ptlreid.views import standardize
 
-# (what the network returned, the labels (B,), the images that it saw (B, 3, H, W)) to the terms, by name, whose sum is
+# (the network's output, labels (B,), standardised images (B, 3, H, W)) to the terms of the loss, by name: their sum is
 # minimised.
 Objective = Callable[[Output, Tensor, Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How numbers are kept in training. `dtype`: of the network's convolutions, None for float32."""
+    """Mixed precision and layout in training. `dtype`: of the network's convolutions, None for float32."""
 
-    dtype: torch.dtype | None = None
-    channels_last: bool = False
+    dtype: torch.dtype | None
+    channels_last: bool
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         return torch.autocast(device.type, dtype=self.dtype) if self.dtype else nullcontext()
 
     def arrange(self, images: Tensor) -> Tensor:
-        """The images in the memory layout that the network has."""
+        """The images in the network's layout."""
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
 
@@ -40,9 +40,9 @@ class Precision:
 class Step:
     """One update of the weights.
 
-    `step`: which of the epoch, from 0. `terms`: what was minimised, by name; scalars where the network is, not waited
-    for. `lr`: the first group's. `images`: seen by this process. `seconds`: since the update before; `waited`: of
-    these, for images.
+    `step`: its number in the epoch, from 0. `terms`: of the loss, by name; scalars on the network's device, not
+    synchronised. `lr`: of the first parameter group. `images`: of this process. `seconds`: since the previous update;
+    `waited`: of these, for images.
     """
 
     step: int
@@ -60,19 +60,18 @@ def train_epoch(
     objective: Objective,
     *,
     forward: nn.Module | None = None,
-    numerics: Precision = Precision(),
-    accumulate: int = 1,
+    precision: Precision,
+    accumulate: int,
 ) -> Iterator[Step]:
-    """Train on the batches and yield each `Step`, numbered from `training.step`, which counts on before it is yielded.
+    """Train on the batches and yield each `Step`, numbered from `training.step`, which is increased before the yield.
 
-    `labels`: (N,) on the network's device, the class of each row of the records. `forward`: the network as it is
-    called, such as wrapped for several processes. `accumulate`: batches to an update, whose mean gradient it takes;
-    batches that do not fill an update are left. What a network remembers from batch to batch is the caller's to reset
-    before. Leaves the network in training mode.
+    `labels`: (N,) on the network's device, the class of each row of the records. `forward`: the network as wrapped,
+    for several processes for example. `accumulate`: batches an update, which uses their mean gradient; batches at the
+    end that do not fill an update are dropped. The caller resets latent states. Leaves the network in training mode.
     """
     forward = training.network if forward is None else forward
     forward.train()
-    source, before = iter(batches), perf_counter()
+    source, previous = iter(batches), perf_counter()
     while True:
         lr = float(training.optimizer.param_groups[0]["lr"])
         totals: dict[str, Tensor] = {}
@@ -86,16 +85,16 @@ def train_epoch(
             if batch is None:
                 training.optimizer.zero_grad(set_to_none=True)
                 return
-            with _together_only(forward, last=number == accumulate):
-                terms = _backward(training, forward, batch, labels, objective, numerics=numerics, parts=accumulate)
+            with _sync_only(forward, last=number == accumulate):
+                terms = _backward(training, forward, batch, labels, objective, precision=precision, parts=accumulate)
             totals = {name: totals.get(name, 0) + value for name, value in terms.items()}
             images += len(batch.rows)
         _update(training)
         now = perf_counter()
-        step = Step(training.step, totals, lr, images, now - before, waited)
+        step = Step(training.step, totals, lr, images, now - previous, waited)
         training.step += 1
         yield step
-        before = now
+        previous = now
 
 
 def _backward(
@@ -105,13 +104,13 @@ def _backward(
     labels: Tensor,
     objective: Objective,
     *,
-    numerics: Precision,
+    precision: Precision,
     parts: int,
 ) -> dict[str, Tensor]:
-    """Adds this batch's part of an update's gradient; returns its part of each term."""
+    """Add this batch's share of the gradient of an update; returns its share of each term."""
     device = labels.device
-    images = numerics.arrange(standardize(batch.images.to(device, non_blocking=True)))
-    with numerics.autocast(device):
+    images = precision.arrange(standardize(batch.images.to(device, non_blocking=True)))
+    with precision.autocast(device):
         terms = objective(forward(images), labels[batch.rows.to(device, non_blocking=True)], images)
     terms = {name: value.float() / parts for name, value in terms.items()}
     training.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
@@ -123,11 +122,11 @@ def _update(training: Training) -> None:
     scale = scaler.get_scale() if scaler.is_enabled() else 1.0
     scaler.step(training.optimizer)
     scaler.update()
-    # fp16 leaves out an update whose gradients overflowed, and halves its scale: the schedule waits with it.
+    # fp16 skips an update whose gradients overflow, and halves its scale: the schedule skips it too.
     if not scaler.is_enabled() or scaler.get_scale() >= scale:
         training.schedule.step()
 
 
-def _together_only(forward: nn.Module, *, last: bool) -> AbstractContextManager[object]:
-    """Several processes exchange gradients once an update, with its last batch."""
+def _sync_only(forward: nn.Module, *, last: bool) -> AbstractContextManager[object]:
+    """A context in which several processes exchange gradients with the last batch of an update only."""
     return forward.no_sync() if isinstance(forward, DistributedDataParallel) and not last else nullcontext()

@@ -1,4 +1,4 @@
-"""How many bytes tensors take at once, counted as they come and go. Tensors without content (`meta`) count the same."""
+"""Bytes of tensors that are alive at once, counted as they are made and freed; works on `meta` tensors too."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_map_only
 
 
 class Footprint(TorchDispatchMode):
-    """A context manager in which new tensors are counted while they live, and so are the `known` ones from before.
+    """A context manager that counts the bytes of new tensors while they are alive, and of the `known` existing ones.
 
-    `live`: bytes alive now; `peak`: the most at once. Views share their storage, which counts once. What the libraries
-    below torch take for themselves, such as cuDNN's workspaces, is not seen.
+    `live`: bytes alive now; `peak`: the most at once. Views share a storage, which counts once. Memory that libraries
+    below torch allocate, such as cuDNN's workspaces, is not counted.
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
@@ -37,21 +37,21 @@ class Footprint(TorchDispatchMode):
 
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        name = storage._cdata  # its address: tensors without content have no other name
-        if name in self._storages:
+        key = storage._cdata  # its address: meta tensors have no other identity
+        if key in self._storages:
             return
-        self._storages.add(name)
+        self._storages.add(key)
         self.live += storage.nbytes()
         self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._gone, name, storage.nbytes())
+        weakref.finalize(storage, self._free, key, storage.nbytes())
 
-    def _gone(self, name: int, size: int) -> None:
-        self._storages.discard(name)
+    def _free(self, key: int, size: int) -> None:
+        self._storages.discard(key)
         self.live -= size
 
 
 class Autocast(TorchFunctionMode):
-    """What `torch.autocast` does to convolutions and linear layers, on any device: autocast knows no `meta`."""
+    """`torch.autocast` for convolutions and linear layers on any device: torch's own does not support `meta`."""
 
     _LOWERED = (torch.conv2d, F.conv2d, F.linear)
 

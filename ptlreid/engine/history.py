@@ -1,4 +1,4 @@
-"""The history of a run: one JSON object a line, steps and epochs in the order they happened."""
+"""The history of a run: one JSON object per line, steps and epochs in chronological order."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ptlreid.errors import DataError
 
 
 class History:
-    """Appends to the file at `path`, of which the first `keep` bytes stay: what came after them was not saved.
+    """Appends to the file at `path`, of which the first `keep` bytes stay: lines after the last checkpoint are cut.
 
-    A context manager, which closes the file. With None for `path`, as on all processes but the main one, lines go
-    nowhere.
+    A context manager that closes the file. With None for `path`, as on all processes but the main one, nothing is
+    written.
     """
 
     def __init__(self, path: Path | None, keep: int = 0) -> None:
@@ -24,11 +24,11 @@ class History:
         self._file = path.open("a", encoding="utf-8")
 
     def add(self, kind: str, **values: Any) -> None:
-        """One line: `kind` is `step` or `epoch`."""
+        """Write a line: `kind` is `step` or `epoch`."""
         self._file.write(json.dumps({"kind": kind, **values}) + "\n")
 
     def flush(self) -> int:
-        """Put all lines on the disk; returns the file's size in bytes."""
+        """Write all lines to disk; returns the file's size in bytes."""
         self._file.flush()
         if self._file.name == os.devnull:
             return 0
@@ -43,22 +43,22 @@ class History:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All lines but a last one that is still being written; `DataError` names a line that is no JSON object."""
+    """All complete lines; `DataError` names a line that is no JSON object or lacks a number."""
     entries = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             entry = json.loads(line)
-        except ValueError:  # nor text
+        except ValueError:  # or not text
             entry = None
         if not isinstance(entry, dict):
-            raise DataError(f"{path}, line {number}: not JSON. Continue the run to have it repaired.")
-        lacking = [key for key in _NEEDED.get(str(entry.get("kind")), ()) if not isinstance(entry.get(key), int)]
-        if lacking:
+            raise DataError(f"{path}, line {number}: not a JSON object. Resume the run to repair it.")
+        missing = [key for key in _REQUIRED.get(str(entry.get("kind")), ()) if not isinstance(entry.get(key), int)]
+        if missing:
             raise DataError(
-                f"{path}, line {number}: without the number {' and '.join(lacking)}. Remove the line, or train anew."
+                f"{path}, line {number}: expected integer {' and '.join(missing)}. Remove the line, or train again."
             )
         entries.append(entry)
     return entries
 
 
-_NEEDED = {"step": ("epoch", "step"), "epoch": ("epoch",)}  # the numbers that no line of a kind is without
+_REQUIRED = {"step": ("epoch", "step"), "epoch": ("epoch",)}  # integers that every line of a kind has

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a step is made: noted, and acted on when the step is whole."""
+"""Ctrl-C and SIGTERM during an update: recorded, and handled when the update is complete."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, Self
 
 
 class Interrupts:
-    """A context manager in which the first SIGINT or SIGTERM is only noted; a second one acts as it would outside.
+    """A context manager in which the first SIGINT or SIGTERM is only recorded; a second one acts as outside.
 
-    `received`: the signal's number, None before there was one. In a thread other than the main one, where Python
-    handles no signals, it notes none.
+    `received`: the signal's number, None before one. Outside the main thread, where Python handles no signals, it
+    records none.
     """
 
     def __init__(self) -> None:
@@ -21,13 +21,13 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._restore()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
 

@@ -1,4 +1,4 @@
-"""Optimisers by name, over the backbone's weights and all others."""
+"""Optimisers by name, with parameter groups for the backbone and for everything else."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def build_optimizer(
     lr: float,
     momentum: float,
     weight_decay: float,
-    amsgrad: bool = False,
-    new_lr_factor: float = 1.0,
+    amsgrad: bool,
+    new_lr_factor: float,
 ) -> Optimizer:
-    """The optimiser called `name` over all parameters: `sgd` (the paper's SGD-M), `adam` or `adamw`.
+    """The optimiser called `name` for all parameters: `sgd` (the paper's SGD-M), `adam` or `adamw`.
 
-    `momentum` is SGD's; Adam and AdamW have torch's own betas, and with `amsgrad` the largest second moment so far
-    (Reddi et al., ICLR 2018). AdamW decays weights apart from the gradient. The backbone is the first group and learns
-    at `lr`, all else is the second and learns at `lr` times `new_lr_factor`.
+    `momentum` is SGD's; Adam and AdamW use torch's default betas, and with `amsgrad` the maximum of second moments
+    (Reddi et al., ICLR 2018). AdamW's weight decay is decoupled. The first group is the backbone with learning rate
+    `lr`, the second everything else with `lr` times `new_lr_factor`.
     """
     groups = _groups(network, lr, new_lr_factor)
-    # One pass over all weights: on a CPU, AdamW's plain loop takes a seventh of a small network's step.
+    # One pass over all weights: on a CPU, the unfused loop of AdamW takes a seventh of a small network's step.
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in network.parameters())
     match name:
         case "sgd":
@@ -36,18 +36,18 @@ def build_optimizer(
             return Adam(groups, lr=lr, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused)
         case "adamw":
             return AdamW(groups, lr=lr, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused)
-    raise ValueError(f"no optimiser is called {name!r}: sgd, adam or adamw")
+    raise ValueError(f"optimizer = {name!r}: expected 'sgd', 'adam' or 'adamw'")
 
 
-def freeze(network: nn.Module, frozen: bool) -> None:
-    """Whether the backbone's weights stay as they are. Its batch norms still follow the batches they see."""
+def freeze_backbone(network: nn.Module, frozen: bool) -> None:
+    """Freeze the backbone's weights, or unfreeze them. Its batch norm statistics are updated either way."""
     for name, parameter in network.named_parameters():
         if name.startswith(_BACKBONE):
             parameter.requires_grad_(not frozen)
 
 
 def _groups(network: nn.Module, lr: float, new_lr_factor: float) -> list[dict[str, Any]]:
-    """Two groups even where the rates are equal: torch's fused SGD wants all of a group to have begun to move."""
+    """Two groups even at equal rates: in torch's fused SGD all parameters of a group must have a momentum buffer."""
     split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in network.named_parameters():
         split[name.startswith(_BACKBONE)].append(parameter)

@@ -1,4 +1,4 @@
-"""What a training run tells while it goes on: to its history, to TensorBoard where asked, and to whoever watches."""
+"""Records updates and epochs of a run: in its history, in TensorBoard if asked, and in the progress."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any, Self
 import torch
 
 from ptlreid import distributed
-from ptlreid.devices import peak_memory
+from ptlreid.devices import peak_bytes
 from ptlreid.engine.fit import Step
 from ptlreid.engine.history import History
 from ptlreid.errors import OptionError, PtlreidError
 from ptlreid.progress import Advance
 from ptlreid.runs import RunFolder
 
-# On a GPU, to read a loss is to wait until it is computed: done for some updates together.
-_READ_TOGETHER = {"cpu": 1}
-_READ_TOGETHER_ELSEWHERE = 10
+# Reading a loss from a GPU synchronises: done once for several updates.
+_UPDATES_PER_READ_CPU = 1
+_UPDATES_PER_READ = 10
 
 
 class Recorder:
-    """Writes each update and epoch, means and sums over all processes; a context manager.
+    """Records each update and epoch, averaged or summed over all processes; a context manager.
 
-    A loss that is not finite is a `PtlreidError` naming update, terms and the last checkpoint. `epochs`, `updates`: of
-    the whole run and of an epoch, for the progress.
+    Raises `PtlreidError` for a loss that is not finite, with update, terms and the last checkpoint. `epochs`: of the
+    run; `updates`: of an epoch.
     """
 
     def __init__(
@@ -43,26 +43,26 @@ class Recorder:
         self._epochs, self._updates, self._checkpoint = epochs, updates, run.checkpoint
         self._pending: list[tuple[int, Step]] = []
         self._status = ""
-        self._board = _tensorboard(run.path / "events") if tensorboard else None
+        self._board = _open_tensorboard(run.path / "events") if tensorboard else None
 
     def step(self, epoch: int, step: Step) -> None:
-        """One update of the epoch with this number, from 0."""
+        """Record an update of epoch number `epoch`, from 0."""
         self._pending.append((epoch, step))
-        if len(self._pending) >= _READ_TOGETHER.get(self._device.type, _READ_TOGETHER_ELSEWHERE):
-            self._read()
+        if len(self._pending) >= (_UPDATES_PER_READ_CPU if self._device.type == "cpu" else _UPDATES_PER_READ):
+            self._write_pending()
         self._advance(epoch * self._updates + step.step + 1, status=self._status)
 
     def epoch(self, epoch: int, values: dict[str, Any]) -> None:
-        """What is known after `epoch` whole epochs."""
-        self._read()
+        """Record `values` after `epoch` completed epochs."""
+        self._write_pending()
         self.history.add("epoch", epoch=epoch, **values)
         if self._board is not None:
-            for name, value in _flat(values):
+            for name, value in _flatten(values):
                 self._board.add_scalar(name, value, epoch * self._updates)
 
     def flush(self) -> int:
-        """Put all that was told on the disk; returns the history's size in bytes."""
-        self._read()
+        """Write everything recorded to disk; returns the history's size in bytes."""
+        self._write_pending()
         if self._board is not None:
             self._board.flush()
         return self.history.flush()
@@ -74,23 +74,23 @@ class Recorder:
         if self._board is not None:
             self._board.close()
 
-    def _read(self) -> None:
+    def _write_pending(self) -> None:
         if not self._pending:
             return
         names = list(self._pending[0][1].terms)
         table = torch.stack([torch.stack([step.terms[name] for name in names]) for _, step in self._pending])
         pending, self._pending = self._pending, []
-        memory = peak_memory(self._device)
+        peak = peak_bytes(self._device)
         for (epoch, step), values in zip(pending, distributed.all_reduce_mean(table).tolist(), strict=True):
-            self._write(epoch, step, dict(zip(names, values, strict=True)), memory)
+            self._write(epoch, step, dict(zip(names, values, strict=True)), peak)
 
-    def _write(self, epoch: int, step: Step, terms: dict[str, float], memory: int) -> None:
+    def _write(self, epoch: int, step: Step, terms: dict[str, float], peak: int) -> None:
         if not all(isfinite(value) for value in terms.values()):
-            told = ", ".join(f"{name} = {value}" for name, value in terms.items())
-            kept = f"Last good checkpoint: {self._checkpoint}" if self._checkpoint.is_file() else "No checkpoint yet"
+            values = ", ".join(f"{name} = {value}" for name, value in terms.items())
+            last = f"Last checkpoint: {self._checkpoint}" if self._checkpoint.is_file() else "No checkpoint yet"
             raise PtlreidError(
-                f"Update {step.step + 1} of epoch {epoch + 1}: the loss is not finite ({told}). "
-                f"{kept}. Start anew under another --name with a lower --lr, or with --amp off."
+                f"Update {step.step + 1} of epoch {epoch + 1}: the loss is not finite ({values}). "
+                f"{last}. Start another run (--name) with a lower --lr, or with --amp off."
             )
         loss, images = sum(terms.values()), step.images * distributed.world_size()
         self._status = f"epoch {epoch + 1}/{self._epochs}, loss {loss:.3f}"
@@ -103,34 +103,33 @@ class Recorder:
             "images": images,
             "images_per_second": round(images / step.seconds, 1),
             "wait": round(step.waited / step.seconds, 4),
-            "memory": memory,
+            "memory": peak,
         }
         self.history.add("step", **line)
         if self._board is not None:
-            at = epoch * self._updates + step.step
-            for name, value in _flat(
-                {"train": {key: line[key] for key in ("loss", "terms", "lr", "images_per_second")}}
-            ):
-                self._board.add_scalar(name, value, at)
+            update = epoch * self._updates + step.step
+            shown = {key: line[key] for key in ("loss", "terms", "lr", "images_per_second")}
+            for name, value in _flatten({"train": shown}):
+                self._board.add_scalar(name, value, update)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    """Each number in nested `values`, its name the path to it."""
-    found: list[tuple[str, float]] = []
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """The numbers in nested `values`, each with its path as name."""
+    numbers: list[tuple[str, float]] = []
     for key, value in values.items():
         if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{key}/")
+            numbers += _flatten(value, f"{prefix}{key}/")
         elif isinstance(value, int | float):
-            found.append((f"{prefix}{key}", value))
-    return found
+            numbers.append((f"{prefix}{key}", value))
+    return numbers
 
 
-def _tensorboard(folder: Path) -> Any:
-    """torch's writer of TensorBoard events; `OptionError` where the package is not installed."""
+def _open_tensorboard(folder: Path) -> Any:
+    """torch's writer of TensorBoard events; `OptionError` if the package is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise OptionError(
-            "tensorboard = true needs the package tensorboard. Install it with `pip install 'ptlreid[tensorboard]'`."
+            "tensorboard = true: the package tensorboard is not installed. Run `pip install 'ptlreid[tensorboard]'`."
         ) from None
     return SummaryWriter(str(folder))

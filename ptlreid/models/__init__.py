@@ -1,4 +1,4 @@
-"""Networks by name: built anew, or again from the weights of a run. Listing names does not import torch."""
+"""Networks by name. Listing the names does not import torch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Backbone:
-    """The backbone called `name`; `OptionError` with a near-miss hint when there is none."""
+    """The backbone called `name`; `OptionError` with the closest names if there is none."""
     backbone: Backbone = plugins.find(backbones, name, "backbone").BACKBONE
     return backbone
 
 
-def build(spec: NetworkSpec, seed: int = 0) -> Network:
-    """The network that `spec` describes, its weights drawn from `seed`; the global generator is left as it was.
+def build(spec: NetworkSpec, seed: int) -> Network:
+    """The network that `spec` describes, randomly initialised from `seed`; the global generator is left alone.
 
     Raises `OptionError` for an unknown backbone, and for an image size that its strides do not divide.
     """
@@ -35,8 +35,8 @@ def build(spec: NetworkSpec, seed: int = 0) -> Network:
     for name, value, multiple in zip(("height", "width"), (spec.height, spec.width), backbone.multiples, strict=True):
         if value % multiple:
             raise OptionError(
-                f"--{name} {value} does not suit {spec.backbone}, whose maps are halved and cut: it must be a "
-                f"multiple of {multiple}, such as {multiple * max(1, round(value / multiple))}."
+                f"--{name} {value} does not suit {spec.backbone}: expected a multiple of {multiple}. "
+                f"Use {multiple * max(1, round(value / multiple))}, for example."
             )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

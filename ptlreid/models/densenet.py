@@ -1,6 +1,6 @@
-"""DenseNets of torchvision as five Conv-blocks: the stem with its pooling, and the four dense blocks.
+"""torchvision's DenseNets as five Conv-blocks: the stem with its pooling, and the four dense blocks.
 
-A transition belongs to the dense block after it, so that each block's map is the full concatenation (2,112
+A transition belongs to the dense block that follows it, so that each block's map is the full concatenation (2,112
 channels after DenseNet-161's third).
 """
 
@@ -26,7 +26,7 @@ _BLOCKS = {
 
 
 def densenet(name: str, **widths: Any) -> Backbone:
-    """The `Backbone` of torchvision's network `name`; `widths` as in `beside`."""
+    """The `Backbone` of torchvision's network `name`; `widths` as in `with_cells`."""
     return with_cells(lambda: _stages(name), rename=_rename, imagenet=staged.imagenet(name), **widths)
 
 
@@ -47,7 +47,7 @@ def _rename(key: str) -> str | None:
         return None
     part, _, rest = key.removeprefix("features.").partition(".")
     block = next((block for block, parts in _BLOCKS.items() if part in parts), None)
-    # The files that torchvision gives out have `norm.1` where its modules have `norm1`.
+    # torchvision's published files have `norm.1` where its modules have `norm1`.
     for layer in ("norm", "relu", "conv"):
         rest = rest.replace(f"{layer}.1.", f"{layer}1.").replace(f"{layer}.2.", f"{layer}2.")
     return None if block is None else f"blocks.{block}.{part}.{rest}"

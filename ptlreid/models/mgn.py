@@ -1,7 +1,7 @@
-"""MGN (Wang et al. 2018) over ResNet-50, and MGN with BConv-Cells: three branches that see whole, halves and thirds.
+"""MGN (Wang et al. 2018) on ResNet-50, without and with BConv-Cells: branches for the whole map, halves and thirds.
 
-The branches share everything up to the first block of layer 3. Widths and places of the cells are those of the code
-that the paper's authors released.
+The branches share everything up to the first block of layer 3. Widths and positions of the cells are those of the
+code that the paper's authors released.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ptlreid.models.ptl import fusion
 from ptlreid.models.staged import Staged
 from ptlreid.network_types import Memory, Output, Readout
 
-PARTS = {"global": 1, "halves": 2, "thirds": 3}  # by branch, into how many stripes its map is cut
+PARTS = {"global": 1, "halves": 2, "thirds": 3}  # the number of stripes of each branch
 PART_WIDTH = 256
 TOP = 2048  # channels of layer 4
 
 
 class MGNBackbone(nn.Module):
-    """ResNet-50 with one trunk and three tops; part-level tops keep the map's size in layer 4."""
+    """ResNet-50 with one trunk and three tops; the part branches do not down-sample in layer 4."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,13 +40,13 @@ class MGNBackbone(nn.Module):
             self.tops[branch] = nn.Sequential(deepcopy(net.layer3[1:]), layer4)
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The trunk's four maps, and each branch's top map by its name."""
+        """The trunk's four maps, and the top map of each branch by its name."""
         maps = self.trunk(images)
         return maps, {branch: top(maps[-1]) for branch, top in self.tops.items()}
 
 
 class MGNHead(nn.Module):
-    """The branches' top maps to eight parts of 256, which a reduction makes that all share, and eight classifiers."""
+    """From the top maps to eight parts of 256 channels by one shared reduction, each with its own classifier."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class MGNHead(nn.Module):
 
 
 class MGN(Network):
-    """The plain network."""
+    """MGN without cells."""
 
     feature_width = 8 * PART_WIDTH
     readout = Readout(flip=True, normalize=True)
@@ -86,12 +86,12 @@ class MGN(Network):
 
 
 class MGNPTL(Network):
-    """MGN with five cells beside the trunk and one beside each top: its 128 channels join every part of that branch."""
+    """MGN with five cells along the trunk and one for each branch, whose 128 channels join all parts of that branch."""
 
     feature_width = 8 * PART_WIDTH
     readout = Readout(flip=True, normalize=True)
 
-    def __init__(self, num_classes: int, memory: Memory = "slot") -> None:
+    def __init__(self, num_classes: int, memory: Memory) -> None:
         super().__init__()
         self.backbone = MGNBackbone()
         self.image_cells = nn.Sequential(
@@ -123,7 +123,7 @@ class MGNPTL(Network):
 
 
 def rename(key: str) -> tuple[str, ...]:
-    """Where torchvision's `key` of a ResNet-50 lies in the network: below layer 3's first block, in three places."""
+    """The names in the network of torchvision's ResNet-50 tensor `key`: one in the trunk, three in the branches."""
     name = resnet.rename(key)
     if name is None:
         return ()
@@ -137,6 +137,6 @@ def rename(key: str) -> tuple[str, ...]:
 
 
 def _part_names(branch: str) -> list[str]:
-    """The branch's whole map, and its stripes from top to bottom where there are several."""
+    """The name of the branch's global part, then those of its stripes from top to bottom, if it has any."""
     count = PARTS[branch]
     return [branch] + [f"{branch}-{stripe}" for stripe in range(1, count + 1) if count > 1]

@@ -1,4 +1,4 @@
-"""What every network is: images to an `Output` in training, and to features in retrieval."""
+"""The interface of every network: images to an `Output` in training, and to features in retrieval."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ptlreid.network_types import Memory, Output, Readout
 
 
 class Network(nn.Module):
-    """The base of all networks. `feature_width`: D. `readout`: how its features are read unless asked otherwise."""
+    """The base of all networks. `feature_width`: D. `readout`: how its features are read by default."""
 
     feature_width: int
     readout = Readout()
 
     def forward(self, images: Tensor) -> Output:
-        """(B, 3, H, W) standardised images to their `Output`."""
+        """The `Output` for (B, 3, H, W) standardised images."""
         raise NotImplementedError
 
     def features(self, images: Tensor, readout: Readout | None = None) -> Tensor:
-        """(B, D) float32, what retrieval compares, read as `readout` says; the module is in eval mode.
+        """(B, D) float32 features for retrieval, read by `readout` or the network's own; needs eval mode.
 
-        A feature of length 0 stays 0 when it is normalised.
+        A zero vector stays zero when it is normalised.
         """
-        assert not self.training, "features are those of eval mode"
+        assert not self.training, "features are read in eval mode"
         readout = readout or self.readout
         if readout.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -42,13 +42,13 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Backbone:
-    """What one file in `models/backbones` says of itself: all that the rest needs to build, start and list it.
+    """What a file in `models/backbones` defines: how to build, initialise and list its network.
 
-    `plain(classes)` and `ptl(classes, memory)`: the network without and with BConv-Cells, freshly made.
-    `multiples`: what the image's height and width must be multiples of. `input_size`: the paper's, or this field's.
+    `plain(classes)` and `ptl(classes, memory)`: a new network without and with BConv-Cells. `multiples`: what the
+    image's height and width must be multiples of. `input_size`: height and width in the paper, or usual in the field.
     `paper`: #Param in the paper's Table 1 or text, in millions, without and with PTL. `imagenet()`: torchvision's
-    weights in torchvision's names, downloaded or from its cache. `rename(key)`: where a tensor of that name belongs in
-    the network: nowhere, in one place or in several.
+    weights under torchvision's names, downloaded or from its cache. `rename(key)`: the names in the network, none, one
+    or several, of torchvision's tensor `key`.
     """
 
     plain: Callable[[int], Network]

@@ -1,4 +1,4 @@
-"""Progressive transfer learning (paper section 3, Figure 1): BConv-Cells beside the Conv-blocks of any backbone."""
+"""Progressive transfer learning (paper section 3, Figure 1): BConv-Cells alongside the Conv-blocks of any backbone."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ptlreid.network_types import Memory, Output
 
 FEATURE_WIDTH = 1024
 
-# Channels of the 1×1 convolutions and of cells 0 to 4 where the paper gives no parameter count to meet. Doubling from
-# stage to stage costs each the same, and more weights sit where maps are small. MobileNets take half.
+# Channels of the 1×1 convolutions and of cells 0 to 4 where the paper gives no parameter count to match. Doubling from
+# stage to stage costs the same at each, with more weights where maps are small. MobileNets use half.
 FUSIONS, CELLS = (32, 64, 128, 256), (32, 32, 64, 128, 256)
 SMALL_FUSIONS, SMALL_CELLS = (16, 32, 64, 128), (16, 16, 32, 64, 128)
 
 
 class Head(nn.Module):
-    """A map to the feature vector, and in training to a classifier of three fully connected layers."""
+    """From the last map to the embedding, and in training to logits by a classifier of three fully connected layers."""
 
     def __init__(self, in_channels: int, num_classes: int, width: int = FEATURE_WIDTH) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(in_channels, width, kernel_size=1)
-        # The paper names three fully connected layers and no more. Batch norm between them is our choice: without
-        # it, training from scratch takes several times as many epochs.
+        # The paper states three fully connected layers only. Batch norm between them is our choice: without it,
+        # training from scratch takes several times as many epochs.
         self.classifier = nn.Sequential(
             nn.Linear(width, width),
             nn.BatchNorm1d(width),
@@ -40,7 +40,7 @@ class Head(nn.Module):
         )
 
     def forward(self, top: Tensor) -> Output:
-        # A 1×1 convolution and the average over positions change places freely: pooled first, it costs one position.
+        # A 1×1 convolution and average pooling commute: pooled first, the convolution costs one position.
         pooled = nn.functional.adaptive_avg_pool2d(top, 1)
         embedding = self.reduce(pooled).flatten(1)  # (B, width)
         if not self.training:
@@ -49,7 +49,7 @@ class Head(nn.Module):
 
 
 class Plain(Network):
-    """The backbone alone: the baseline, and the student of a distillation."""
+    """The backbone alone: the baseline, and the student in distillation."""
 
     feature_width = FEATURE_WIDTH
 
@@ -63,10 +63,10 @@ class Plain(Network):
 
 
 class PTL(Network):
-    """The backbone with BConv-Cells 0 to 4 beside it (Eq. 3).
+    """The backbone with BConv-Cells 0 to 4 alongside (Eq. 3).
 
-    `fusions`: channels of the four 1×1 convolutions; `cells`: of cells 0 to 4. Cell i strides as Conv-block i + 1 does,
-    so that its y meets that block's map; cell 0 takes the image to the size of the first block's map.
+    `fusions`: channels of the four 1×1 convolutions; `cells`: of cells 0 to 4. Cell i has the stride of Conv-block
+    i + 1, so that its y has the size of that block's map; cell 0 (7×7) takes the image to the size of the first map.
     """
 
     feature_width = FEATURE_WIDTH
@@ -78,7 +78,7 @@ class PTL(Network):
         *,
         fusions: Sequence[int],
         cells: Sequence[int],
-        memory: Memory = "slot",
+        memory: Memory,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -117,9 +117,12 @@ def with_cells(
     cells: tuple[int, ...] = CELLS,
     paper: tuple[int | None, int | None] = (None, None),
 ) -> Backbone:
-    """The `Backbone` of staged Conv-blocks. `rename(key)`: torchvision's name in `Staged`, None where it has no use."""
+    """The `Backbone` of `stages()`, with and without cells. `rename(key)`: the name in `Staged`, None if unused.
 
-    def places(key: str) -> tuple[str, ...]:
+    `fusions`, `cells`: the widths of the 1×1 convolutions and of the cells. `imagenet`, `paper`: as in `Backbone`.
+    """
+
+    def names(key: str) -> tuple[str, ...]:
         name = rename(key)
         return () if name is None else (f"backbone.{name}",)
 
@@ -127,6 +130,6 @@ def with_cells(
         plain=lambda classes: Plain(stages(), classes),
         ptl=lambda classes, memory: PTL(stages(), classes, fusions=fusions, cells=cells, memory=memory),
         imagenet=imagenet,
-        rename=places,
+        rename=names,
         paper=paper,
     )

@@ -1,4 +1,4 @@
-"""ResNets of torchvision as five Conv-blocks: the stem with its pooling, and layers 1 to 4."""
+"""torchvision's ResNets as five Conv-blocks: the stem with its pooling, and layers 1 to 4."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptlreid.models.staged import Staged
 
 
 def resnet(name: str, **widths: Any) -> Backbone:
-    """The `Backbone` of torchvision's network `name`; `widths` as in `beside`."""
+    """The `Backbone` of torchvision's network `name`; `widths` as in `with_cells`."""
     return with_cells(lambda: _stages(name), rename=rename, imagenet=staged.imagenet(name), **widths)
 
 
@@ -24,7 +24,7 @@ def stem(net: torchvision.models.ResNet) -> nn.Sequential:
 
 
 def rename(key: str) -> str | None:
-    """Where torchvision's `key` lies in the Conv-blocks."""
+    """The name in the Conv-blocks of torchvision's tensor `key`; None for its classifier."""
     if key.startswith("fc."):
         return None
     return f"blocks.stem.{key}" if key.startswith(("conv1.", "bn1.")) else f"blocks.{key}"

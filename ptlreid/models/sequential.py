@@ -1,4 +1,4 @@
-"""Networks of torchvision whose `features` is one long row of layers, cut into five Conv-blocks."""
+"""torchvision's networks whose `features` is one sequence of layers, cut into five Conv-blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from ptlreid.models.staged import Staged
 def sequential(
     name: str, *, cuts: Sequence[int], channels: Sequence[int], strides: Sequence[int], **widths: Any
 ) -> Backbone:
-    """The `Backbone` of torchvision's network `name`: block i holds layers `cuts[i]` up to `cuts[i + 1]`."""
+    """The `Backbone` of torchvision's network `name`: block i is layers `cuts[i]` to `cuts[i + 1]`, the last excluded.
+
+    `channels`, `strides`: of each block, as in `Staged`. `widths`: as in `with_cells`.
+    """
 
     def stages() -> Staged:
         features = torchvision.models.get_model(name, weights=None).features

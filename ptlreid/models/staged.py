@@ -1,4 +1,4 @@
-"""A backbone as the paper sees it: Conv-blocks in a row, each with its channels and its stride."""
+"""A backbone as the paper sees it: a sequence of Conv-blocks, each with its channels and its stride."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Staged(nn.Module):
-    """Conv-blocks in a row. `channels`: of each block's output; `strides`: of each block against the one before."""
+    """A sequence of Conv-blocks. `channels`: of each block's output; `strides`: of each block's output to its input."""
 
     def __init__(self, blocks: Mapping[str, nn.Module], channels: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class Staged(nn.Module):
         self.channels, self.strides = tuple(channels), tuple(strides)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """x1 .. x5 of Eq. 3: the (B, C, H, W) map that each Conv-block gives."""
+        """x1 .. x5 of Eq. 3: the (B, C, H, W) output of each Conv-block."""
         maps: list[Tensor] = []
         for block in self.blocks.values():
             maps.append(block(maps[-1] if maps else images))
@@ -27,14 +27,14 @@ class Staged(nn.Module):
 
 
 def block(**parts: nn.Module) -> nn.Sequential:
-    """The parts one after another, under their names."""
+    """A Conv-block: the parts in sequence, under their names."""
     return nn.Sequential(OrderedDict(parts))
 
 
 def imagenet(name: str) -> Callable[[], dict[str, Any]]:
-    """What fetches torchvision's first ImageNet weights of its network `name`, verified by their checksum.
+    """A function that returns torchvision's first ImageNet weights (V1) of network `name`, their checksum verified.
 
-    The first (V1) are what the paper started from; later recipes fine-tune differently.
+    V1 is what the paper started from; weights of later recipes fine-tune differently.
     """
 
     def fetch() -> dict[str, Any]:

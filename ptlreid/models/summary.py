@@ -1,4 +1,4 @@
-"""What a network is made of and costs: stages, parameters and multiply-adds, without allocating its weights."""
+"""Stages, parameters and multiply-adds of a network, without allocating its weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from ptlreid.network_types import NetworkSpec
 
 @dataclass(frozen=True)
 class Summary:
-    """One network in figures.
+    """Figures of one network.
 
-    `params`: all weights with the classifier. `macs`: multiply-adds of one image of `input_size` (height, width)
-    going forward in training, all gates and the classifier included. `stages`: channels and stride, against the block
-    before, of each Conv-block; empty for a network that is not `Staged`. `paper_params_m`: #Param in the paper, in
-    millions.
+    `params`: all weights, with the classifier. `macs`: multiply-adds of the forward pass in training for one image of
+    `input_size` (height, width), all gates and the classifier included. `stages`: channels and stride of each
+    Conv-block; empty for a network that is not `Staged`. `paper_params_m`: #Param in the paper, in millions.
     """
 
     name: str
@@ -37,9 +36,9 @@ def summarize(name: str, ptl: bool, num_classes: int) -> Summary:
     backbone = models.find(name)
     height, width = backbone.input_size
     with torch.device("meta"):
-        network = models.build(NetworkSpec(name, ptl, "slot", num_classes, height, width)).train()
+        network = models.build(NetworkSpec(name, ptl, "slot", num_classes, height, width), seed=0).train()
         with FlopCounterMode(display=False) as counter:
-            network(torch.zeros(2, 3, height, width))  # batch norm wants more than one image
+            network(torch.zeros(2, 3, height, width))  # batch norm needs more than one image
     staged = next((module for module in network.modules() if isinstance(module, Staged)), None)
     return Summary(
         name=name,

@@ -1,4 +1,4 @@
-"""`ptlreid demo`: the whole way on a small scale, from drawn images to three scores."""
+"""`ptlreid demo`: the whole pipeline on a small scale, from synthetic images to three scores."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ from ptlreid.workflows.finetune import finetune
 DATA = "synthetic"
 
 
-def run_demo(config: DemoSettings, runs: Path, progress: Progress) -> dict[str, dict[str, Any]]:
+def run_demo(settings: DemoSettings, runs: Path, progress: Progress) -> dict[str, dict[str, Any]]:
     """The metrics of the untrained network, of the plain backbone and of PTL, by name.
 
-    Three run folders below `runs`; what is there already from the same settings is reused.
+    Makes three run folders below `runs`; finished runs with the same settings are reused.
     """
-    splits = _draw(config, progress)
+    splits = _prepare(settings, progress)
     return {
-        "untrained": _run("demo-untrained", config, splits, runs, progress, epochs=0),
-        "baseline": _run("demo-baseline", config, splits, runs, progress, ptl=False),
-        "PTL": _run("demo-ptl", config, splits, runs, progress),
+        "untrained": _train("demo-untrained", settings, splits, runs, progress, epochs=0),
+        "baseline": _train("demo-baseline", settings, splits, runs, progress, ptl=False),
+        "PTL": _train("demo-ptl", settings, splits, runs, progress),
     }
 
 
-def _draw(config: DemoSettings, progress: Progress) -> Splits:
-    """The drawn dataset: the one below the root, if no number of identities is asked for."""
-    found = datasets.find(DATA)
-    folder = found.folders(Path(config.root))[0]
-    if config.identities is None and folder.is_dir():
+def _prepare(settings: DemoSettings, progress: Progress) -> Splits:
+    """The synthetic dataset, rendered if needed; an existing one is used unless a number of identities is given."""
+    dataset = datasets.find(DATA)
+    folder = dataset.folders(Path(settings.root))[0]
+    if settings.identities is None and folder.is_dir():
         progress.note(f"{folder}: reused")
     else:
-        settings = SyntheticSettings.resolve(None, identities=config.identities)
-        if not found.module.prepare(folder, found.variant, settings, progress):
+        synthetic = SyntheticSettings.resolve(None, identities=settings.identities)
+        if not dataset.module.prepare(folder, dataset.variant, synthetic, progress):
             progress.note(f"{folder}: reused")
-    return datasets.load(DATA, Path(config.root))
+    return datasets.load(DATA, Path(settings.root))
 
 
-def _run(
-    name: str, config: DemoSettings, splits: Splits, runs: Path, progress: Progress, **changed: Any
+def _train(
+    name: str, settings: DemoSettings, splits: Splits, runs: Path, progress: Progress, **changed: Any
 ) -> dict[str, Any]:
-    """The metrics of one small network, from scratch; `changed` is what sets it apart from the PTL run."""
-    settings: dict[str, Any] = {
+    """The metrics of a small network trained from scratch, with PTL unless `changed`."""
+    values: dict[str, Any] = {
         "data": DATA,
-        "root": config.root,
+        "root": settings.root,
         "backbone": "resnet18",
         "init": "none",
         "height": 128,
         "width": 64,
-        "epochs": config.epochs,
-        # Not the paper's recipe, which is for weights that know ImageNet: from scratch in a minute, AdamW and small
-        # batches get several times as far.
+        "epochs": settings.epochs,
+        # Not the paper's recipe, which starts from ImageNet weights: in a minute from scratch, AdamW and small batches
+        # reach a much higher score.
         "optimizer": "adamw",
         "lr": 5e-4,
         "weight_decay": 0.01,
         "batch_size": 16,
-        "decay_every": max(1, round(0.7 * config.epochs)),
+        "decay_every": max(1, round(0.7 * settings.epochs)),
         "evaluate_every": 0,
-        "seed": config.seed,
-        "device": config.device,
+        "seed": settings.seed,
+        "device": settings.device,
     }
-    return finetune(FinetuneSettings.resolve(None, **settings | changed), splits, RunFolder(runs / name), progress)
+    return finetune(FinetuneSettings.resolve(None, **values | changed), splits, RunFolder(runs / name), progress)

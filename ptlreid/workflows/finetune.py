@@ -1,21 +1,20 @@
-"""`ptlreid finetune`: a dataset and a network to a run folder with weights and scores."""
+"""`ptlreid finetune`: train a network on a dataset, into a run folder with weights and scores."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptlreid import distributed, files, models
+from ptlreid import distributed, files
+from ptlreid.engine.job import TrainingJob, build_sampler, resolve_size
 from ptlreid.errors import DataError
 from ptlreid.locks import lock_run
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder, test_set_digest
-from ptlreid.samplers import IdentitySampler, ShuffleSampler
 from ptlreid.settings import EvaluateSettings, FinetuneSettings
 from ptlreid.workflows.processes import join_processes
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def finetune(
-    config: FinetuneSettings,
+    settings: FinetuneSettings,
     splits: Splits,
     run: RunFolder,
     progress: Progress,
@@ -34,70 +33,59 @@ def finetune(
     objective: Callable[[torch.device], Objective] | None = None,
     depends: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The metrics of the finished run, which are in `run.metrics` too.
+    """The metrics of the finished run, also written to `run.metrics`.
 
-    A run that is finished is left as it is, without importing torch; one that was begun with the same settings
-    goes on where its checkpoint left it. `objective`: what is minimised on a device, the loss of `config` by default.
-    `depends`: digests of what the run depends on beside settings and images. Raises `OptionError` when the folder
-    holds a run with other settings, images or such digests, `CheckpointError` when another process trains in it,
-    `DataError` when the training images do not fill one update, and `Stopped` when a signal asked for an end.
+    A finished run is reused without importing torch; one that was stopped resumes from its checkpoint. `objective`:
+    makes the objective on a device; by default the loss of `settings`. `depends`: digests of what the run depends on
+    besides settings and images. Raises `OptionError` if the folder holds a run with other settings, images or digests,
+    `CheckpointError` if another process is training it, `DataError` if the training images do not fill one update, and
+    `Stopped` after a signal.
     """
-    config = resolve_size(config)
-    sampler = build_sampler(config, splits)
-    with join_processes(config.device), _lock_unless_finished(run):
-        finished = distributed.run_on_main(lambda: _finished(config, splits, run, depends))
+    settings = resolve_size(settings)
+    sampler = build_sampler(settings, splits)
+    with join_processes(settings.device), _lock_unless_finished(run):
+        finished = distributed.run_on_main(lambda: _finished_metrics(settings, splits, run, depends))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")
-            metrics = _of_this_test_set(finished, config, splits, run, progress)
-            if config.report and (metrics != finished or not distributed.run_on_main(run.report.is_file)):
-                _report(config, splits, run, progress)
+            metrics = _rescore_changed_test_set(finished, settings, splits, run, progress)
+            if settings.report and (metrics != finished or not distributed.run_on_main(run.report.is_file)):
+                _write_report(settings, splits, run, progress)
             return metrics
 
-        from ptlreid.workflows.training import train
-        from ptlreid.workflows.training_job import TrainingJob
+        from ptlreid.engine.training_run import train
+        from ptlreid.workflows import scoring
 
-        metrics = train(TrainingJob(config, splits, sampler, run, progress, objective=objective, depends=depends))
-        if config.report:
-            _report(config, splits, run, progress)
+        job = TrainingJob(settings, splits, sampler, run, progress, objective=objective, depends=depends)
+        training = train(job, scoring.in_training)
+        metrics = scoring.finish(job, training)
+        if settings.report:
+            _write_report(settings, splits, run, progress)
         return metrics
 
 
-def build_sampler(config: FinetuneSettings, splits: Splits) -> ShuffleSampler | IdentitySampler:
-    """This process's sampler, as `config` asks; `DataError` when the training images do not fill one update."""
-    sampler: ShuffleSampler | IdentitySampler
-    if config.images_per_identity:
-        labels = splits.train.labels()
-        sampler = IdentitySampler.from_batch_size(labels, config.batch_size, config.images_per_identity, config.seed)
-    else:
-        sampler = ShuffleSampler(len(splits.train), config.batch_size, config.seed)
-    if distributed.world_size() > 1:
-        sampler = replace(sampler, rank=distributed.rank(), ranks=distributed.world_size())
-    if len(sampler) < config.accumulate:
-        raise DataError(
-            f"{len(splits.train)} training images make {len(sampler)} batches an epoch, and an update takes "
-            f"{config.accumulate}. Lower --batch-size or `accumulate`, or choose a larger dataset."
-        )
-    return sampler
+def dry_run(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
+    """What would be trained, the memory it needs and about how long it takes, for JSON: see `estimate_training`.
+
+    Raises `OptionError` if the folder holds a run with other settings or images.
+    """
+    settings = resolve_size(settings)
+    run.check(settings, splits)
+
+    from ptlreid.engine.estimate import estimate_training
+
+    return estimate_training(settings, splits, run, progress)
 
 
-def resolve_size(config: FinetuneSettings) -> FinetuneSettings:
-    """The settings with the image's height and width filled in: the backbone's own where none were given."""
-    if config.height is not None and config.width is not None:
-        return config
-    height, width = models.find(config.backbone).input_size
-    return config.model_copy(update={"height": config.height or height, "width": config.width or width})
-
-
-def _finished(
-    config: FinetuneSettings, splits: Splits, run: RunFolder, depends: Mapping[str, str] | None
+def _finished_metrics(
+    settings: FinetuneSettings, splits: Splits, run: RunFolder, depends: Mapping[str, str] | None
 ) -> dict[str, Any] | None:
-    """The metrics of a run that is finished, None where there is something to do."""
-    run.check(config, splits, depends)
+    """The metrics of a finished run, None if there is something to train."""
+    run.check(settings, splits, depends)
     if not run.finished:
         return None
     metrics = files.read_json(run.metrics)
     if not isinstance(metrics, dict):
-        raise DataError(f"{run.metrics}: no JSON object, expected scores. Remove it and run the command again.")
+        raise DataError(f"{run.metrics}: expected a JSON object with scores. Remove it and run the command again.")
     return metrics
 
 
@@ -112,34 +100,34 @@ def _lock_unless_finished(run: RunFolder) -> Iterator[None]:
         yield
 
 
-def _of_this_test_set(
-    metrics: dict[str, Any], config: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress
+def _rescore_changed_test_set(
+    metrics: dict[str, Any], settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress
 ) -> dict[str, Any]:
-    """The metrics of a finished run, its weights scored anew where the test set has changed since."""
+    """The metrics of a finished run; its weights are scored again if the test set has changed."""
     from ptlreid.workflows.evaluate import evaluate_run
 
-    before = metrics.get("test_images")  # runs of before it was written down are taken on trust
+    before = metrics.get("test_images")  # absent from runs of older versions, which are trusted
     now = distributed.run_on_main(lambda: test_set_digest(splits)) if before and splits.has_test else before
     if now == before:
         return metrics
-    progress.note(f"{run.path}: the test set has changed since, scored anew")
-    settings = EvaluateSettings(root=config.root, device=config.device, workers=config.workers)
-    metrics = metrics | {"test_images": now, **evaluate_run(run, splits, settings, progress).summary()}
-    distributed.run_on_main(lambda: _rewrite(run.metrics, metrics))
+    progress.note(f"{run.path}: the test set has changed, scoring again")
+    evaluation = EvaluateSettings(root=settings.root, device=settings.device, workers=settings.workers)
+    metrics = metrics | {"test_images": now, **evaluate_run(run, splits, evaluation, progress).summary()}
+    distributed.run_on_main(lambda: _rewrite_metrics(run.metrics, metrics))
     return metrics
 
 
-def _rewrite(file: Path, metrics: dict[str, Any]) -> None:
-    """Write new scores of an old run: the file keeps its time, by which the run that ended last is found."""
-    ended = file.stat()
+def _rewrite_metrics(file: Path, metrics: dict[str, Any]) -> None:
+    """Write new metrics with the old modification time, by which the newest run is found."""
+    stat = file.stat()
     files.write_json(file, metrics)
-    os.utime(file, ns=(ended.st_atime_ns, ended.st_mtime_ns))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def _report(config: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> None:
+def _write_report(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> None:
     """Write the page of the finished run."""
     from ptlreid.settings.report import ReportSettings
     from ptlreid.workflows.report import write_report
 
-    machine = {name: getattr(config, name) for name in ("root", "device", "workers")}
+    machine = {name: getattr(settings, name) for name in ("root", "device", "workers")}
     write_report([run], ReportSettings(**machine), progress, splits=splits)

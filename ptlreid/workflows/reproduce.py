@@ -1,4 +1,4 @@
-"""`ptlreid reproduce`: the runs behind the paper's tables, and what they measured beside what was published."""
+"""`ptlreid reproduce`: the runs behind the paper's tables, measured vs. published."""
 
 from __future__ import annotations
 
@@ -10,153 +10,155 @@ from typing import Any
 from ptlreid import datasets, distributed, files
 from ptlreid.progress import Progress, Silent
 from ptlreid.settings.reproduce import ReproduceSettings, Row, Scale, Table
-from ptlreid.workflows.chain import plan
+from ptlreid.transfer.stages import Stage, StageRunner, missing_datasets, plan_stages
+from ptlreid.workflows.chain import train_stage
 from ptlreid.workflows.processes import join_processes
-from ptlreid.workflows.stage_runner import Stage, StageRunner, missing_datasets
 
-# Work for one image in training against one pass forward: the gradients of maps and of weights cost a pass each.
+# The cost of training on an image, in forward passes: gradients of maps and of weights cost one each.
 _PASSES = 3
 
 
-def reproduce(table: Table, config: ReproduceSettings, runs: Path, scale: Scale, progress: Progress) -> dict[str, Any]:
-    """What each row of the table measured, its datasets permitting, beside what was published, in percent.
+def reproduce(
+    table: Table, settings: ReproduceSettings, runs: Path, scale: Scale, progress: Progress
+) -> dict[str, Any]:
+    """Measured and published figures of each row of the table, in percent; rows without their datasets say so.
 
-    Runs that are there are reused, those that were stopped go on. At another scale than the paper's its rows are
-    labelled so, nothing published is shown, and its runs lie in a folder of their own.
+    Finished runs are reused, and those that were stopped resume. At another scale than the paper's, rows are labelled,
+    published figures are left out, and runs have a folder of their own.
     """
-    config, runs = _place(config, runs, scale)
+    settings, runs = _own_folders(settings, runs, scale)
     stages = StageRunner(runs, progress)
     rows = []
-    with join_processes(config.device):
-        distributed.run_on_main(lambda: _draw(table, config, scale, progress))
+    with join_processes(settings.device):
+        distributed.run_on_main(lambda: _prepare_sites(table, settings, scale, progress))
         for row in _rows(table, scale):
-            stage = _last(row, config, scale)
-            absent = _missing(stage, config) if stage else []
-            metrics = files.read_json(stages.run(stage).metrics) if stage and not absent else None
-            rows.append(_compared(row, metrics, absent, scale))
-    return {**_about(table, scale), "units": "percent", "rows": rows}
+            stage = _last_stage(row, settings, scale)
+            missing = _missing(stage, settings) if stage else []
+            metrics = files.read_json(stages.run(stage, train_stage).metrics) if stage and not missing else None
+            rows.append(_compare(row, metrics, missing, scale))
+    return {**_describe(table, scale), "units": "percent", "rows": rows}
 
 
-def dry_run(table: Table, config: ReproduceSettings, runs: Path, scale: Scale) -> dict[str, Any]:
-    """The plan of the table: for each row its trainings and the datasets not there, and what all of it costs."""
-    config, runs = _place(config, runs, scale)
+def dry_run(table: Table, settings: ReproduceSettings, runs: Path, scale: Scale) -> dict[str, Any]:
+    """The plan of the table: the trainings and the missing datasets of each row, and the total cost."""
+    settings, runs = _own_folders(settings, runs, scale)
     stages = StageRunner(runs, Silent())
     rows, trainings = [], dict[str, Stage]()
     for row in _rows(table, scale):
         shown: dict[str, Any] = {"row": row.name, **({"setting": scale.label} if scale.label else {})}
         rows.append(shown)
-        stage = _last(row, config, scale)
+        stage = _last_stage(row, settings, scale)
         if stage is None:
             shown["cited"] = row.cited
             continue
-        absent = _missing(stage, config)
-        run = None if absent else stages.find(stage)
-        trainings |= stage.trainings()
-        shown["trainings"] = _paths(stage)
-        shown |= {"finished": bool(run and run.finished), "missing": [] if scale.sites else absent}
-    return {**_about(table, scale), "rows": rows, "trainings": len(trainings), "cost": _cost(trainings.values())}
+        missing = _missing(stage, settings)
+        run = None if missing else stages.find(stage)
+        trainings |= stage.dependencies()
+        shown["trainings"] = _training_lines(stage)
+        shown |= {"finished": bool(run and run.finished), "missing": [] if scale.sites else missing}
+    return {**_describe(table, scale), "rows": rows, "trainings": len(trainings), "cost": _cost(trainings.values())}
 
 
 def _rows(table: Table, scale: Scale) -> list[Row]:
-    """The rows to show: what others published has no place beside another scale than the paper's."""
+    """The rows to show: cited rows only at the paper's scale."""
     return [row for row in table.rows if row.plan or not scale.label]
 
 
-def _last(row: Row, config: ReproduceSettings, scale: Scale) -> Stage | None:
-    """The training that makes `row`, with all that it builds on; None for a row that is cited."""
-    return plan(scale.chain(row, config))[-1] if row.plan else None
+def _last_stage(row: Row, settings: ReproduceSettings, scale: Scale) -> Stage | None:
+    """The stage whose scores are those of `row`; None for a cited row."""
+    return plan_stages(scale.chain(row, settings))[-1] if row.plan else None
 
 
-def _paths(stage: Stage) -> list[str]:
+def _training_lines(stage: Stage) -> list[str]:
     """The trainings of a row, a line for each network: its backbone, its method, and its datasets in order."""
-    paths = _paths(stage.teacher) if stage.teacher else []
-    row = [stage]
-    while row[0].start:
-        row.insert(0, row[0].start)
-    named = f"{stage.config.backbone} {stage.config.method}: "
-    if stage.teacher and stage.start:
-        return [*paths, *_paths(stage.start), named + stage.config.data]
-    return [*paths, named + " → ".join(one.config.data for one in row)]
+    lines = _training_lines(stage.teacher) if stage.teacher else []
+    chain = [stage]
+    while chain[0].init:
+        chain.insert(0, chain[0].init)
+    network = f"{stage.settings.backbone} {stage.settings.method}: "
+    if stage.teacher and stage.init:
+        return [*lines, *_training_lines(stage.init), network + stage.settings.data]
+    return [*lines, network + " → ".join(one.settings.data for one in chain)]
 
 
-def _missing(stage: Stage, config: ReproduceSettings) -> list[str]:
-    return sorted(
-        {name for one in stage.trainings().values() for name in missing_datasets(one.config.data, Path(config.root))}
-    )
+def _missing(stage: Stage, settings: ReproduceSettings) -> list[str]:
+    """The missing datasets of the stage and of those that it builds on, sorted."""
+    stages = stage.dependencies().values()
+    return sorted({name for one in stages for name in missing_datasets(one.settings.data, Path(settings.root))})
 
 
-def _place(config: ReproduceSettings, runs: Path, scale: Scale) -> tuple[ReproduceSettings, Path]:
-    """Where datasets and runs are: those of another scale keep to folders of their own."""
+def _own_folders(settings: ReproduceSettings, runs: Path, scale: Scale) -> tuple[ReproduceSettings, Path]:
+    """Settings and runs with folders of their own for another scale than the paper's."""
     if not scale.label:
-        return config, runs
-    return config.model_copy(update={"root": str(Path(config.root) / "tiny")}), runs / "tiny"
+        return settings, runs
+    return settings.model_copy(update={"root": str(Path(settings.root) / "tiny")}), runs / "tiny"
 
 
-def _draw(table: Table, config: ReproduceSettings, scale: Scale, progress: Progress) -> None:
-    """Draw the sites that stand in for the table's datasets, where they are not there."""
-    stages = [_last(row, config, scale) for row in table.rows if scale.sites]
-    for name in sorted({name for stage in stages if stage for name in _missing(stage, config)}):
-        found = datasets.find(name)
-        found.module.prepare(found.folders(Path(config.root))[0], found.variant, scale.sites, progress)
+def _prepare_sites(table: Table, settings: ReproduceSettings, scale: Scale, progress: Progress) -> None:
+    """Render the synthetic datasets that replace the table's, if they are missing."""
+    stages = [_last_stage(row, settings, scale) for row in table.rows if scale.sites]
+    for name in sorted({name for stage in stages if stage for name in _missing(stage, settings)}):
+        dataset = datasets.find(name)
+        dataset.module.prepare(dataset.folders(Path(settings.root))[0], dataset.variant, scale.sites, progress)
 
 
-def _about(table: Table, scale: Scale) -> dict[str, Any]:
-    about: dict[str, Any] = {"table": table.number, "title": table.title}
-    return {**about, "setting": scale.label or "paper"}
+def _describe(table: Table, scale: Scale) -> dict[str, Any]:
+    return {"table": table.number, "title": table.title, "setting": scale.label or "paper"}
 
 
-def _compared(row: Row, metrics: Mapping[str, Any] | None, absent: list[str], scale: Scale) -> dict[str, Any]:
-    """One row: what was published, what was measured, the difference, and what is missing."""
+def _compare(row: Row, metrics: Mapping[str, Any] | None, missing: list[str], scale: Scale) -> dict[str, Any]:
+    """A row for JSON: published and measured figures, their difference, and the missing datasets."""
     published = {"mAP": row.mean_ap, "cmc1": row.cmc1}
     measured = metrics and {"mAP": 100 * metrics["mAP"], "cmc1": 100 * metrics["cmc"]["1"]}
-    found: dict[str, Any] = {"row": row.name, "setting": scale.label or "paper"}
+    result: dict[str, Any] = {"row": row.name, "setting": scale.label or "paper"}
     if row.cited:
-        return {**found, "cited": row.cited, "published": published}
-    found |= {"run": metrics and metrics["run"], "missing": absent, "measured": measured}
+        return {**result, "cited": row.cited, "published": published}
+    result |= {"run": metrics and metrics["run"], "missing": missing, "measured": measured}
     if not scale.label:
-        found["published"] = published
-        found["difference"] = measured and {name: measured[name] - value for name, value in published.items()}
-    return found
+        result["published"] = published
+        result["difference"] = measured and {name: measured[name] - value for name, value in published.items()}
+    return result
 
 
 def _cost(stages: Iterable[Stage]) -> dict[str, Any] | None:
-    """Images trained on and multiply-adds of all trainings; None where a dataset's size is not known."""
+    """Training images and multiply-adds of all trainings; None if the size of a dataset is not known."""
     images, macs = 0, 0.0
     for stage in stages:
-        shown = _images_shown(stage)
-        if shown is None:
+        trained = _training_images(stage)
+        if trained is None:
             return None
-        teaches = stage.teacher if getattr(stage.config, "lambda_", 0) else None
-        each = _PASSES * _macs(stage) + (_macs(teaches) if teaches else 0)
-        images, macs = images + shown, macs + shown * each
+        teacher = stage.teacher if getattr(stage.settings, "lambda_", 0) else None
+        each = _PASSES * _macs(stage) + (_macs(teacher) if teacher else 0)
+        images, macs = images + trained, macs + trained * each
     return {"images": images, "macs": macs}
 
 
-def _images_shown(stage: Stage) -> int | None:
-    """Images that the training sees in all its epochs, by the published counts where the dataset is not there."""
-    config, images, people = stage.config, 0, 0
-    for name in config.data.split("+"):
-        found = datasets.find(name, Path(config.root))
-        if missing_datasets(name, Path(config.root)):
-            numbers = {what: found.counts.get(f"train_{what}", 0) for what in ("images", "identities")}
+def _training_images(stage: Stage) -> int | None:
+    """Images of all epochs of a training, from the published counts if the dataset is missing."""
+    settings, images, identities = stage.settings, 0, 0
+    for name in settings.data.split("+"):
+        dataset = datasets.find(name, Path(settings.root))
+        if missing_datasets(name, Path(settings.root)):
+            numbers = {what: dataset.counts.get(f"train_{what}", 0) for what in ("images", "identities")}
         else:
-            numbers = datasets.load(name, Path(config.root)).train.count()
+            numbers = datasets.load(name, Path(settings.root)).train.count()
         if not numbers["images"]:
             return None
-        images, people = images + numbers["images"], people + numbers["identities"]
-    return config.epochs * (people * config.images_per_identity if config.images_per_identity else images)
+        images, identities = images + numbers["images"], identities + numbers["identities"]
+    per_epoch = identities * settings.images_per_identity if settings.images_per_identity else images
+    return settings.epochs * per_epoch
 
 
 def _macs(stage: Stage) -> float:
-    """Multiply-adds of one image going forward, which grow with its area."""
-    config = stage.config
-    macs, (height, width) = _summary(config.backbone, config.ptl)
-    return macs * (config.height or height) * (config.width or width) / (height * width)
+    """Multiply-adds of the forward pass for one image, in proportion to its area."""
+    settings = stage.settings
+    macs, (height, width) = _macs_and_size(settings.backbone, settings.ptl)
+    return macs * (settings.height or height) * (settings.width or width) / (height * width)
 
 
 @cache
-def _summary(backbone: str, ptl: bool) -> tuple[int, tuple[int, int]]:
-    """Multiply-adds and image size of a network."""
+def _macs_and_size(backbone: str, ptl: bool) -> tuple[int, tuple[int, int]]:
+    """The multiply-adds of a network at its own image size, and that size."""
     from ptlreid.models.summary import summarize
 
     network = summarize(backbone, ptl, 1000)

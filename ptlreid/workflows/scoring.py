@@ -10,6 +10,7 @@ import torch
 from ptlreid import distributed, features, files
 from ptlreid.devices import choose_workers
 from ptlreid.engine.checkpoint import Training
+from ptlreid.engine.job import TrainingJob
 from ptlreid.models import weights
 from ptlreid.retrieval import protocols
 from ptlreid.retrieval.metrics import evaluate
@@ -17,7 +18,6 @@ from ptlreid.runs import test_set_digest
 from ptlreid.settings import EvaluateSettings
 from ptlreid.views import EvalView
 from ptlreid.workflows.evaluate import evaluate_run
-from ptlreid.workflows.training_job import TrainingJob
 
 
 def in_training(
@@ -27,7 +27,7 @@ def in_training(
 
     The last epoch's are not: they are made from the finished run. `before()` is called first where they are.
     """
-    config, splits, network = job.config, job.splits, training.network
+    config, splits, network = job.settings, job.splits, training.network
     epoch = training.epoch + 1
     due = config.evaluate_every and epoch % config.evaluate_every == 0
     if not due or epoch == config.epochs or not splits.has_test:
@@ -48,9 +48,9 @@ def in_training(
 
 def finish(job: TrainingJob, training: Training) -> dict[str, Any]:
     """Score the last weights, keep them as the best where they are, and write the metrics that end the run."""
-    metrics: dict[str, Any] = {"run": job.run.path.name, "data": job.config.data, "epochs": training.epoch}
+    metrics: dict[str, Any] = {"run": job.run.path.name, "data": job.settings.data, "epochs": training.epoch}
     if job.splits.has_test:
-        settings = EvaluateSettings(root=job.config.root, device=job.config.device, workers=job.config.workers)
+        settings = EvaluateSettings(root=job.settings.root, device=job.settings.device, workers=job.settings.workers)
         scores = evaluate_run(job.run, job.splits, settings, job.progress)
         test = distributed.run_on_main(lambda: test_set_digest(job.splits))
         metrics |= {"weights": "last", "test_images": test, **scores.summary()}

@@ -1,9 +1,9 @@
-"""What the cells cost: a PTL training step over the plain backbone's, beside the ratio of their multiply-adds.
+"""The cost of the cells: a PTL training step relative to the plain backbone's, next to the ratio of multiply-adds.
 
     python tests/benchmarks/cells.py --backbone resnet50 --batch-size 8
 
-Steps of both networks alternate in one process, so that a machine whose speed drifts slows both; the ratio is that of
-the medians. Images are random and in memory. On a GPU: bf16, channels_last, batch 32, with images per second and
+Steps of both networks alternate in one process, so that a drift in the machine's speed affects both; the ratio is that
+of the medians. Images are random and in memory. On a GPU: bf16, channels_last, batch 32, with images per second and
 peak memory.
 """
 
@@ -24,10 +24,10 @@ from ptlreid.network_types import NetworkSpec
 CLASSES = 751
 
 
-def stepper(backbone: str, ptl: bool, batch_size: int, device: torch.device) -> Callable[[], float]:
-    """Makes one training step and returns its seconds."""
+def make_step(backbone: str, ptl: bool, batch_size: int, device: torch.device) -> Callable[[], float]:
+    """A function that runs one training step and returns its seconds."""
     height, width = models.find(backbone).input_size
-    network = models.build(NetworkSpec(backbone, ptl, "slot", CLASSES, height, width)).to(device).train()
+    network = models.build(NetworkSpec(backbone, ptl, "slot", CLASSES, height, width), seed=0).to(device).train()
     images = torch.randn(batch_size, 3, height, width, device=device)
     if device.type == "cuda":
         network, images = network.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
@@ -58,7 +58,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch_size = options.batch_size or (32 if device.type == "cuda" else 8)
     for backbone in options.backbone:
-        steps = {ptl: stepper(backbone, ptl, batch_size, device) for ptl in (False, True)}
+        steps = {ptl: make_step(backbone, ptl, batch_size, device) for ptl in (False, True)}
         for ptl in (False, True):
             for _ in range(3):
                 steps[ptl]()

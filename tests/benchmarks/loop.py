@@ -1,15 +1,15 @@
-"""What the training loop adds: its images per second over those of a bare PyTorch loop.
+"""The overhead of the training loop: its images per second relative to a bare PyTorch loop.
 
     OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 python tests/benchmarks/loop.py
 
-Both train the same network on the same batches in memory, in one process and in turns of some steps, so that a machine
-whose speed drifts slows both. Ours gets uint8 images, standardises them, steps the schedule, looks after the cells and
-writes its history to a file; the bare loop gets images that are ready and does nothing but the update. The ratio is the
-median over pairs of turns; on a CPU seconds are those of the process, as others may use the machine.
+Both train the same network on the same batches in memory, alternating in one process, so that a drift in the machine's
+speed affects both. Ours takes uint8 images, standardises them, steps the schedule, watches the cells and writes its
+history to a file; the bare loop takes standardised images and does nothing but the update. The ratio is the median over
+pairs of turns; on a CPU, seconds are CPU time of the process, as others may use the machine.
 
-The two MALLOC settings make glibc keep freed memory. Without them one of two networks in a process is given its
-gradients anew by the system at each step, 25 ms of page faults for ResNet-18+PTL that neither pays alone. For the same
-reason the first steps of a turn are not counted.
+The two MALLOC settings make glibc keep freed memory. Without them, one of two networks in a process gets its gradients
+from the system again at each step: 25 ms of page faults for ResNet-18+PTL, which neither has alone. For the same reason
+the first steps of a turn are not counted.
 """
 
 from __future__ import annotations
@@ -42,10 +42,21 @@ UNCOUNTED, COUNTED = 3, 5  # steps of a turn
 
 
 def our_loop(spec: NetworkSpec, batches: list[Batch], folder: Path, device: torch.device) -> Callable[[], None]:
-    """Makes one update as `ptlreid finetune` does."""
-    network = models.build(spec).to(device)
-    optimizer = optim.build_optimizer("sgd", network, lr=0.001, momentum=0.9, weight_decay=5e-4)
-    rates = schedule.build_schedule(optimizer, kind="step", updates_per_epoch=UPDATES, epochs=EPOCHS)
+    """A function that makes one update as `ptlreid finetune` does."""
+    network = models.build(spec, seed=0).to(device)
+    optimizer = optim.build_optimizer(
+        "sgd", network, lr=0.001, momentum=0.9, weight_decay=5e-4, amsgrad=False, new_lr_factor=1.0
+    )
+    rates = schedule.build_schedule(
+        optimizer,
+        kind="step",
+        updates_per_epoch=UPDATES,
+        epochs=EPOCHS,
+        warmup_epochs=0,
+        decay_every=10,
+        decay_at=[],
+        decay_factor=0.1,
+    )
     training = Training(network, optimizer, rates)
     loss = losses.find("ce", {})
     recorder = Recorder(
@@ -62,7 +73,8 @@ def our_loop(spec: NetworkSpec, batches: list[Batch], folder: Path, device: torc
         cycle(batches),
         torch.arange(CLASSES, device=device),
         lambda output, labels, images: loss(output, labels),
-        numerics=Precision(torch.bfloat16 if device.type == "cuda" else None),
+        precision=Precision(torch.bfloat16 if device.type == "cuda" else None, channels_last=False),
+        accumulate=1,
     )
 
     def step() -> None:
@@ -73,8 +85,8 @@ def our_loop(spec: NetworkSpec, batches: list[Batch], folder: Path, device: torc
 
 
 def bare_loop(spec: NetworkSpec, batches: list[Batch], device: torch.device) -> Callable[[], None]:
-    """Makes one update and nothing else."""
-    network = models.build(spec).to(device).train()
+    """A function that makes one update and nothing else."""
+    network = models.build(spec, seed=0).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4, fused=True)
     ready = cycle([(standardize(batch.images.to(device)), batch.rows.to(device)) for batch in batches])
 

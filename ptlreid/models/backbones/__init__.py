@@ -1,1 +1,1 @@
-"""One file a backbone, its name that of the file: each holds `BACKBONE`."""
+"""Backbones: each file defines `BACKBONE` and is named after it."""

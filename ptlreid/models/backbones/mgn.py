@@ -1,4 +1,4 @@
-"""MGN (Wang et al. 2018), three branches over ResNet-50, at 384×128."""
+"""MGN (Wang et al. 2018), three branches on ResNet-50, at 384×128."""
 
 from ptlreid.models import mgn, staged
 from ptlreid.models.network import Backbone

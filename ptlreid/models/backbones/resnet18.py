@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al. 2016), the small one for CPUs."""
+"""ResNet-18 (He et al. 2016), small enough for CPUs."""
 
 from ptlreid.models.resnet import resnet
 

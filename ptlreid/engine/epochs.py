@@ -1,0 +1,188 @@
+"""The epochs of a run: updates, checkpoints, evaluations, and a clean stop after a signal."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ptlreid import distributed, losses
+from ptlreid.devices import choose_workers
+from ptlreid.engine import checkpoint, optim
+from ptlreid.engine.checkpoint import Training
+from ptlreid.engine.fit import Objective, Precision, train_epoch
+from ptlreid.engine.history import History
+from ptlreid.engine.interrupts import Interrupts
+from ptlreid.engine.job import TrainingJob
+from ptlreid.engine.recorder import Recorder
+from ptlreid.errors import Stopped
+from ptlreid.images import Batch, load_batches
+from ptlreid.models import bconv
+from ptlreid.settings import FinetuneSettings
+from ptlreid.views import TrainView
+
+
+class ScoreEpoch(Protocol):
+    """Returns the scores after the epoch that was just trained, by name; empty if it is not evaluated.
+
+    Calls `before()` before an evaluation, and updates `best` and `stale` of the training state after it.
+    """
+
+    def __call__(
+        self, job: TrainingJob, training: Training, device: torch.device, *, before: Callable[[], None]
+    ) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """How an update is computed and recorded."""
+
+    device: torch.device
+    precision: Precision
+    objective: Objective
+    recorder: Recorder
+
+
+def train_epochs(
+    job: TrainingJob, training: Training, device: torch.device, precision: Precision, *, score_epoch: ScoreEpoch
+) -> None:
+    """Train the remaining epochs of the run, with a checkpoint after each.
+
+    Stops early after `patience` evaluations without a better mAP. After a signal, writes a checkpoint and raises
+    `Stopped`.
+    """
+    settings, run = job.settings, job.run
+    objective = job.objective(device) if job.objective else loss_objective(settings)
+    main = distributed.is_main()
+    with (
+        History(run.history if main else None, keep=training.history_bytes) as history,
+        job.progress.task(f"train {run.path.name}", settings.epochs * job.updates) as advance,
+        Recorder(
+            history,
+            advance,
+            run,
+            device,
+            epochs=settings.epochs,
+            updates=job.updates,
+            tensorboard=settings.tensorboard and main,
+        ) as recorder,
+        torch.random.fork_rng(),  # dropout uses generators of our own: the caller's is left alone
+    ):
+        forward = None
+        setup = _Setup(device, precision, objective, recorder)
+        while training.epoch < settings.epochs and not _out_of_patience(job, training):
+            if forward is None or training.epoch == settings.freeze_epochs:
+                forward = _wrap_network(job, training)
+            _train_one_epoch(job, training, forward, setup)
+            # A checkpoint before the evaluation, which may take long: a kill during it repeats no update.
+            scores = score_epoch(job, training, device, before=lambda: _save(job, training, recorder))
+            training.epoch, training.step = training.epoch + 1, 0
+            recorder.epoch(training.epoch, scores | ({"cells": training.cells} if training.cells else {}))
+            _save(job, training, recorder)
+
+
+def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, setup: _Setup) -> None:
+    """The remaining updates of the epoch, with a checkpoint every few minutes and after a signal."""
+    _start_epoch(job, training)
+    steps = train_epoch(
+        training,
+        _load_batches(job, training, setup.device),
+        torch.from_numpy(job.splits.train.labels()).to(setup.device),
+        setup.objective,
+        forward=forward,
+        precision=setup.precision,
+        accumulate=job.settings.accumulate,
+    )
+    saved = time.monotonic()
+    with Interrupts() as interrupts:
+        _watch_last_update(job, training)
+        for step in steps:
+            setup.recorder.step(training.epoch, step)
+            if training.step == job.updates:
+                training.cells = bconv.cell_statistics(training.network)
+            _watch_last_update(job, training)
+            due = distributed.is_main() and time.monotonic() - saved >= 60 * job.settings.checkpoint_minutes
+            # All processes stop and save after the same update, or none does.
+            stop, save = distributed.any_process([interrupts.received is not None, due])
+            if stop or save:
+                _save(job, training, setup.recorder)
+                saved = time.monotonic()
+            if stop:
+                raise _stopped(job, training, interrupts.received or signal.SIGTERM)
+
+
+def _load_batches(job: TrainingJob, training: Training, device: torch.device) -> Iterator[Batch]:
+    """The remaining batches of the epoch."""
+    settings = job.settings
+    rows = job.sampler.epoch(training.epoch)[training.step * settings.accumulate : job.updates * settings.accumulate]
+    return load_batches(
+        job.splits.train,
+        TrainView(job.spec.height, job.spec.width, flip=settings.flip, pad=settings.pad, erase=settings.erase),
+        rows,
+        seed=(settings.seed, training.epoch),
+        workers=choose_workers(settings.workers, device),
+        progress=job.progress if training.step + training.epoch == 0 else None,  # its notes once a run are enough
+    )
+
+
+def _start_epoch(job: TrainingJob, training: Training) -> None:
+    """Set latent states and generators for the next update."""
+    if training.step:
+        checkpoint.restore_generators(training)
+        return
+    bconv.reset_memory(training.network)
+    seed = (job.settings.seed, training.epoch, distributed.rank())
+    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+
+
+def _watch_last_update(job: TrainingJob, training: Training) -> None:
+    """Have the cells record their gates if the next update is the last of the epoch."""
+    bconv.watch_cells(training.network, training.step + 1 == job.updates)
+
+
+def _wrap_network(job: TrainingJob, training: Training) -> nn.Module:
+    """The network, its backbone frozen or not, wrapped for several processes and compiled if asked.
+
+    Valid while the same weights are trained.
+    """
+    settings = job.settings
+    optim.freeze_backbone(training.network, training.epoch < settings.freeze_epochs)
+    forward: nn.Module = training.network
+    if distributed.active():
+        # Without cross-entropy the classifier gets no gradient, for which the other processes would wait.
+        forward = DistributedDataParallel(forward, find_unused_parameters=settings.loss == "triplet")
+    return torch.compile(forward) if settings.compile else forward  # type: ignore[return-value]
+
+
+def loss_objective(settings: FinetuneSettings) -> Objective:
+    """The loss that `settings` name, with its own settings."""
+    loss = losses.find(settings.loss, settings.model_dump())
+    return lambda output, labels, images: loss(output, labels)
+
+
+def _out_of_patience(job: TrainingJob, training: Training) -> bool:
+    patience = job.settings.patience
+    if not patience or training.stale < patience:
+        return False
+    job.progress.note(f"early stop after epoch {training.epoch}: {training.stale} evaluations without a better mAP")
+    return True
+
+
+def _save(job: TrainingJob, training: Training, recorder: Recorder) -> None:
+    training.history_bytes = recorder.flush()
+    checkpoint.save(training, job.run.checkpoint)
+
+
+def _stopped(job: TrainingJob, training: Training, number: int) -> Stopped:
+    return Stopped(
+        f"{signal.Signals(number).name}: stopped after update {training.step} of {job.updates} in epoch "
+        f"{training.epoch + 1} of {job.settings.epochs}. {job.run.checkpoint} is written.",
+        128 + number,
+    )

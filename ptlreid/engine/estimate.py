@@ -1,0 +1,174 @@
+"""The estimate of `ptlreid finetune --dry-run`: memory and time of training, without training."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+
+from ptlreid.devices import choose_amp, choose_device
+from ptlreid.engine.checkpoint import Training
+from ptlreid.engine.epochs import loss_objective
+from ptlreid.engine.fit import Precision, train_epoch
+from ptlreid.engine.footprint import Autocast, Footprint
+from ptlreid.engine.job import TrainingJob, build_sampler
+from ptlreid.engine.training_run import prepare_training
+from ptlreid.images import Batch
+from ptlreid.models.bconv import memory_state, reset_memory
+from ptlreid.progress import Progress
+from ptlreid.records import Splits
+from ptlreid.retrieval.memory_plan import free_memory
+from ptlreid.runs import RunFolder
+from ptlreid.settings import FinetuneSettings
+
+_SECONDS = 10.0  # for timed updates, besides building the network
+_SMALLEST_BATCH = 2  # images of the first timed updates: the fewest that batch norm accepts
+
+
+def estimate_training(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
+    """The cost of training with `settings`, which have an image size, for JSON.
+
+    `steps`: updates of the weights in all. `memory_bytes`: see `estimate_bytes`; `free` is what the device has left.
+    `time`: see `estimate_time`; None if an update does not fit into `free`.
+    """
+    job = TrainingJob(settings, splits, build_sampler(settings, splits), run, progress)
+    device = choose_device(settings.device)
+    precision = Precision(choose_amp(settings.amp, device), settings.channels_last)
+    needed = estimate_bytes(job, precision)
+    free = _free_bytes(device)
+    return {
+        "run": str(run.path),
+        "settings": settings.model_dump(),
+        "train": {"images": len(splits.train), "identities": splits.train.num_identities},
+        "steps": settings.epochs * job.updates,
+        "memory_bytes": {**needed, "free": free},
+        "time": estimate_time(job, device, precision) if needed["peak"] < free else None,
+    }
+
+
+def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
+    """Bytes of tensors in training, from two updates of the real loop on `meta` tensors.
+
+    `weights`: with batch norm's statistics. `gradients`, `optimizer`: of these. `states`: latent states carried between
+    batches. `activations`: kept from the forward pass for the backward pass. `peak`: the most at once; less than the
+    sum, as gradients are made while activations are freed. Memory of CUDA and cuDNN themselves is not included.
+    """
+    accumulate = min(job.settings.accumulate, 2)  # more make no difference: the second adds to existing gradients
+    loop = Precision(None, precision.channels_last)
+    import torch._dynamo  # up to torch 2.7 at least, its import reads tensor contents, which fails under meta
+
+    with torch.device("meta"):
+        training = _prepare_training(job, torch.device("meta"), loop)
+    # Adam counts steps in a tensor that older torch reads: the optimiser must not make it on meta.
+    with ExitStack() as modes:
+        weights = [*training.network.parameters(), *training.network.buffers()]
+        gradients = sum(tensor.nbytes for tensor in training.network.parameters())
+        if precision.dtype:
+            modes.enter_context(Autocast(precision.dtype))
+        footprint = modes.enter_context(Footprint(weights))
+        after_forward: list[int] = []
+        before_step: list[int] = []
+        training.network.register_forward_hook(lambda *_: after_forward.append(footprint.live))
+        # On meta torch steps tensor by tensor, with temporaries; the real, fused step has none.
+        training.optimizer.register_step_pre_hook(lambda *_: before_step.append(footprint.peak))
+        updates = _run_updates(job, training, loop, job.settings.batch_size, accumulate=accumulate, count=2)
+        next(updates)
+        footprint.peak = footprint.live
+        between = footprint.live - gradients  # freed at the start of the next update
+        next(updates)
+    return {
+        "weights": sum(tensor.nbytes for tensor in weights),
+        "gradients": gradients,
+        "optimizer": _optimizer_bytes(training.optimizer),
+        "states": sum(state.nbytes for state in memory_state(training.network).values()),
+        "activations": after_forward[accumulate] - between,
+        "peak": before_step[-1],
+    }
+
+
+def _optimizer_bytes(optimizer: Optimizer) -> int:
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    return sum(value.nbytes for value in values if isinstance(value, torch.Tensor))
+
+
+def estimate_time(job: TrainingJob, device: torch.device, precision: Precision) -> dict[str, Any]:
+    """The approximate duration of training, from a few real updates on random images; no loading and no evaluation.
+
+    `timed_batch_size`: images of the timed updates, fewer than a batch if that would take too long; then
+    `seconds_per_batch` is scaled up. `hours`: for all epochs.
+    """
+    began = time.perf_counter()
+    size = job.settings.batch_size
+    job.progress.note(f"timing a few updates on {device}: about {_SECONDS:.0f} seconds")
+    training = _prepare_training(job, device, precision)
+
+    with torch.random.fork_rng():  # for dropout
+        small = min(_SMALLEST_BATCH, size)
+        each = _seconds_per_update(job, training, precision, small, count=1) / small
+        left = max(0.0, _SECONDS - (time.perf_counter() - began))
+        timed = max(small, min(size, int(left / (3 * each))))
+        if timed > small:
+            each = _seconds_per_update(job, training, precision, timed, count=2) / timed
+    total = each * size * len(job.sampler) * job.settings.epochs
+    return {
+        "device": str(device),
+        "timed_batch_size": timed,
+        "seconds_per_batch": round(each * size, 4),
+        "images_per_second": round(1 / each, 1),
+        "hours": round(total / 3600, 3),
+    }
+
+
+def _seconds_per_update(job: TrainingJob, training: Training, precision: Precision, size: int, *, count: int) -> float:
+    """The median seconds of `count` updates on `size` images each, after one that is not counted."""
+    reset_memory(training.network)
+    previous = time.perf_counter()
+    seconds = []
+    for _ in _run_updates(job, training, precision, size, accumulate=1, count=count + 1):
+        now = time.perf_counter()
+        seconds.append(now - previous)
+        previous = now
+    return median(seconds[1:])  # the first is slower: it allocates memory and selects kernels
+
+
+def _prepare_training(job: TrainingJob, device: torch.device, precision: Precision) -> Training:
+    """The state before the first update, from random weights and no checkpoint: below the null device is none."""
+    settings = job.settings.model_copy(update={"init": "none"})
+    return prepare_training(replace(job, settings=settings, run=RunFolder(Path(os.devnull) / "run")), device, precision)
+
+
+def _run_updates(
+    job: TrainingJob, training: Training, precision: Precision, size: int, *, accumulate: int, count: int
+) -> Iterator[None]:
+    """Run `count` updates of the training loop on batches of `size` random images; yields after each is complete."""
+    device = next(training.network.parameters()).device
+    shape = (size, job.spec.height, job.spec.width, 3)
+    images = torch.from_numpy(np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))
+    batch = Batch(images, torch.from_numpy(np.arange(size)))
+    labels = torch.arange(size, device=device) % job.spec.num_classes
+    steps = train_epoch(
+        training,
+        [batch] * count * accumulate,
+        labels,
+        loss_objective(job.settings),
+        precision=precision,
+        accumulate=accumulate,
+    )
+    for step in steps:
+        if device.type != "meta":
+            torch.stack(list(step.terms.values())).tolist()  # reading the result waits for a GPU
+        yield
+
+
+def _free_bytes(device: torch.device) -> int:
+    """The free memory in bytes: of the GPU, or of this machine."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()

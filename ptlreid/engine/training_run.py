@@ -1,0 +1,95 @@
+"""One training run, from its initialisation or its checkpoint to the weights of its last epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ptlreid import distributed, models
+from ptlreid.devices import choose_amp, choose_device
+from ptlreid.engine import checkpoint, optim, schedule
+from ptlreid.engine.checkpoint import Training
+from ptlreid.engine.epochs import ScoreEpoch, train_epochs
+from ptlreid.engine.fit import Precision
+from ptlreid.engine.job import TrainingJob
+from ptlreid.images import catch_dead_workers
+from ptlreid.models import pretrained, weights
+from ptlreid.models.network import Network
+from ptlreid.runs import find_run
+
+
+def train(job: TrainingJob, score_epoch: ScoreEpoch) -> Training:
+    """The training state after the last epoch, its weights saved; resumes from a checkpoint in the run folder.
+
+    With several joined processes, each calls this and the main one writes. Raises `Stopped` after a signal.
+    """
+    settings = job.settings
+    device = choose_device(settings.device)
+    precision = Precision(choose_amp(settings.amp, device), settings.channels_last)
+    training = prepare_training(job, device, precision)
+    distributed.run_on_main(lambda: job.run.claim(settings, job.splits, job.depends))
+    with catch_dead_workers():
+        train_epochs(job, training, device, precision, score_epoch=score_epoch)
+    distributed.run_on_main(lambda: weights.save(training.network, job.spec, job.run.weights()))
+    return training
+
+
+def prepare_training(job: TrainingJob, device: torch.device, precision: Precision) -> Training:
+    """The training state before the first update, or that of the run's checkpoint."""
+    network = models.build(job.spec, job.settings.seed)
+    resume = job.run.checkpoint.is_file()
+    if not resume:
+        _initialise(network, job)
+    network.to(device)
+    if precision.channels_last:
+        network.to(memory_format=torch.channels_last)
+    training = _build_training(network, job, device, precision)
+    if resume:
+        checkpoint.load(training, job.run.checkpoint)
+        within = f" and {training.step} of {job.updates} updates" if training.step else ""
+        job.progress.note(f"{job.run.path}: resuming after epoch {training.epoch}{within}")
+    return training
+
+
+def _build_training(network: Network, job: TrainingJob, device: torch.device, precision: Precision) -> Training:
+    """The network with its optimiser, schedule and gradient scaler."""
+    settings = job.settings
+    optimizer = optim.build_optimizer(
+        settings.optimizer,
+        network,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        amsgrad=settings.amsgrad,
+        new_lr_factor=settings.new_lr_factor,
+    )
+    rates = schedule.build_schedule(
+        optimizer,
+        kind=settings.schedule,
+        updates_per_epoch=job.updates,
+        epochs=settings.epochs,
+        warmup_epochs=settings.warmup_epochs,
+        decay_every=settings.decay_every,
+        decay_at=settings.decay_at,
+        decay_factor=settings.decay_factor,
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=precision.dtype is torch.float16)
+    return Training(network, optimizer, rates, scaler)
+
+
+def _initialise(network: Network, job: TrainingJob) -> None:
+    """Load the weights that `init` names, if any."""
+    init, backbone = job.settings.init, job.settings.backbone
+    if init == "none":
+        return
+    if init == "imagenet":
+        report = pretrained.load_imagenet(network, backbone)
+    elif Path(init).is_file():
+        report = pretrained.load_file(network, Path(init), backbone)
+    else:
+        source = find_run(job.run.path.parent, init)
+        # Other identities are other classes: the whole classifier keeps its random initialisation.
+        skip = None if source.has_same_identities(job.splits) else "classifier"
+        report = pretrained.load_file(network, source.weights(), backbone, skip=skip)
+    job.progress.note(f"initialised from {init}: {report}")

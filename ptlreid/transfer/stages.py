@@ -1,0 +1,139 @@
+"""The stages of a chain. Each is a run folder, whose name contains a digest of everything that it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ptlreid import datasets
+from ptlreid.engine.job import resolve_size
+from ptlreid.errors import DataError
+from ptlreid.progress import Progress
+from ptlreid.records import Splits
+from ptlreid.runs import RunFolder, training_manifest
+from ptlreid.settings import ChainSettings, DistillSettings, FinetuneSettings
+from ptlreid.transfer.distillation import complete_settings, dependency_digests
+
+# Trains a run to its end, or reuses it where it is finished: see workflows/chain.py.
+Train = Callable[[FinetuneSettings, Splits, RunFolder, Progress], object]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run: its settings, the stage it is initialised from (`init`) and the stage that teaches it."""
+
+    settings: FinetuneSettings
+    init: Stage | None = None
+    teacher: Stage | None = None
+
+    @property
+    def key(self) -> str:
+        """Equal for two stages that are the same training on the same dataset."""
+        parts = (stage.key if stage else "" for stage in (self.init, self.teacher))
+        return json.dumps([type(self.settings).__name__, self.settings.model_dump(), *parts], sort_keys=True)
+
+    def dependencies(self) -> dict[str, Stage]:
+        """All stages that this one builds on, then itself, in training order, each once, by key."""
+        earlier = [stage.dependencies() for stage in (self.init, self.teacher) if stage]
+        return {key: stage for stages in earlier for key, stage in stages.items()} | {self.key: self}
+
+
+def plan_stages(settings: ChainSettings) -> list[Stage]:
+    """The stages of the chain, in order.
+
+    With `std` there is one more: the last dataset again, for a plain student with the last stage as teacher. As in
+    section 5.8, the student is initialised from the plain backbone that went through the earlier datasets.
+    """
+    stages = _link_stages(settings.stages())
+    if settings.std:
+        plain = _link_stages(settings.stages(ptl=False)[:-1])
+        stages.append(Stage(settings.last_distilled(), init=plain[-1] if plain else None, teacher=stages[-1]))
+    return stages
+
+
+def plan_start(settings: ChainSettings) -> Stage:
+    """The network before the first stage: a run of 0 epochs."""
+    return Stage(settings.stages()[0].model_copy(update={"epochs": 0}))
+
+
+class StageRunner:
+    """Trains stages into run folders below `runs`, each once: stages of other chains are reused.
+
+    The name of a run is its default name, followed by a digest of settings, images, initial and teacher weights.
+    """
+
+    def __init__(self, runs: Path, progress: Progress) -> None:
+        self.runs, self.progress = runs, progress
+        self._splits: dict[str, Splits] = {}
+        self._manifests: dict[str, dict[str, Any]] = {}
+        self._finished: dict[str, RunFolder] = {}
+
+    def splits(self, data: str, root: str) -> Splits:
+        """The dataset called `data`, loaded once."""
+        if data not in self._splits:
+            self._splits[data] = datasets.load(data, Path(root))
+        return self._splits[data]
+
+    def find(self, stage: Stage) -> RunFolder | None:
+        """The folder of a stage, which may not exist yet; None until the stages that it builds on are finished."""
+        if stage.key in self._finished:
+            return self._finished[stage.key]
+        earlier = [self.find(other) for other in (stage.init, stage.teacher) if other]
+        if not all(run and run.finished for run in earlier):
+            return None
+        return self._folder(self._resolve_settings(stage))
+
+    def run(self, stage: Stage, train: Train) -> RunFolder:
+        """The finished run of a stage: `train` is called for it, after the stages that it builds on."""
+        if stage.key not in self._finished:
+            for other in (stage.init, stage.teacher):
+                if other:
+                    self.run(other, train)
+            settings = self._resolve_settings(stage)
+            folder = self._folder(settings)
+            train(settings, self.splits(settings.data, settings.root), folder, self.progress)
+            self._finished[stage.key] = folder
+        return self._finished[stage.key]
+
+    def _resolve_settings(self, stage: Stage) -> FinetuneSettings:
+        """The settings of a stage with the names of the finished runs that it builds on."""
+        runs = {"init": self.find(stage.init)} if stage.init else {}
+        runs |= {"teacher": self.find(stage.teacher)} if stage.teacher else {}
+        settings = stage.settings.model_copy(update={name: run.path.name for name, run in runs.items() if run})
+        if isinstance(settings, DistillSettings):
+            return complete_settings(settings, self.runs, self.progress)
+        return resolve_size(settings)
+
+    def _folder(self, settings: FinetuneSettings) -> RunFolder:
+        """The run folder, named by a digest of settings, images and the weights that the run builds on."""
+        if settings.data not in self._manifests:
+            self._manifests[settings.data] = training_manifest(self.splits(settings.data, settings.root))
+        values = settings.model_dump(exclude={"init", "teacher", *settings.MACHINE})
+        init = settings.init if settings.init in ("imagenet", "none") else ""  # of a run, the weights count
+        content = [values, init, dependency_digests(settings, self.runs), self._manifests[settings.data]]
+        key = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
+        name = settings.default_name if settings.epochs else f"{settings.default_name}-start"
+        return RunFolder(self.runs / f"{name}-{key}")
+
+
+def missing_datasets(data: str, root: Path) -> list[str]:
+    """The datasets in `data`, one or several joined by `+`, that are not below `root`."""
+    missing = []
+    for name in [data] if datasets.is_path(data) else data.split("+"):
+        try:
+            datasets.find(name, root).folder(root)
+        except DataError:
+            missing.append(name)
+    return missing
+
+
+def _link_stages(settings: Sequence[FinetuneSettings]) -> list[Stage]:
+    """A stage for each of `settings`, initialised from the previous one."""
+    stages: list[Stage] = []
+    for one in settings:
+        stages.append(Stage(one, init=stages[-1] if stages else None))
+    return stages
