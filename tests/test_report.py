@@ -60,7 +60,7 @@ def test_the_page_of_a_run_has_every_part(runs, settings):
     assert captions[4:7] == ["Loss", "Learning rate", "Scores over epochs"]
     assert captions[7:] == ["Latent state", "Input gate", "Forget gate", "Output gate"]
     assert "market: 16 images, 4 identities" in html
-    assert "6, 6 of them with a true match" in html
+    assert "6 (6 with a true match)" in html
     assert html.count("<article>") == 6  # all of the queries, as there are so few
 
 
@@ -98,7 +98,7 @@ def test_two_runs_are_compared(runs, settings, tmp_path):
 def test_a_page_says_which_weights_were_compared_and_how(runs, settings, tmp_path):
     changed = settings.model_copy(update={"weights": "best", "metric": "cosine"})
     html = write_report([RunFolder(runs / "ptl")], changed, Silent(), out=tmp_path / "a.html").read_text("utf-8")
-    assert "protocol market, best weights, cosine distance" in html
+    assert "protocol market, metric cosine, best weights" in html
 
 
 @pytest.mark.parametrize(

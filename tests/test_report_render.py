@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from io import BytesIO
 
 import matplotlib
 import numpy as np
@@ -14,6 +15,7 @@ from ptlreid.errors import OptionError
 from ptlreid.reports import render
 from ptlreid.reports.heat_map import plot_heat_map
 from ptlreid.reports.retrieval_plots import plot_cmc
+from ptlreid.reports.training_plots import plot_cells
 
 CURVES = {"one": np.linspace(0.5, 1, 50), "two": np.linspace(0.2, 0.9, 50)}
 
@@ -73,6 +75,15 @@ def test_several_plots_share_a_file(tmp_path):
         assert (three.width, three.height) == (2 * one.width, 2 * one.height)
 
 
+def test_no_title_lies_on_a_legend():
+    plots = plot_cells([{"kind": "epoch", "epoch": 1, "cells": {f"cells.{n}": {"input": 0.5} for n in range(5)}}])
+    figure = render._make_figure([*plots, *plots])
+    figure.savefig(BytesIO(), format="svg")  # lays it out
+    for part in figure.subfigs:
+        legend = part.axes[0].get_legend()
+        assert not part._suptitle.get_window_extent().overlaps(legend.get_window_extent())
+
+
 def test_another_suffix_is_an_error(tmp_path):
     with pytest.raises(OptionError, match=r"--out .*cmc\.gif: expected a file name that ends in \.png, \.svg or \.pdf"):
         render.save_figure([plot_cmc(CURVES)], tmp_path / "cmc.gif")
@@ -88,7 +99,7 @@ def test_any_run_name_can_be_drawn(name):
 
 def test_the_cmc_states_its_values():
     plot = plot_cmc({"run": np.array([0.5, 0.625, 0.75, 0.75, 1.0])})
-    assert plot.table.columns == ("run", "CMC-1 (%)", "CMC-2 (%)", "CMC-3 (%)", "CMC-5 (%)")
+    assert plot.table.columns == ("run", "rank 1", "rank 2", "rank 3", "rank 5")
     assert plot.table.rows == [["run", "50.0", "62.5", "75.0", "100.0"]]
     assert "run: 50.0% at rank 1, 100.0% at rank 5" in plot.alt
 

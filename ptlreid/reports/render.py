@@ -29,7 +29,7 @@ FORMATS = ("png", "svg", "pdf")
 _STYLE: dict[Any, Any] = {  # the keys have a type of matplotlib's own
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same text widths on every machine
     "font.size": 9,
-    "axes.titlesize": 9,
+    "figure.titlesize": 9,
     "axes.labelsize": 9,
     "legend.fontsize": 8,
     "legend.frameon": False,
@@ -132,6 +132,7 @@ def _use_style(more: dict[Any, Any]) -> Iterator[None]:
 
 
 def _make_figure(plots: Sequence[Plot]) -> Figure:
+    """The plots in two columns; with titles where there are several."""
     from matplotlib.figure import Figure
 
     columns = min(2, len(plots))
@@ -139,11 +140,13 @@ def _make_figure(plots: Sequence[Plot]) -> Figure:
     width = max(plot.size[0] for plot in plots)
     height = max(plot.size[1] for plot in plots)
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    for index, plot in enumerate(plots, start=1):
-        axes = figure.add_subplot(rows, columns, index)
-        plot.draw(axes)
-        if len(plots) > 1:
-            axes.set_title(plot.title)
+    if len(plots) == 1:
+        plots[0].draw(figure.add_subplot())
+        return figure
+    # A subfigure each: its title is above all else, while that of axes would lie on a legend above them.
+    for part, plot in zip(figure.subfigures(rows, columns, squeeze=False).flat, plots, strict=False):
+        part.suptitle(plot.title)
+        plot.draw(part.add_subplot())
     return figure
 
 

@@ -45,7 +45,7 @@ def plot_cmc(curves: Mapping[str, np.ndarray]) -> Plot:
         for name, curve in curves.items()
     )
     alt = f"CMC: share of queries with a true match within the first ranks. {values}."
-    return Plot("cmc", "CMC", alt, Table(("run", *(f"CMC-{rank} (%)" for rank in ranks)), rows), draw)
+    return Plot("cmc", "CMC", alt, Table(("run", *(f"rank {rank}" for rank in ranks)), rows), draw)
 
 
 def tabulate_thresholds(counts: PairCounts, rates: Sequence[float]) -> Table:
@@ -106,7 +106,7 @@ def plot_cameras(run: EvaluatedRun) -> list[Plot]:
             rows=rows,
             columns=columns,
             axis_names=("query camera", "gallery camera"),
-            note="The gallery is that of one camera. –: no query has a true match there.",
+            note="Each cell: queries of one camera, gallery of one camera. –: no query has a true match there.",
         )
         for name, title, values in (
             ("cameras-map", "mAP by camera (%)", pairs.mean_ap),

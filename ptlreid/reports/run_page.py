@@ -20,8 +20,8 @@ from ptlreid.retrieval.thresholds import count_pairs
 _SCORES = ("mAP", "CMC-1", "CMC-5", "CMC-10", "mINP")
 _VERIFICATION = (
     "Verification: a query and a gallery image are accepted as the same identity if their distance is below a "
-    "threshold. FAR: share of different-identity pairs accepted. TAR: share of same-identity pairs accepted. EER: the "
-    "threshold where FAR = 100% − TAR. All pairs that the protocol allows are counted."
+    "threshold. FAR: share of different-identity pairs accepted. TAR: share of same-identity pairs accepted. EER: "
+    "equal error rate, where FAR = 100% − TAR. All pairs that the protocol allows are counted."
 )
 _LAST_SCORES = "scores of the last weights at the end of training"
 
@@ -106,7 +106,8 @@ def _describe_training(run: RunSummary) -> str:
         return "none: these are the initial weights" if run.metrics else "not started"
     total = run.settings["epochs"]
     # The number of steps in an epoch is known once one is complete.
-    text = f"in epoch 1 of {total}" if run.in_first_epoch else f"{format_number(steps.epochs[-1])} of {total} epochs"
+    epochs = f"{total} epoch{'s' if total > 1 else ''}"
+    text = f"in epoch 1 of {total}" if run.in_first_epoch else f"{format_number(steps.epochs[-1])} of {epochs}"
     text += f", {len(steps):,} step{'s' if len(steps) > 1 else ''}"
     speed, wait = (values[np.isfinite(values)] for values in (steps.images_per_second, steps.wait))
     text += f", {format_number(float(np.median(speed)))} images/s" if len(speed) else ""
@@ -115,11 +116,11 @@ def _describe_training(run: RunSummary) -> str:
 
 def _describe_evaluation(dataset: str, run: EvaluatedRun) -> list[list[str]]:
     scores, settings = run.scores, run.settings
-    junk = f", {scores.num_junk:,} of them junk" if scores.num_junk else ""
-    how = f"protocol {scores.protocol}, {settings.weights} weights, {settings.metric} distance"
+    junk = f" ({scores.num_junk:,} junk)" if scores.num_junk else ""
+    how = f"protocol {scores.protocol}, metric {settings.metric}, {settings.weights} weights"
     return [
         ["Evaluation", f"{dataset}, {how}"],
-        ["Queries", f"{scores.num_queries:,}, {scores.num_valid:,} of them with a true match"],
+        ["Queries", f"{scores.num_queries:,} ({scores.num_valid:,} with a true match)"],
         ["Gallery", f"{scores.num_gallery:,} images{junk}"],
         ["Features", f"{run.query.width:,}-dimensional"],
     ]

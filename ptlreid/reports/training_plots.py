@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BINS = 120  # about one every three pixels
+_BAND = "Line: mean of neighbouring steps. Band: their minimum and maximum."
 
 # What the history holds of a cell: key, title, axis label.
 _CELL_PLOTS = (
@@ -49,7 +50,7 @@ def plot_loss(runs: Mapping[str, Steps]) -> Plot:
         f"Training loss over epochs. Mean of the last 20 steps: {', '.join(means) or 'none'}.",
         _tabulate_epochs({name: (steps.epochs, steps.loss) for name, steps in runs.items()}),
         lambda axes: _draw_curves(axes, curves, "loss"),
-        note="Line: mean of neighbouring steps. Band: their minimum and maximum.",
+        note=_BAND if any(len(steps) > _BINS for steps in runs.values()) else "",
     )
 
 
@@ -125,7 +126,7 @@ def _plot_cell(key: str, title: str, ylabel: str, lines: Sequence[Mapping[str, A
     def draw(axes: Axes) -> None:
         for index, column in enumerate(values.values()):
             axes.plot(epochs, column, marker="o", **render.line_style(index))  # type: ignore[arg-type]
-        axes.set(xlabel="epoch", ylabel=ylabel)
+        axes.set(xlabel="epoch", ylabel=ylabel, xlim=(0, None))
         if key != "state_norm":
             axes.set_ylim(0, 1)
         render.use_whole_numbers(axes)
