@@ -67,9 +67,9 @@ def test_the_page_of_a_run_has_every_part(runs, settings):
 def test_the_headline_scores_are_those_of_the_run(runs, settings):
     html = write_report([RunFolder(runs / "ptl")], settings, Silent()).read_text(encoding="utf-8")
     metrics = files.read_json(runs / "ptl" / "metrics.json")
-    told = dict(re.findall(r"<div><dt>(.*?)</dt><dd>([\d.]+)<", html))
-    assert told["mAP"] == f"{100 * metrics['mAP']:.1f}"
-    assert told["CMC-1"] == f"{100 * metrics['cmc']['1']:.1f}"
+    tiles = dict(re.findall(r"<div><dt>(.*?)</dt><dd>([\d.]+)<", html))
+    assert tiles["mAP"] == f"{100 * metrics['mAP']:.1f}"
+    assert tiles["CMC-1"] == f"{100 * metrics['cmc']['1']:.1f}"
 
 
 def test_a_second_page_is_the_same_and_decodes_no_image_for_its_features(runs, settings):
@@ -127,7 +127,7 @@ def test_a_run_that_cannot_be_evaluated_has_its_curves_and_says_why(runs, tmp_pa
     html = path.read_text(encoding="utf-8")
     assert headings(html) == ["Summary", "Training", "Latent state and gates"]
     assert "scores of the last weights at the end of training" in html
-    assert "The scores shown are the scores of the last weights at the end of training." in html
+    assert "Shown instead: scores of the last weights at the end of training." in html
     assert re.search(r'class="note">ptl could not be evaluated\. Market-1501 was not found', html)
     assert "could not be evaluated: Market-1501 was not found" in progress.notes[0]
 
@@ -195,9 +195,9 @@ def test_the_command_writes_the_page_and_prints_its_path(ptlreid, runs, market_f
     places = ("--root", market_folder.parent, "--runs", runs)
     code, out, err = ptlreid("report", "ptl", *places, "--out", "page.html", "--queries", 1, "--json")
     assert code == 0, err
-    told = json.loads(out)
-    assert told["written"] == [{"file": "page.html", "bytes": Path("page.html").stat().st_size}]
-    assert told["settings"]["queries"] == 1
+    printed = json.loads(out)
+    assert printed["written"] == [{"file": "page.html", "bytes": Path("page.html").stat().st_size}]
+    assert printed["settings"]["queries"] == 1
     assert Path("page.html").read_text(encoding="utf-8").count("<article>") == 2  # the worst one and a random one
     code, out, _ = ptlreid("report", "ptl", *places, "--out", "page.html")
     assert re.fullmatch(r"Written: page\.html \(0\.\d\d MB\)\n", out)

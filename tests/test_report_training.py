@@ -74,6 +74,12 @@ def test_the_table_of_a_loss_has_a_row_an_epoch():
     ]
 
 
+def test_a_loss_explains_its_band_where_it_has_one():
+    short, long = (Steps.select([step(0, number, 1) for number in range(count)]) for count in (2, 500))
+    assert training_plots.plot_loss({"run": short}).note == ""
+    assert "Band" in training_plots.plot_loss({"run": short, "other": long}).note
+
+
 def test_a_learning_rate_that_falls_far_has_a_logarithmic_axis():
     from matplotlib.figure import Figure
 

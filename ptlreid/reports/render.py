@@ -66,7 +66,7 @@ _NO_DATES: dict[str, dict[str, Any]] = {
 }
 
 
-def line_style(index: int) -> dict[str, str]:
+def get_line_style(index: int) -> dict[str, str]:
     """Colour and dashes of line number `index`, which counts from 0."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
 

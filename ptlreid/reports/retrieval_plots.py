@@ -30,7 +30,7 @@ def plot_cmc(curves: Mapping[str, np.ndarray]) -> Plot:
 
     def draw(axes: Axes) -> None:
         for index, curve in enumerate(curves.values()):
-            axes.plot(np.arange(1, len(curve) + 1), 100 * curve, **render.line_style(index))  # type: ignore[arg-type]
+            axes.plot(np.arange(1, len(curve) + 1), 100 * curve, **render.get_line_style(index))  # type: ignore[arg-type]
         axes.set(xlabel="rank", ylabel="CMC (%)", xlim=(1, max(2, longest)), ylim=(None, 100))
         axes.set_xticks([rank for rank in (1, 10, 20, 30, 40, 50) if rank <= max(2, longest)])
         render.add_legend(axes, list(curves))
@@ -67,7 +67,7 @@ def plot_distances(counts: PairCounts, rates: Sequence[float]) -> Plot:
         named: dict[str, Artist] = {}
         for index, (name, shares) in enumerate((("same identity", same), ("different identities", different))):
             axes.stairs(100 * shares, edges, fill=True, color=render.COLOURS[index], alpha=0.3)
-            named[name] = axes.stairs(100 * shares, edges, **render.line_style(index))  # type: ignore[arg-type]
+            named[name] = axes.stairs(100 * shares, edges, **render.get_line_style(index))  # type: ignore[arg-type]
         for dashes, (name, point) in zip(cycle(render.DASHES), _find_points(counts, rates).items(), strict=False):
             if point:
                 named[name] = axes.axvline(point.threshold, color=render.INK, linewidth=0.9, linestyle=dashes)

@@ -161,5 +161,5 @@ def _format_scores(scores: Mapping[str, Any] | None) -> dict[str, str]:
 
 def _explain_error(run: RunSummary) -> str:
     """Why the run could not be evaluated, and which scores are shown instead."""
-    instead = f" The scores shown are the {_LAST_SCORES}." if run.headline_scores else ""
+    instead = f" Shown instead: {_LAST_SCORES}." if run.headline_scores else ""
     return f"{run.name} could not be evaluated. {run.evaluation_error}{instead}"

@@ -89,7 +89,7 @@ def plot_scores(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot:
     def draw(axes: Axes) -> None:
         for index, points in enumerate(curves.values()):
             epochs, shares = zip(*points, strict=True)
-            axes.plot(epochs, 100 * np.array(shares), marker="o", **render.line_style(index))  # type: ignore[arg-type]
+            axes.plot(epochs, 100 * np.array(shares), marker="o", **render.get_line_style(index))  # type: ignore[arg-type]
         top = max((share for points in curves.values() for _, share in points), default=0)
         axes.set_ylim(0, 108 * top or None)  # no point lies on the edge
         axes.set(xlabel="epoch", ylabel="score (%)" if len(runs) == 1 else "mAP (%)", xlim=(0, None))
@@ -125,7 +125,7 @@ def _plot_cell(key: str, title: str, ylabel: str, lines: Sequence[Mapping[str, A
 
     def draw(axes: Axes) -> None:
         for index, column in enumerate(values.values()):
-            axes.plot(epochs, column, marker="o", **render.line_style(index))  # type: ignore[arg-type]
+            axes.plot(epochs, column, marker="o", **render.get_line_style(index))  # type: ignore[arg-type]
         axes.set(xlabel="epoch", ylabel=ylabel, xlim=(0, None))
         if key != "state_norm":
             axes.set_ylim(0, 1)
@@ -165,7 +165,7 @@ def bin_curve(x: np.ndarray, y: np.ndarray, bins: int = _BINS) -> BinnedCurve:
 
 def _draw_curves(axes: Axes, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], ylabel: str) -> None:
     for index, (epochs, values) in enumerate(curves.values()):
-        binned, style = bin_curve(epochs, values), render.line_style(index)
+        binned, style = bin_curve(epochs, values), render.get_line_style(index)
         axes.plot(binned.x, binned.mean, **style)  # type: ignore[arg-type]
         if len(binned.x) < np.isfinite(values).sum():
             axes.fill_between(binned.x, binned.low, binned.high, color=style["color"], alpha=0.2, linewidth=0)
@@ -177,9 +177,9 @@ def _tabulate_epochs(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Tab
     """Mean, minimum and maximum in each epoch of each run."""
     rows = []
     for name, (epochs, values) in curves.items():
-        whole = np.ceil(epochs - 1e-9).astype(np.int64)
-        for epoch in np.unique(whole):
-            finite = values[(whole == epoch) & np.isfinite(values)]
+        of_step = np.ceil(epochs - 1e-9).astype(np.int64)
+        for epoch in np.unique(of_step):
+            finite = values[(of_step == epoch) & np.isfinite(values)]
             if len(finite):
                 summary = (finite.mean(), finite.min(), finite.max())
                 rows.append([name, str(epoch), *map(format_number, summary)])

@@ -53,10 +53,8 @@ def main() -> None:
         features_of(run, splits, settings.evaluation(), Silent())
         began, worked = time.perf_counter(), time.process_time()
         page = write_report([run], settings, Silent())
-        seconds, cpu = (
-            time.perf_counter() - began,
-            time.process_time() - worked,
-        )  # CPU time does not depend on other processes
+        seconds = time.perf_counter() - began
+        cpu = time.process_time() - worked  # does not depend on other processes
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(f"{page}: {page.stat().st_size / 1e6:.2f} MB in {seconds:.1f} s ({cpu:.1f} s of this process's CPU time)")
         print(f"{peak:.2f} GB peak resident memory")
