@@ -1,4 +1,4 @@
-"""`ptlreid report`: from run folders to a page, pictures and tables."""
+"""`ptlreid report`: from run folders to pages, figures and tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def settings(market_folder):
 
 
 class Notes(Silent):
-    """A progress that keeps the notes."""
+    """Progress that keeps the notes."""
 
     def __init__(self) -> None:
         self.notes = []
@@ -56,20 +56,20 @@ def test_the_page_of_a_run_has_every_part(runs, settings):
     html = path.read_text(encoding="utf-8")
     assert headings(html) == ["Summary", "Retrieval", "Training", "Latent state and gates", "Rank lists"]
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", html)
-    assert captions[:4] == ["CMC", "Distances", "mAP by cameras", "CMC-1 by cameras"]
+    assert captions[:4] == ["CMC", "Distances of pairs", "mAP by camera (%)", "CMC-1 by camera (%)"]
     assert captions[4:7] == ["Loss", "Learning rate", "Scores over epochs"]
     assert captions[7:] == ["Latent state", "Input gate", "Forget gate", "Output gate"]
-    assert "market: 16 images of 4 people" in html
-    assert "6, 6 of them with a true match" in html
+    assert "market: 16 images, 4 identities" in html
+    assert "6 (6 with a true match)" in html
     assert html.count("<article>") == 6  # all of the queries, as there are so few
 
 
-def test_the_numbers_on_top_are_the_runs_own(runs, settings):
+def test_the_headline_scores_are_those_of_the_run(runs, settings):
     html = write_report([RunFolder(runs / "ptl")], settings, Silent()).read_text(encoding="utf-8")
     metrics = files.read_json(runs / "ptl" / "metrics.json")
-    told = dict(re.findall(r"<div><dt>(.*?)</dt><dd>([\d.]+)<", html))
-    assert told["mAP"] == f"{100 * metrics['mAP']:.1f}"
-    assert told["CMC-1"] == f"{100 * metrics['cmc']['1']:.1f}"
+    tiles = dict(re.findall(r"<div><dt>(.*?)</dt><dd>([\d.]+)<", html))
+    assert tiles["mAP"] == f"{100 * metrics['mAP']:.1f}"
+    assert tiles["CMC-1"] == f"{100 * metrics['cmc']['1']:.1f}"
 
 
 def test_a_second_page_is_the_same_and_decodes_no_image_for_its_features(runs, settings):
@@ -89,8 +89,8 @@ def test_two_runs_are_compared(runs, settings, tmp_path):
     )
     html = path.read_text(encoding="utf-8")
     assert headings(html)[:2] == ["Comparison", "ptl"]
-    assert "2 runs compared; what follows the comparison is of ptl" in html
-    assert 'class="tiles"' not in html  # whose numbers would they be?
+    assert "Comparison of 2 runs; all other sections are about ptl" in html
+    assert 'class="tiles"' not in html  # of which run?
     assert html.index('<th scope="row">plain</th>') > html.index('<th scope="row">ptl</th>')
     assert {"ptl", "plain"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", html))
 
@@ -98,7 +98,7 @@ def test_two_runs_are_compared(runs, settings, tmp_path):
 def test_a_page_says_which_weights_were_compared_and_how(runs, settings, tmp_path):
     changed = settings.model_copy(update={"weights": "best", "metric": "cosine"})
     html = write_report([RunFolder(runs / "ptl")], changed, Silent(), out=tmp_path / "a.html").read_text("utf-8")
-    assert "protocol market, best weights, cosine distance" in html
+    assert "protocol market, metric cosine, best weights" in html
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_page_says_which_weights_were_compared_and_how(runs, settings, tmp_pat
         '{"chain": [], "stages": 5, "data": [], "rows": 5, "scores": 5}',
     ],
 )
-def test_a_damaged_chain_is_told(tmp_path, content):
+def test_a_damaged_chain_file_is_an_error(tmp_path, content):
     (tmp_path / "chain.json").write_text(content)
     with pytest.raises(DataError, match=r"Run the same transfer-chain again"):
         write_chain_report(tmp_path)
@@ -126,19 +126,19 @@ def test_a_run_that_cannot_be_evaluated_has_its_curves_and_says_why(runs, tmp_pa
     path = write_report([RunFolder(runs / "ptl")], settings, progress, out=tmp_path / "a.html")
     html = path.read_text(encoding="utf-8")
     assert headings(html) == ["Summary", "Training", "Latent state and gates"]
-    assert "scores of the last weights, at the end of training" in html
-    assert "Its scores are those of the last weights" in html
+    assert "scores of the last weights at the end of training" in html
+    assert "Shown instead: scores of the last weights at the end of training." in html
     assert re.search(r'class="note">ptl could not be evaluated\. Market-1501 was not found', html)
     assert "could not be evaluated: Market-1501 was not found" in progress.notes[0]
 
 
-def test_a_run_that_has_only_begun_has_its_settings(runs, settings, tmp_path):
+def test_a_run_that_has_not_started_shows_its_settings(runs, settings, tmp_path):
     begun = tmp_path / "begun"
     begun.mkdir()
     shutil.copy(runs / "ptl" / "config.toml", begun)
     html = write_report([RunFolder(begun)], settings, Silent()).read_text(encoding="utf-8")
     assert headings(html) == ["Summary"]
-    assert "not begun" in html
+    assert "not started" in html
 
 
 def test_a_run_in_its_first_epoch_does_not_claim_to_have_finished_it(runs, settings, tmp_path):
@@ -148,7 +148,7 @@ def test_a_run_in_its_first_epoch_does_not_claim_to_have_finished_it(runs, setti
     first = (runs / "ptl" / "history.jsonl").read_text().splitlines()[0]
     (begun / "history.jsonl").write_text(first + "\n")
     html = write_report([RunFolder(begun)], settings, Silent()).read_text(encoding="utf-8")
-    assert "first epoch of 2, 1 steps" in html
+    assert "in epoch 1 of 2, 1 step" in html
     assert "not evaluated" in html
     assert "scores of the last weights" not in html
 
@@ -163,14 +163,14 @@ def test_metrics_of_an_older_version_show_what_is_there(runs, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "data.json"])
-def test_json_that_is_no_object_is_told(runs, settings, tmp_path, name):
+def test_json_that_is_not_an_object_is_an_error(runs, settings, tmp_path, name):
     shutil.copytree(runs / "ptl", tmp_path / "bad")
     (tmp_path / "bad" / name).write_text("5")
-    with pytest.raises(DataError, match="expected a JSON object, found 5"):
+    with pytest.raises(DataError, match="found 5, expected a JSON object"):
         report([str(tmp_path / "bad")], runs, settings, Silent())
 
 
-def test_a_gallery_without_other_people_has_no_thresholds(runs, settings, market_folder, tmp_path):
+def test_a_test_set_of_one_identity_has_no_thresholds(runs, settings, market_folder, tmp_path):
     one = tmp_path / "data" / "market"
     shutil.copytree(market_folder, one)
     for path in (*one.glob("query/*"), *one.glob("bounding_box_test/*")):
@@ -178,7 +178,7 @@ def test_a_gallery_without_other_people_has_no_thresholds(runs, settings, market
             path.unlink()
     there = settings.model_copy(update={"root": str(one.parent)})
     html = write_report([RunFolder(runs / "ptl")], there, Silent(), out=tmp_path / "a.html").read_text(encoding="utf-8")
-    assert "No thresholds. Under the protocol &#39;market&#39;" in html
+    assert "No verification thresholds. " in html
     assert "Rank lists" in headings(html)
 
 
@@ -191,34 +191,34 @@ def test_crops_come_from_where_the_images_are_now(runs, settings, market_folder,
     assert str(market_folder) not in html.partition("<main>")[2]
 
 
-def test_the_command_writes_the_page_and_tells_where(ptlreid, runs, market_folder):
+def test_the_command_writes_the_page_and_prints_its_path(ptlreid, runs, market_folder):
     places = ("--root", market_folder.parent, "--runs", runs)
     code, out, err = ptlreid("report", "ptl", *places, "--out", "page.html", "--queries", 1, "--json")
     assert code == 0, err
-    told = json.loads(out)
-    assert told["written"] == [{"file": "page.html", "bytes": Path("page.html").stat().st_size}]
-    assert told["settings"]["queries"] == 1
-    assert Path("page.html").read_text(encoding="utf-8").count("<article>") == 2  # the worst, and one drawn
+    printed = json.loads(out)
+    assert printed["written"] == [{"file": "page.html", "bytes": Path("page.html").stat().st_size}]
+    assert printed["settings"]["queries"] == 1
+    assert Path("page.html").read_text(encoding="utf-8").count("<article>") == 2  # the worst one and a random one
     code, out, _ = ptlreid("report", "ptl", *places, "--out", "page.html")
     assert re.fullmatch(r"Written: page\.html \(0\.\d\d MB\)\n", out)
 
 
 @pytest.mark.parametrize("figure", ["cmc", "ranklist", "cameras", "curves", "distances", "cells"])
-def test_each_figure_can_be_had_alone(ptlreid, runs, market_folder, figure):
+def test_each_figure_can_be_written_alone(ptlreid, runs, market_folder, figure):
     places = ("--root", market_folder.parent, "--runs", runs)
     code, _, err = ptlreid("report", "ptl", *places, "--figure", figure, "--out", "figure.pdf")
     assert code == 0, err
     assert Path("figure.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_no_rank_list_is_no_picture(ptlreid, runs, market_folder):
+def test_a_rank_list_figure_needs_queries(ptlreid, runs, market_folder):
     places = ("--root", market_folder.parent, "--runs", runs)
     code, _, err = ptlreid("report", "ptl", *places, "--figure", "ranklist", "--out", "figure.pdf", "--queries", 0)
-    assert (code, "--queries 0 leaves no rank list to draw" in err) == (1, True)
+    assert (code, "--figure ranklist with --queries 0: expected 1 query or more" in err) == (1, True)
     assert not Path("figure.pdf").exists()
 
 
-def test_a_table_has_a_row_a_run(ptlreid, runs, market_folder):
+def test_a_table_has_a_row_for_each_run(ptlreid, runs, market_folder):
     places = ("--root", market_folder.parent, "--runs", runs)
     code, out, err = ptlreid("report", "ptl", "plain", *places, "--table", "runs.md")
     assert code == 0, err
@@ -234,22 +234,25 @@ def test_a_table_has_a_row_a_run(ptlreid, runs, market_folder):
     [
         (("none",), "No run is called 'none'"),
         (("ptl", "--figure", "cmc"), "Add --out FILE.png, .svg or .pdf"),
-        (("ptl", "--figure", "ranklist", "--queries", 0, "--out", "o.png"), "--queries 0 leaves no rank list to draw"),
-        (("ptl", "--table", "t.md", "--out", "page.html"), "one or the other"),
-        (("ptl", "--out", "page.png"), "a page is written as .html"),
-        (("ptl", "--figure", "curves", "--out", "a.png", "--weights", "best"), "Leave out weights"),
-        (("ptl", "--figure", "cells", "--out", "a.png", "--data", "market"), "Leave out data"),
+        (
+            ("ptl", "--figure", "ranklist", "--queries", 0, "--out", "o.png"),
+            "--figure ranklist with --queries 0: expected 1 query or more",
+        ),
+        (("ptl", "--table", "t.md", "--out", "page.html"), "expected one of them"),
+        (("ptl", "--out", "page.png"), "expected a page that ends in .html"),
+        (("ptl", "--figure", "curves", "--out", "a.png", "--weights", "best"), "Remove weights"),
+        (("ptl", "--figure", "cells", "--out", "a.png", "--data", "market"), "Remove data"),
         (("ptl", "--figure", "cmx", "--out", "a.png"), "Did you mean 'cmc'"),
-        (("ptl", "--figure", "cmc", "--out", "a.gif"), "pictures are written as png, svg, pdf"),
-        (("ptl", "--table", "a.xls"), "tables are written as .md, .tex, .csv"),
-        (("ptl", "plain", "--figure", "distances", "--out", "a.png"), "is of one run, 2 were given"),
-        (("plain", "--figure", "cells", "--out", "a.png"), "tells of no BConv-Cells"),
+        (("ptl", "--figure", "cmc", "--out", "a.gif"), "expected a file name that ends in .png, .svg or .pdf"),
+        (("ptl", "--table", "a.xls"), "expected a file name that ends in .md, .tex or .csv"),
+        (("ptl", "plain", "--figure", "distances", "--out", "a.png"), "with 2 runs: expected one"),
+        (("plain", "--figure", "cells", "--out", "a.png"), "has no BConv-Cells"),
         (("ptl", "--data", "markt"), "Did you mean 'market'"),
         (("ptl", "--data", "duke"), "DukeMTMC-reID was not found"),
-        (("ptl", "--places", 0), "places = 0 is not possible"),
+        (("ptl", "--ranklist-size", 0), "ranklist_size = 0 is not possible"),
     ],
 )
-def test_a_mistake_is_one_clear_message(ptlreid, runs, market_folder, arguments, message):
+def test_a_wrong_call_is_one_clear_message(ptlreid, runs, market_folder, arguments, message):
     code, out, err = ptlreid("report", *arguments, "--root", market_folder.parent, "--runs", runs)
     assert (code, out) == (1, "")
     assert err.startswith("error: ")
@@ -257,7 +260,7 @@ def test_a_mistake_is_one_clear_message(ptlreid, runs, market_folder, arguments,
     assert err.count("\n") == 1
 
 
-def test_two_runs_of_one_name_cannot_be_told_apart(runs, settings, tmp_path):
+def test_two_runs_with_the_same_name_are_an_error(runs, settings, tmp_path):
     shutil.copytree(runs / "ptl", tmp_path / "ptl")
     with pytest.raises(OptionError, match="have the same name"):
         report(["ptl", str(tmp_path / "ptl")], runs, settings, Silent())
@@ -291,7 +294,7 @@ def test_the_page_of_a_chain_has_its_matrix_and_its_stages(ptlreid, runs, settin
     assert code == 0, err
     assert f"Written: {runs / 'chain' / 'report.html'}" in out.replace("\n", "")
     html = (runs / "chain" / "report.html").read_text(encoding="utf-8")
-    assert headings(html) == ["After each stage", "Transfer and forgetting", "Stages"]
+    assert headings(html) == ["Scores after each stage", "Forward transfer and forgetting", "Stages"]
     cells = r'<th scope="row">synthetic</th>\s*<td class="n">50\.0</td><td class="n">25\.0</td>'
     assert re.search(cells, html)
     assert re.search(r'<th scope="row">market</th>\s*<td class="n">40\.0</td><td class="n">–</td>', html)
@@ -301,39 +304,39 @@ def test_the_page_of_a_chain_has_its_matrix_and_its_stages(ptlreid, runs, settin
     assert "Scores over epochs" in html
 
 
-def test_a_chain_stands_alone(ptlreid, runs):
+def test_a_chain_is_reported_alone(ptlreid, runs):
     files.write_json(runs / "chain" / "chain.json", CHAIN)
     code, _, err = ptlreid("report", "chain", "ptl", "--runs", runs)
-    assert (code, "a chain, which has a page of its own" in err) == (1, True)
+    assert (code, "is a transfer chain: expected it alone" in err) == (1, True)
 
 
-def test_a_chain_file_that_is_not_whole_says_what_it_lacks(ptlreid, runs, tmp_path):
+def test_an_incomplete_chain_file_is_an_error(ptlreid, runs, tmp_path):
     files.write_json(tmp_path / "half" / "chain.json", {"chain": [], "data": [], "rows": [], "scores": []})
     code, _, err = ptlreid("report", str(tmp_path / "half"))
     assert code == 1
-    assert "chain.json: without stages" in err
+    assert "chain.json: stages missing" in err
 
 
 def test_a_chain_whose_runs_are_gone_still_has_its_matrix(tmp_path):
     files.write_json(tmp_path / "chain" / "chain.json", CHAIN)
     html = write_chain_report(tmp_path / "chain").read_text(encoding="utf-8")
-    assert headings(html) == ["After each stage", "Transfer and forgetting", "Stages"]
+    assert headings(html) == ["Scores after each stage", "Forward transfer and forgetting", "Stages"]
 
 
-def test_a_stage_whose_history_is_damaged_is_without_curves_and_says_why(runs, tmp_path):
+def test_a_stage_with_a_damaged_history_has_no_curves_and_the_page_says_why(runs, tmp_path):
     files.write_json(tmp_path / "chain" / "chain.json", CHAIN)
     for name in ("ptl", "plain"):
         shutil.copytree(runs / name, tmp_path / name)
     (tmp_path / "ptl" / "history.jsonl").write_bytes(b"\xff\n")
     html = write_chain_report(tmp_path / "chain").read_text(encoding="utf-8")
-    assert re.search(r'class="note">ptl is without curves\. .*history\.jsonl, line 1: not JSON', html)
+    assert re.search(r'class="note">No training curves for ptl\. .*history\.jsonl, line 1: not JSON', html)
     assert "Scores over epochs" in html  # of the other stage
 
 
-@pytest.mark.parametrize("option", ["data", "weights", "metric", "places"])
+@pytest.mark.parametrize("option", ["data", "weights", "metric", "ranklist-size"])
 def test_a_chain_refuses_options_that_it_would_ignore(ptlreid, tmp_path, option):
     files.write_json(tmp_path / "chain" / "chain.json", CHAIN)
-    value = {"data": "market", "weights": "last", "metric": "cosine", "places": 3}[option]
+    value = {"data": "market", "weights": "last", "metric": "cosine", "ranklist-size": 3}[option]
     code, _, err = ptlreid("report", str(tmp_path / "chain"), f"--{option}", value)
     assert code == 1
-    assert f"whose page evaluates nothing. Leave out {option}." in " ".join(err.split())
+    assert f"whose report evaluates nothing. Remove {option.replace('-', '_')}." in " ".join(err.split())

@@ -1,4 +1,4 @@
-"""The page in a real browser: Chromium, without a window."""
+"""The page in a real browser: headless Chromium."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from test_report_page import rank_list
 
 from ptlreid.reports import page
-from ptlreid.reports.cells import cells
-from ptlreid.reports.cmc import cmc
-from ptlreid.reports.curves import Steps, loss
-from ptlreid.reports.heat import heat_map
+from ptlreid.reports.elements import Section, Table
+from ptlreid.reports.heat_map import plot_heat_map
 from ptlreid.reports.page import Page
-from ptlreid.reports.pictures import Section, Table
+from ptlreid.reports.retrieval_plots import plot_cmc
+from ptlreid.reports.run_summary import Steps
+from ptlreid.reports.training_plots import plot_cells, plot_loss
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 pytestmark = pytest.mark.skipif(
@@ -44,21 +44,23 @@ def browser(tmp_path_factory):
 def file(tmp_path_factory):
     """A page with one of everything, and names that are long."""
     folder = tmp_path_factory.mktemp("page")
-    steps = Steps.of([{"kind": "step", "epoch": 0, "step": s, "loss": 1 / (s + 1), "lr": 0.1} for s in range(500)])
+    steps = Steps.select([{"kind": "step", "epoch": 0, "step": s, "loss": 1 / (s + 1), "lr": 0.1} for s in range(500)])
     cell = {"state_norm": 1.0, "input": 0.5, "forget": 0.5, "output": 0.5}
     cameras = [str(camera) for camera in range(15)]
-    wide = heat_map("cameras", "mAP", np.eye(15), rows=cameras, columns=cameras, axes_of=("query", "gallery"))
-    pictures = [cmc({LONG: np.array([0.5, 1.0]), "b": np.array([0.1, 0.2])}), loss({"run": steps}), wide]
-    pictures += cells([{"kind": "epoch", "epoch": 1, "cells": {"cells.0": cell}}])
+    wide = plot_heat_map("cameras", "mAP", np.eye(15), rows=cameras, columns=cameras, axis_names=("query", "gallery"))
+    plots = [plot_cmc({LONG: np.array([0.5, 1.0]), "b": np.array([0.1, 0.2])}), plot_loss({"run": steps}), wide]
+    plots += plot_cells([{"kind": "epoch", "epoch": 1, "cells": {"cells.0": cell}}])
     table = Table(tuple(f"column {n}" for n in range(12)), [[LONG, *map(str, range(11))]])
-    lists = {"Worst first": [rank_list(folder, LONG[:100])]}
-    section = Section("all", "Everything", [LONG], facts=[table], pictures=pictures, more={"More": table}, lists=lists)
-    page.write(Page(LONG, LONG, [section], {"mAP": "50.0", "CMC-1": "60.0"}, [LONG]), folder / "page.html")
+    lists = {"Worst queries": [rank_list(folder, LONG[:100])]}
+    section = Section(
+        "all", "Everything", [LONG], tables=[table], plots=plots, folded={"More": table}, rank_lists=lists
+    )
+    page.write_page(Page(LONG, LONG, [section], {"mAP": "50.0", "CMC-1": "60.0"}, [LONG]), folder / "page.html")
     return folder / "page.html"
 
 
 def show(browser, file, *, width=1200, dark=False):
-    """Open the page in a window of this width, with everything unfolded that can be."""
+    """Open the page in a window of this width, with everything unfolded."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -67,7 +69,7 @@ def show(browser, file, *, width=1200, dark=False):
     browser.execute_script("document.querySelectorAll('details').forEach(one => one.open = true)")
 
 
-def test_it_opens_without_a_word_on_the_console(browser, file):
+def test_it_opens_without_console_messages(browser, file):
     browser.get_log("browser")
     show(browser, file)
     assert browser.get_log("browser") == []
@@ -83,10 +85,10 @@ def test_no_request_leaves_the_file(browser, file):
     assert [url for url in asked if url != file.as_uri() and not url.startswith("data:")] == []
 
 
-def test_every_picture_has_a_size_and_every_crop_is_an_image(browser, file):
+def test_every_plot_has_a_size_and_every_crop_is_an_image(browser, file):
     show(browser, file)
     sizes = browser.execute_script(
-        "return [...document.querySelectorAll('[role=img], .drawing svg, .crops use')]"
+        "return [...document.querySelectorAll('[role=img], .plot svg, .crops use')]"
         ".map(one => one.getBoundingClientRect()).map(box => Math.min(box.width, box.height))"
     )
     assert len(sizes) == (7 + 4) + 7 + 4
@@ -111,8 +113,8 @@ def test_text_stands_out_from_the_page(browser, file, dark):
     show(browser, file, dark=dark)
     page_colour, *colours = browser.execute_script(
         "const colour = (one, key) => getComputedStyle(one)[key];"
-        "return [colour(document.body, 'backgroundColor'), colour(document.querySelector('.drawing text'), 'fill'),"
-        "...['body', '.soft', 'summary', 'a', '.right b', '.wrong b', 'th', 'td']"
+        "return [colour(document.body, 'backgroundColor'), colour(document.querySelector('.plot text'), 'fill'),"
+        "...['body', '.soft', 'summary', 'a', '.match b', '.mismatch b', 'th', 'td']"
         ".map(name => colour(document.querySelector(name), 'color'))]"
     )
     assert (luminance(page_colour) < 0.1) == dark

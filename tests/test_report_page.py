@@ -1,4 +1,4 @@
-"""The page: whole in itself, and with every text as it was."""
+"""The page is self-contained and shows every text as it is."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from conftest import write_image
 
 from ptlreid.reports import page
-from ptlreid.reports.cmc import cmc
+from ptlreid.reports.elements import Section, Table, format_number, format_percent, shorten
 from ptlreid.reports.page import Page
-from ptlreid.reports.pictures import Section, Table, number, percent, short
-from ptlreid.reports.ranklists import Place, Shown
+from ptlreid.reports.rank_lists import QueryResult, RankedImage
+from ptlreid.reports.retrieval_plots import plot_cmc
 
 HOSTILE = "<script>alert(1)<script> & \"'><img src=x onerror=alert(2)> {{ 7 * 7 }}"
 
@@ -38,12 +38,12 @@ class Outline(HTMLParser):
         return [found.get(name) for one, found in self.tags if one == tag]
 
 
-def rank_list(folder: Path, name: str) -> Shown:
+def rank_list(folder: Path, name: str) -> QueryResult:
     paths = [folder / f"{number}{name}.jpg" for number in range(3)]
     for seed, path in enumerate(paths):
         write_image(path, seed)
-    places = [Place(rank, path, 1, 2, 0.5 * rank, rank == 2) for rank, path in enumerate(paths[1:], start=1)]
-    return Shown(paths[0], 1, 1, 0.5, 2, [*places, Place(9, paths[1], 1, 2, 3.0, True)])
+    images = [RankedImage(rank, path, 1, 2, 0.5 * rank, rank == 2) for rank, path in enumerate(paths[1:], start=1)]
+    return QueryResult(paths[0], 1, 1, 0.5, 2, [*images, RankedImage(9, paths[1], 1, 2, 3.0, True)])
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,10 @@ def hostile(tmp_path_factory):
         "part",
         HOSTILE,
         [HOSTILE],
-        facts=[table],
-        pictures=[cmc({HOSTILE: np.array([0.5, 1.0]), "other": np.array([0.25, 0.5])})],
-        more={HOSTILE: table},
-        lists={HOSTILE: [rank_list(tmp_path_factory.mktemp("crops"), name)]},
+        tables=[table],
+        plots=[plot_cmc({HOSTILE: np.array([0.5, 1.0]), "other": np.array([0.25, 0.5])})],
+        folded={HOSTILE: table},
+        rank_lists={HOSTILE: [rank_list(tmp_path_factory.mktemp("crops"), name)]},
     )
     return Outline(page.render_html(Page(HOSTILE, HOSTILE, [section], {HOSTILE: HOSTILE}, [HOSTILE])))
 
@@ -70,9 +70,9 @@ def test_no_text_of_a_user_becomes_a_tag(hostile):
     assert not [name for _, attributes in hostile.tags for name in attributes if name.startswith("on")]
 
 
-def test_every_text_of_a_user_is_there_as_it_was(hostile):
+def test_every_text_of_a_user_is_shown_as_it_is(hostile):
     # Title, h1, subtitle, note, tile and its value, link to the section, its heading and text, two tables of two cells
-    # each, heading of a table and of the lists, row in the table of the CMC; in its legend there is no room for all.
+    # each, titles of the folded table and of the rank lists, row in the table of the CMC; its legend cuts the name.
     assert hostile.text.count(HOSTILE) == 1 + 5 + 1 + 2 + 4 + 2 + 1
     assert "<script>alert(1)<sc…" in hostile.text
 
@@ -87,11 +87,11 @@ def test_nothing_is_fetched(hostile):
     assert policy["Content-Security-Policy"].startswith("default-src 'none'")
 
 
-def test_every_picture_has_words_and_numbers(hostile):
-    pictures = [found for _, found in hostile.tags if found.get("role") == "img"]
-    assert len(pictures) == 1 + 4
-    assert all(found["aria-label"] for found in pictures)
-    assert sum(tag == "details" for tag, _ in hostile.tags) == 1 + 1 + 1  # the picture, the list, the open table
+def test_every_plot_has_a_description_and_its_values(hostile):
+    plots = [found for _, found in hostile.tags if found.get("role") == "img"]
+    assert len(plots) == 1 + 4
+    assert all(found["aria-label"] for found in plots)
+    assert sum(tag == "details" for tag, _ in hostile.tags) == 1 + 1 + 1  # the plot, the rank list, the folded table
 
 
 def test_each_crop_is_on_the_page_once(hostile):
@@ -103,11 +103,11 @@ def test_each_crop_is_on_the_page_once(hostile):
 
 
 def test_a_page_is_the_same_every_time(tmp_path):
-    parts = [Section("part", "Part", pictures=[cmc({"run": np.array([0.5, 1.0])})])]
+    parts = [Section("part", "Part", plots=[plot_cmc({"run": np.array([0.5, 1.0])})])]
     assert page.render_html(Page("run", "", parts)) == page.render_html(Page("run", "", parts))
 
 
-def test_the_colours_of_the_page_are_those_of_the_pictures():
+def test_the_page_has_the_colours_of_the_plots():
     from ptlreid.reports import render
 
     css = (Path(page.__file__).parent / "templates" / "style.css").read_text()
@@ -116,20 +116,20 @@ def test_the_colours_of_the_page_are_those_of_the_pictures():
     assert len(re.findall(r"--c\d: (#\w+)", dark)) == len(render.COLOURS)
 
 
-def test_a_table_knows_its_columns_of_numbers():
+def test_a_table_knows_its_numeric_columns():
     table = Table(("a", "b", "c", "d"), [["run", "12.5", "–", "-3"], ["other", "1,000", "7", "1e-05"]])
     assert table.numeric == [False, True, True, True]
 
 
-def test_a_row_of_another_length_is_a_mistake():
+def test_a_row_of_another_length_is_an_error():
     with pytest.raises(ValueError, match="2 columns, but a row of 1 cells"):
         Table(("a", "b"), [["1"]])
 
 
-def test_a_long_text_loses_its_middle():
-    assert [short(text, 7) for text in ("1234567", "12345678", "")] == ["1234567", "123…678", ""]
+def test_a_long_text_is_cut_in_the_middle():
+    assert [shorten(text, 7) for text in ("1234567", "12345678", "")] == ["1234567", "123…678", ""]
 
 
 def test_numbers_are_short():
-    assert [percent(0.527), percent(1)] == ["52.7", "100.0"]
-    assert [number(value) for value in (0.01, 4.43149, 5e-5, 1234567)] == ["0.01", "4.431", "5e-05", "1.235e+06"]
+    assert [format_percent(0.527), format_percent(1)] == ["52.7", "100.0"]
+    assert [format_number(value) for value in (0.01, 4.43149, 5e-5, 1234567)] == ["0.01", "4.431", "5e-05", "1.235e+06"]

@@ -1,4 +1,4 @@
-"""Tables for papers."""
+"""Table files for papers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 
 from ptlreid.errors import OptionError
-from ptlreid.reports.pictures import Table
+from ptlreid.reports.elements import Table
 from ptlreid.reports.tables import write_table
 
 TABLE = Table(("run", "mAP"), [["market_a|b", "52.7"], ["50% & $1 {x}\\y~^#", "8.0"]])
@@ -24,7 +24,7 @@ def test_markdown_lines_up_and_escapes(tmp_path):
     )  # fmt: skip
 
 
-def test_latex_escapes_every_special_sign(tmp_path):
+def test_latex_escapes_every_special_character(tmp_path):
     write_table(TABLE, tmp_path / "t.tex")
     assert (tmp_path / "t.tex").read_text() == (
         "\\begin{tabular}{lr}\n"
@@ -44,6 +44,6 @@ def test_csv_reads_back(tmp_path):
     assert list(csv.reader(StringIO((tmp_path / "t.CSV").read_text()))) == [["run", "mAP"], ['a,"b"\nc', "52.7"]]
 
 
-def test_another_kind_of_file_is_refused(tmp_path):
-    with pytest.raises(OptionError, match=r"t\.xlsx: tables are written as \.md, \.tex, \.csv"):
+def test_another_suffix_is_an_error(tmp_path):
+    with pytest.raises(OptionError, match=r"--table .*t\.xlsx: expected a file name that ends in \.md, \.tex or \.csv"):
         write_table(TABLE, tmp_path / "t.xlsx")

@@ -29,7 +29,7 @@ def report(
         Path | None, typer.Option(help="The scores of the runs alone, into this .md, .tex or .csv file.")
     ] = None,
     queries: Annotated[int | None, options.option(ReportSettings, "queries")] = None,
-    places: Annotated[int | None, options.option(ReportSettings, "places")] = None,
+    ranklist_size: Annotated[int | None, options.option(ReportSettings, "ranklist_size")] = None,
     weights: Annotated[str | None, options.option(ReportSettings, "weights")] = None,
     metric: Annotated[str | None, options.option(ReportSettings, "metric")] = None,
     seed: Annotated[int | None, options.option(ReportSettings, "seed")] = None,

@@ -1,6 +1,6 @@
-"""Pictures and one HTML page, made from values and files and never from a model.
+"""Plots, tables and one HTML page, made from values and files and never from a network.
 
-`pictures` holds what travels and `ink` draws it; `account` reads a run; `curves`, `cells`, `cmc`, `distances` (from the
-counts of `verification`), `heat`, `ranklists` and `chains` make pictures; `sections` and `page` put them on a page,
-`tables` writes tables for papers. Matplotlib and jinja2 are imported inside the functions that need them.
+`run_summary` reads a run folder. `elements` holds what a page is made of (plots, tables, sections); `training_plots`,
+`retrieval_plots`, `heat_map` and `rank_lists` make them. `run_page` and `chain_page` put them together, `page` writes
+HTML, `render` SVG and figure files, `tables` table files. Matplotlib and jinja2 are imported where they are used.
 """

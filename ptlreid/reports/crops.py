@@ -1,4 +1,4 @@
-"""Image crops small enough to be part of a page."""
+"""Image crops, small enough to be embedded in a page."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from PIL import Image
 
 from ptlreid.errors import DataError
 
-_LARGEST = (96, 192)  # width and height: a crop of Market-1501, 64×128, stays as it is
+_LARGEST = (96, 192)  # width and height: a crop of Market-1501, 64×128, keeps its size
 _QUALITY = 80
 
 
 @dataclass(frozen=True)
 class Crop:
-    """An image on the page: `name` is its id there, `uri` its JPEG as a data URI, `width` and `height` in pixels."""
+    """An image on the page: `name` is its id there, `uri` a JPEG as a data URI, `width` and `height` in pixels."""
 
     name: str
     width: int
@@ -26,12 +26,12 @@ class Crop:
     uri: str
 
 
-def embed(paths: Iterable[Path]) -> dict[Path, Crop]:
-    """Each image once, by path. `DataError` for a file that cannot be decoded."""
+def embed_crops(paths: Iterable[Path]) -> dict[Path, Crop]:
+    """A crop for each distinct path. Raises `DataError` for a file that cannot be decoded."""
     crops: dict[Path, Crop] = {}
     for path in paths:
         if path not in crops:
-            image = read(path)
+            image = read_crop(path)
             stream = BytesIO()
             image.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
             data = b64encode(stream.getvalue()).decode()
@@ -39,8 +39,8 @@ def embed(paths: Iterable[Path]) -> dict[Path, Crop]:
     return crops
 
 
-def read(path: Path) -> Image.Image:
-    """The image in RGB, at most 96×192. `DataError` for a file that cannot be decoded."""
+def read_crop(path: Path) -> Image.Image:
+    """The image in RGB, scaled down to at most 96×192. Raises `DataError` for a file that cannot be decoded."""
     try:
         with Image.open(path) as file:
             file.draft("RGB", _LARGEST)
@@ -48,6 +48,6 @@ def read(path: Path) -> Image.Image:
             image.thumbnail(_LARGEST)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{path}: not an image that can be decoded ({error}). Replace the file, or take it out of the dataset."
+            f"{path}: cannot be decoded ({error}): expected an image. Replace the file, or remove it from the dataset."
         ) from None
     return image

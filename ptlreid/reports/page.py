@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else: no network, no script, no other file."""
+"""One self-contained HTML page: no network access, no script, no other file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import ptlreid
 from ptlreid.files import atomic_write
 from ptlreid.reports import render
-from ptlreid.reports.crops import embed
-from ptlreid.reports.pictures import Section
+from ptlreid.reports.crops import embed_crops
+from ptlreid.reports.elements import Section
 
 
 @dataclass(frozen=True)
 class Page:
-    """`tiles`: the numbers on top, in percent, by name; `notes`: what a reader must know before all else."""
+    """`tiles`: the headline scores in percent, by name; `notes`: warnings shown above everything else."""
 
     title: str
     subtitle: str
@@ -25,7 +25,7 @@ class Page:
 
 
 def render_html(page: Page) -> str:
-    """The page as HTML. All text is escaped; each image crop is in it once, however often it is shown."""
+    """The page as HTML. All text is escaped; each image crop is embedded once, however often it is shown."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -36,18 +36,18 @@ def render_html(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    lists = [one for section in page.sections for group in section.lists.values() for one in group]
-    crops = embed(path for one in lists for path in (one.path, *(place.path for place in one.places)))
+    results = [one for section in page.sections for group in section.rank_lists.values() for one in group]
+    crops = embed_crops(path for one in results for path in (one.path, *(image.path for image in one.images)))
     return environment.get_template("page.html").render(
         page=page,
         crops=crops,
-        drawn=lambda picture: Markup(render.inline(picture)),  # matplotlib has escaped the texts in it
+        render_svg=lambda plot: Markup(render.render_svg(plot)),  # matplotlib has escaped its texts
         version=ptlreid.__version__,
     )
 
 
-def write(page: Page, path: Path) -> None:
-    """Write the page to `path`, aside and renamed."""
+def write_page(page: Page, path: Path) -> None:
+    """Write the page to `path`, to a temporary file that is renamed when complete."""
     text = render_html(page)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How pictures are drawn: inline SVG in the page's colours, and files for papers; the same bytes every time."""
+"""How plots are drawn: inline SVG in the colours of the page, and figure files for papers; always the same bytes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 from ptlreid.errors import OptionError
 from ptlreid.files import atomic_write
-from ptlreid.reports.pictures import Picture, short
+from ptlreid.reports.elements import Plot, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Told apart by people who see few colours, too, and by their dashes where there are none. templates/style.css has a
-# lighter step of each for a dark page.
+# Readable with colour vision deficiency, and by their dashes in black and white. templates/style.css has a lighter
+# shade of each for the dark page.
 COLOURS = ("#256fca", "#c4501f", "#12805a", "#966300", "#c2418f", "#5f7d14", "#4a3aa7", "#c93636")
 DASHES = ("-", "--", "-.", ":")
 INK, LINE = "#1b1c1e", "#8a8c90"
 FORMATS = ("png", "svg", "pdf")
 
-_STYLE: dict[Any, Any] = {  # matplotlib has a type of its own for the keys
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same widths on every machine
+_STYLE: dict[Any, Any] = {  # the keys have a type of matplotlib's own
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same text widths on every machine
     "font.size": 9,
-    "axes.titlesize": 9,
+    "figure.titlesize": 9,
     "axes.labelsize": 9,
     "legend.fontsize": 8,
     "legend.frameon": False,
@@ -66,96 +66,97 @@ _NO_DATES: dict[str, dict[str, Any]] = {
 }
 
 
-def line_style(index: int) -> dict[str, str]:
-    """Colour and dashes of the line with this number, from 0."""
+def get_line_style(index: int) -> dict[str, str]:
+    """Colour and dashes of line number `index`, which counts from 0."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
 
 
-def legend(axes: Axes, labels: Sequence[str]) -> None:
-    """Name the lines of `axes` where there are several: above them many short names, else in a corner.
+def add_legend(axes: Axes, labels: Sequence[str]) -> None:
+    """Label the lines of `axes`, if there are several: many short labels above the axes, others in a corner.
 
-    Any text is shown as it is, as far as there is room.
+    Labels are shown as they are; long ones are cut in the middle.
     """
     if len(labels) < 2:
         return
-    shown = [short(label, 40) for label in labels]
-    # Matplotlib takes labels that begin with an underscore for its own.
+    shown = [shorten(label, 40) for label in labels]
+    # Matplotlib skips labels that begin with an underscore.
     shown = [f" {label}" if label.startswith("_") else label for label in shown]
     if len(shown) > 3 and max(map(len, shown)) <= 16:
         axes.legend(axes.lines, shown, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     else:
-        axes.legend(axes.lines, shown).set_in_layout(False)  # it lies on the curves, and takes no room from them
+        axes.legend(axes.lines, shown).set_in_layout(False)  # it overlaps the curves and takes no space from them
 
 
-def whole_numbers(axes: Axes) -> None:
-    """Ticks at whole numbers only, as epochs are."""
+def use_whole_numbers(axes: Axes) -> None:
+    """Put the ticks of the x axis at whole numbers only, such as epochs."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def inline(picture: Picture) -> str:
-    """The picture as SVG for the page: text stays text, ink and colours are the page's own."""
-    with _style({"svg.fonttype": "none"}):
-        figure = _figure([picture])
+def render_svg(plot: Plot) -> str:
+    """The plot as SVG to be part of a page: text stays text, all colours are those of the page."""
+    with _use_style({"svg.fonttype": "none"}):
+        figure = _make_figure([plot])
         stream = BytesIO()
         figure.savefig(stream, format="svg", transparent=True, metadata=_NO_DATES["svg"])
-    return _for_page(stream.getvalue().decode(), picture.name)
+    return _adapt_to_page(stream.getvalue().decode(), plot.name)
 
 
-def format_of(path: Path) -> str:
-    """The format of a picture in a file called so; `OptionError` for one that we do not write."""
+def get_format(path: Path) -> str:
+    """The format of a figure file, from its suffix. Raises `OptionError` for one that is not in `FORMATS`."""
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
-        raise OptionError(
-            f"{path}: pictures are written as {', '.join(FORMATS)}. Give --out a name that ends in one of them."
-        )
+        raise OptionError(f"--out {path}: expected a file name that ends in .png, .svg or .pdf. Rename the file.")
     return kind
 
 
-def save(pictures: Sequence[Picture], path: Path) -> None:
-    """The pictures side by side, on white, in a PNG, SVG or PDF file as `path` ends."""
-    kind = format_of(path)
-    with _style({}), atomic_write(path) as temporary:
-        _figure(pictures).savefig(temporary, format=kind, dpi=300, metadata=_NO_DATES[kind])
+def save_figure(plots: Sequence[Plot], path: Path) -> None:
+    """Write the plots next to each other, on white, to a PNG, SVG or PDF file, by the suffix of `path`."""
+    kind = get_format(path)
+    with _use_style({}), atomic_write(path) as temporary:
+        _make_figure(plots).savefig(temporary, format=kind, dpi=300, metadata=_NO_DATES[kind])
 
 
 @contextmanager
-def _style(more: dict[Any, Any]) -> Iterator[None]:
-    """Our settings of matplotlib and no one else's, until the block ends."""
+def _use_style(more: dict[Any, Any]) -> Iterator[None]:
+    """Use our matplotlib style within the block, whatever the user's matplotlibrc says."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE | more)
-        # Names in scripts that the font lacks: a browser has other fonts, a file shows boxes.
+        # Names in scripts that the font lacks: a browser falls back to another font, a figure file shows boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
-def _figure(pictures: Sequence[Picture]) -> Figure:
+def _make_figure(plots: Sequence[Plot]) -> Figure:
+    """The plots in two columns; with titles where there are several."""
     from matplotlib.figure import Figure
 
-    columns = min(2, len(pictures))
-    rows = ceil(len(pictures) / columns)
-    width = max(picture.size[0] for picture in pictures)
-    height = max(picture.size[1] for picture in pictures)
+    columns = min(2, len(plots))
+    rows = ceil(len(plots) / columns)
+    width = max(plot.size[0] for plot in plots)
+    height = max(plot.size[1] for plot in plots)
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    for place, picture in enumerate(pictures, start=1):
-        axes = figure.add_subplot(rows, columns, place)
-        picture.draw(axes)
-        if len(pictures) > 1:
-            axes.set_title(picture.title)
+    if len(plots) == 1:
+        plots[0].draw(figure.add_subplot())
+        return figure
+    # A subfigure each: its title is above all else, while that of axes would lie on a legend above them.
+    for part, plot in zip(figure.subfigures(rows, columns, squeeze=False).flat, plots, strict=False):
+        part.suptitle(plot.title)
+        plot.draw(part.add_subplot())
     return figure
 
 
-def _for_page(svg: str, name: str) -> str:
-    """SVG as matplotlib writes it, made small and part of a page: its own ids, no sizes, colours by CSS variable."""
+def _adapt_to_page(svg: str, name: str) -> str:
+    """Matplotlib's SVG, smaller and fit for a page: unique ids, no fixed size, colours as CSS variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", svg, count=1)
     svg = re.sub(r' transform="rotate\(-0 [\d. ]+\)"', "", svg)
-    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)  # coordinates, not texts
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)  # coordinates, not text
     used = set(re.findall(r"#([\w.-]+)[\")]", svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)

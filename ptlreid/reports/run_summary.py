@@ -1,4 +1,4 @@
-"""What is known of one run: its settings, its history, its last scores, and an evaluation where there is one."""
+"""What is known of one run: its settings, history and last scores, and an evaluation where there is one."""
 
 from __future__ import annotations
 
@@ -7,31 +7,67 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ptlreid import files
 from ptlreid.engine import history
 from ptlreid.errors import DataError
-from ptlreid.reports.curves import Steps, evaluations
 from ptlreid.retrieval.protocols import Protocol
 from ptlreid.retrieval.types import Features, Scores
 from ptlreid.runs import RunFolder
+from ptlreid.settings import EvaluateSettings
 
 
 @dataclass(frozen=True)
-class Retrieval:
-    """The two sides of an evaluation, its protocol, its scores, and in words what was compared and how."""
+class EvaluatedRun:
+    """The features, protocol and scores of an evaluated run; `settings`: how it was evaluated."""
 
     query: Features
     gallery: Features
     protocol: Protocol
     scores: Scores
-    how: str = ""
+    settings: EvaluateSettings
 
 
 @dataclass(frozen=True)
-class Account:
+class Steps:
+    """S training steps, (S,) each; NaN where the history has no value.
+
+    `epochs`: how many epochs are done after the step, such as 1.5. `terms`: the terms of the loss, by name.
+    `images_per_second`; `wait`: the share of the time spent waiting for images.
+    """
+
+    epochs: np.ndarray
+    loss: np.ndarray
+    lr: np.ndarray
+    images_per_second: np.ndarray
+    wait: np.ndarray
+    terms: Mapping[str, np.ndarray]
+
+    @classmethod
+    def select(cls, lines: Sequence[Mapping[str, Any]]) -> Steps:
+        """The steps among the lines of a history, which may have been written by an older version."""
+        lines = [line for line in lines if line.get("kind") == "step"]
+        per_epoch = 1 + max((line["step"] for line in lines), default=0)
+        names = dict.fromkeys(name for line in lines for name in line.get("terms", {}))
+        return cls(
+            np.array([line["epoch"] + (line["step"] + 1) / per_epoch for line in lines]),
+            _read_column(lines, "loss"),
+            _read_column(lines, "lr"),
+            _read_column(lines, "images_per_second"),
+            _read_column(lines, "wait"),
+            {name: _read_column([line.get("terms", {}) for line in lines], name) for name in names},
+        )
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+
+@dataclass(frozen=True)
+class RunSummary:
     """One run. `settings`: by name; `data`: what it was trained on; `metrics`: None while it is not finished.
 
-    `scores`: of an evaluation on the dataset `evaluated_on`; None where that could not be, and `missing` says why.
+    `scores`: of an evaluation on the dataset `evaluated_on`; None without one, and `evaluation_error` says why.
     """
 
     name: str
@@ -42,48 +78,61 @@ class Account:
     metrics: Mapping[str, Any] | None
     evaluated_on: str
     scores: Scores | None = None
-    missing: str = ""
+    evaluation_error: str = ""
 
     @classmethod
-    def read(cls, run: RunFolder) -> Account:
-        """The account in the files of `run`, of which only the settings must be there; nothing is evaluated."""
+    def read(cls, run: RunFolder) -> RunSummary:
+        """The summary of a run folder, of which only `config.toml` must exist; nothing is evaluated."""
         settings = run.settings()
         return cls(
             run.path.resolve().name,
             settings.method,
             settings.model_dump(exclude_none=True),
-            _object(run.data) if run.data.is_file() else {},
+            _read_object(run.data) if run.data.is_file() else {},
             history.read(run.history) if run.history.is_file() else [],
-            _object(run.metrics) if run.metrics.is_file() else None,
+            _read_object(run.metrics) if run.metrics.is_file() else None,
             settings.data,
         )
 
     @property
     def steps(self) -> Steps:
-        return Steps.of(self.history)
+        return Steps.select(self.history)
 
     @property
     def in_first_epoch(self) -> bool:
-        """Whether steps were done, but no epoch is whole."""
+        """Whether there are steps, but no complete epoch."""
         begun = bool(self.history) and not self.metrics
         return begun and all(line.get("kind") == "step" and line["epoch"] == 0 for line in self.history)
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
-        """The evaluated epochs on the run's own dataset."""
-        return evaluations(self.history, self.metrics)
+        """The evaluated epochs, and the final `metrics` where the history lacks them.
+
+        Each has `epoch` and `mAP`, and `mINP` and `cmc` where they were written.
+        """
+        lines = [line for line in self.history if line.get("kind") == "epoch" and "mAP" in line]
+        last = self.metrics or {}
+        if {"mAP", "epochs"} <= set(last) and last["epochs"] not in {line["epoch"] for line in lines}:
+            scores = {key: last[key] for key in ("mAP", "mINP", "cmc") if key in last}
+            lines.append({"epoch": last["epochs"], **scores})
+        return lines
 
     @property
-    def summary(self) -> Mapping[str, Any] | None:
-        """mAP, mINP and CMC: of the evaluation, or those that the run ended with."""
+    def headline_scores(self) -> Mapping[str, Any] | None:
+        """mAP, mINP and CMC of the evaluation, else those from the end of training; None without either."""
         if self.scores:
             return self.scores.summary()
         return self.metrics if self.metrics and "mAP" in self.metrics else None
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _read_column(lines: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    values = (line.get(key) for line in lines)
+    return np.array([value if isinstance(value, int | float) else np.nan for value in values], dtype=np.float64)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     """The JSON object in the file; `DataError` for other JSON."""
     content = files.read_json(path)
     if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, found {content!r:.40}. Remove it and continue the run.")
+        raise DataError(f"{path}: found {content!r:.40}, expected a JSON object. Remove the file and resume the run.")
     return content

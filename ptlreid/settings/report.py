@@ -17,8 +17,8 @@ class ReportSettings(DataSettings):
     weights: Literal["last", "best"] = Field("last", description="Which weights of the run.")
     metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance between features.")
     queries: int = Field(12, ge=0, description="Rank lists of the worst queries, and as many of queries drawn by lot.")
-    places: int = Field(10, ge=1, le=50, description="Places of each rank list.")
-    false_rates: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+    ranklist_size: int = Field(10, ge=1, le=50, description="Places of each rank list.")
+    false_accept_rates: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [0.01, 0.001], description="Shares of false accepts to state thresholds for."
     )
     seed: int = Field(0, ge=0, description="Seed of the queries that are drawn.")

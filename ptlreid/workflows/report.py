@@ -1,149 +1,209 @@
-"""`ptlreid report`: what runs left in their folders, with an evaluation from the cache, to a page, picture or table."""
+"""`ptlreid report`: a page, a figure or a table of runs, from their folders and an evaluation with cached features."""
 
 from __future__ import annotations
 
 import os.path
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 from ptlreid import distributed
 from ptlreid.errors import CheckpointError, DataError, OptionError
+from ptlreid.plugins import unknown_name
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
-from ptlreid.reports import chains, page, sections
-from ptlreid.reports.page import Page
-from ptlreid.reports.pictures import Section
-from ptlreid.reports.run_summary import Account
+from ptlreid.reports import render, tables
+from ptlreid.reports.chain_page import make_chain_page, read_chain
+from ptlreid.reports.elements import Plot
+from ptlreid.reports.page import write_page
+from ptlreid.reports.rank_lists import plot_rank_lists
+from ptlreid.reports.retrieval_plots import plot_cameras, plot_cmc, plot_distances
+from ptlreid.reports.run_page import describe_runs, make_run_page, show_rank_lists, tabulate_scores
+from ptlreid.reports.run_summary import RunSummary
+from ptlreid.reports.training_plots import plot_cells, plot_training
+from ptlreid.retrieval.thresholds import count_pairs
 from ptlreid.runs import RunFolder, find_run
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.report import ReportSettings
-from ptlreid.workflows.accounts import evaluated
-from ptlreid.workflows.figures import rank_lists, write_figure, write_table
+from ptlreid.workflows.accounts import evaluated, required
+
+FIGURES = ("cmc", "ranklist", "cameras", "curves", "distances", "cells")
+_TRAINING_FIGURES = ("curves", "cells")  # these evaluate nothing
+_FIGURES_OF_MANY = ("cmc", "curves")
 
 
 def report(
     names: Sequence[str],
     runs: Path,
-    config: ReportSettings,
+    settings: ReportSettings,
     progress: Progress,
     *,
     out: Path | None = None,
     figure: str | None = None,
     table: Path | None = None,
 ) -> list[Path]:
-    """The files written: the page of a chain or of runs below `runs`; or a `figure` in `out` and the `table` alone."""
-    if figure and not out:
-        raise OptionError(f"--figure {figure} was given without a file. Add --out FILE.png, .svg or .pdf.")
-    if table and out and not figure:
-        raise OptionError(f"--table {table} and --out {out}: one or the other. Give two commands for table and page.")
-    if out and not figure and out.suffix.lower() not in (".html", ".htm"):
-        raise OptionError(f"{out}: a page is written as .html. Give --out such a name, or add --figure for a picture.")
-    chain = next((folder for folder in (runs / names[0], Path(names[0])) if _is_chain(folder)), None)
+    """The files written: a `figure` in `out` and a `table`, or else the page of the runs or of the chain.
+
+    `names`: runs or one transfer chain, in the folder `runs` or by path.
+    """
+    _check_outputs(out, figure, table)
+    chain = _find_chain(names, runs)
     if chain:
-        if len(names) > 1 or figure or table:
-            raise OptionError(f"{chain} is a chain, which has a page of its own. Give it alone, or give its runs.")
-        ignored = sorted(config.model_fields_set - set(DataSettings.model_fields))
-        if ignored:
-            raise OptionError(f"{chain} is a chain, whose page evaluates nothing. Leave out {', '.join(ignored)}.")
+        _check_chain_options(chain, names, settings, figure, table)
         return [write_chain_report(chain, out=out)]
-    folders = list({run.path.resolve(): run for run in (find_run(runs, name) for name in names)}.values())
-    if len({run.path.name for run in folders}) < len(folders):
-        raise OptionError(f"Two of {', '.join(names)} have the same name, and could not be told apart. Rename one.")
+    folders = _find_runs(names, runs)
     if not figure and not table:
-        return [write_report(folders, config, progress, out=out)]
+        return [write_report(folders, settings, progress, out=out)]
+    written = []
     if figure and out:
-        write_figure(figure, folders, config, out, progress)
+        write_figure(figure, folders, settings, out, progress)
+        written.append(out)
     if table:
-        write_table(folders, config, table, progress)
-    return [path for path in (out if figure else None, table) if path]
+        write_table(folders, settings, table, progress)
+        written.append(table)
+    return written
 
 
 def write_report(
     runs: Sequence[RunFolder],
-    config: ReportSettings,
+    settings: ReportSettings,
     progress: Progress,
     *,
     out: Path | None = None,
     splits: Splits | None = None,
 ) -> Path:
-    """The page of the first of `runs`, compared with the others; in its `report.html` unless there is an `out`.
+    """Write the page of the first run, compared with the others; to `report.html` in its folder if `out` is None.
 
-    `splits`: the dataset, where it is at hand. A run that cannot be evaluated is told of on the page, but a dataset
-    that `config` names is an error when it is not there. Called by every process, and the main one writes.
+    `splits`: the dataset, if already loaded. If a run cannot be evaluated, the page says why; but a dataset named in
+    `settings` must be there. All processes call this; the main one writes.
     """
     out = out or runs[0].path / "report.html"
-    first, found = evaluated(runs[0], config, progress, splits)
-    accounts = [first, *(evaluated(run, config, progress, splits)[0] for run in runs[1:])]
+    first, evaluation = evaluated(runs[0], settings, progress, splits)
+    summaries = [first, *(evaluated(run, settings, progress, splits)[0] for run in runs[1:])]
     if not distributed.is_main():
         return out
     with progress.task(f"report {first.name}", 3) as advance:
-        summary = sections.summary(first, found)
-        parts = [sections.comparison(accounts), replace(summary, title=first.name)] if len(accounts) > 1 else [summary]
-        if found:
-            parts.append(sections.retrieval(first, found, rates=config.false_rates, metric=config.metric))
+        sections = describe_runs(summaries, evaluation, false_accept_rates=settings.false_accept_rates)
         advance(1, status="rank lists")
-        if len(accounts) == 1:
-            parts.append(Section("training", "Training", pictures=sections.training([first])))
-        parts.append(sections.memory(first))
-        parts += [rank_lists(found, config)] if found else []
+        if evaluation:
+            size, seed = settings.ranklist_size, settings.seed
+            sections.append(show_rank_lists(evaluation, queries=settings.queries, ranklist_size=size, seed=seed))
         advance(2, status="page")
-        title = " · ".join(account.name for account in accounts)
-        if len(accounts) > 1:
-            told = f"{len(accounts)} runs compared; what follows the comparison is of {first.name}"
-        else:
-            ended = "scores of the last weights, at the end of training" if first.summary else "not evaluated"
-            where = f"evaluated on {first.evaluated_on}" if found else ended
-            told = f"{first.method} · {first.settings['backbone']} · {where}"
-        numbers = sections.tiles(first.summary) if len(accounts) == 1 else {}
-        notes = [_note(account) for account in accounts if account.missing]
-        filled = [part for part in parts if part.facts or part.pictures or part.lists]
-        page.write(Page(title, told, filled, tiles=numbers, notes=notes), out)
+        write_page(make_run_page(summaries, evaluation, sections), out)
         advance(3)
     return out
 
 
 def write_chain_report(folder: Path, *, out: Path | None = None) -> Path:
-    """The page of the transfer chain in `folder`: its matrix, and the runs of its stages side by side."""
+    """Write the page of the transfer chain in `folder`: its scores, and the runs of its stages next to each other."""
     out = out or folder / "report.html"
-    chain = chains.read(folder / "chain.json")
+    chain = read_chain(folder / "chain.json")
     runs = [RunFolder(folder.parent / name) for name in dict.fromkeys(stage["run"] for stage in chain["stages"])]
-    accounts, notes = _stages([run for run in runs if run.config.is_file()])
+    summaries, notes = [], []
+    for run in runs:
+        try:
+            if run.config.is_file():
+                summaries.append(RunSummary.read(run))
+        except (CheckpointError, DataError, OptionError) as error:
+            notes.append(f"No training curves for {run.path.name}. {error}")
     pages = {run.path.name: run.path / "report.html" for run in runs}
     links = {name: quote(os.path.relpath(page, out.parent)) for name, page in pages.items() if page.is_file()}
-    parts = [
-        Section("matrix", "After each stage", [_MATRIX], pictures=chains.matrices(chain)),
-        Section("transfer", "Transfer and forgetting", [_TRANSFER], facts=[chains.transfer(chain)]),
-        Section("stages", "Stages", facts=[chains.stages(chain, links)], pictures=sections.training(accounts)),
-    ]
-    page.write(Page(folder.resolve().name, f"Transfer chain: {' → '.join(chain['chain'])}", parts, notes=notes), out)
+    write_page(make_chain_page(folder.resolve().name, chain, summaries, links=links, notes=notes), out)
     return out
 
 
-def _stages(runs: Sequence[RunFolder]) -> tuple[list[Account], list[str]]:
-    """The accounts of the runs that can be read, and for the others why not."""
-    accounts, notes = [], []
-    for run in runs:
-        try:
-            accounts.append(Account.read(run))
-        except (CheckpointError, DataError, OptionError) as error:
-            notes.append(f"{run.path.name} is without curves. {error}")
-    return accounts, notes
+def write_figure(kind: str, runs: Sequence[RunFolder], settings: ReportSettings, out: Path, progress: Progress) -> None:
+    """Write one of `FIGURES` to a PNG, SVG or PDF file; cmc and curves may show several runs."""
+    _check_figure(kind, runs, settings)
+    render.get_format(out)  # fail before the work, not after
+    if kind in _TRAINING_FIGURES:
+        plots = _plot_history(kind, runs)
+    elif kind == "cmc":
+        summaries = [required(run, settings, progress)[0] for run in runs]
+        plots = [plot_cmc({summary.name: summary.scores.cmc for summary in summaries if summary.scores})]
+    else:
+        plots = _plot_evaluation(kind, runs[0], settings, progress)
+    render.save_figure(plots, out)
 
 
-def _note(account: Account) -> str:
-    """Why the run could not be evaluated, and what its scores are where there are some."""
-    shown = " Its scores are those of the last weights, at the end of training." if account.summary else ""
-    return f"{account.name} could not be evaluated. {account.missing}{shown}"
+def write_table(runs: Sequence[RunFolder], settings: ReportSettings, out: Path, progress: Progress) -> None:
+    """Write the scores of the runs, a row each, to a Markdown, LaTeX or CSV file."""
+    tables.get_format(out)  # fail before the work, not after
+    tables.write_table(tabulate_scores([required(run, settings, progress)[0] for run in runs]), out)
 
 
-def _is_chain(folder: Path) -> bool:
-    return (folder / "chain.json").is_file()
+def _plot_history(kind: str, runs: Sequence[RunFolder]) -> list[Plot]:
+    summaries = [RunSummary.read(run) for run in runs]
+    if kind == "cells":
+        plots, missing = plot_cells(summaries[0].history), "has no BConv-Cells: expected a PTL run. Choose another run."
+    else:
+        plots, missing = plot_training(summaries), "has no training steps. Train the run first."
+    if not plots:
+        raise DataError(f"{runs[0].path}: its history {missing}")
+    return plots
 
 
-_MATRIX = "Scores in percent: a row for the start and after each stage, a column for each dataset that has a test set."
-_TRANSFER = (
-    "Forward transfer: the score just before training on the dataset, less that of the start. Forgetting: the best "
-    "earlier score, less that at the end. Both in points of mAP; – where it has no meaning."
-)
+def _plot_evaluation(kind: str, run: RunFolder, settings: ReportSettings, progress: Progress) -> list[Plot]:
+    _, evaluation = required(run, settings, progress)
+    if kind == "cameras":
+        return plot_cameras(evaluation)
+    if kind == "distances":
+        how = evaluation.settings
+        counts = count_pairs(
+            evaluation.query,
+            evaluation.gallery,
+            evaluation.protocol,
+            metric=how.metric,
+            memory_budget=how.budget_bytes,
+        )
+        return [plot_distances(counts, settings.false_accept_rates)]
+    size, seed = settings.ranklist_size, settings.seed
+    section = show_rank_lists(evaluation, queries=settings.queries, ranklist_size=size, seed=seed)
+    return [plot_rank_lists([one for group in section.rank_lists.values() for one in group])]
+
+
+def _find_chain(names: Sequence[str], runs: Path) -> Path | None:
+    """The folder of the transfer chain that the first name stands for; None where it is a run."""
+    folders = (runs / names[0], Path(names[0]))
+    return next((folder for folder in folders if (folder / "chain.json").is_file()), None)
+
+
+def _find_runs(names: Sequence[str], runs: Path) -> list[RunFolder]:
+    """The run folders, each once. Raises `OptionError` where two have one name, which a page could not tell apart."""
+    folders = list({run.path.resolve(): run for run in (find_run(runs, name) for name in names)}.values())
+    if len({run.path.name for run in folders}) < len(folders):
+        raise OptionError(f"Two of {', '.join(names)} have the same name: expected different ones. Rename one run.")
+    return folders
+
+
+def _check_outputs(out: Path | None, figure: str | None, table: Path | None) -> None:
+    if figure and not out:
+        raise OptionError(f"--figure {figure}: expected a file to write. Add --out FILE.png, .svg or .pdf.")
+    if table and out and not figure:
+        raise OptionError(f"--table {table} with --out {out}: expected one of them. Write page and table separately.")
+    if out and not figure and out.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(f"--out {out}: expected a page that ends in .html. Add --figure to write a figure instead.")
+
+
+def _check_chain_options(
+    chain: Path, names: Sequence[str], settings: ReportSettings, figure: str | None, table: Path | None
+) -> None:
+    if len(names) > 1 or figure or table:
+        raise OptionError(
+            f"{chain} is a transfer chain: expected it alone, without --figure or --table. Name its runs instead."
+        )
+    ignored = sorted(settings.model_fields_set - set(DataSettings.model_fields))
+    if ignored:
+        raise OptionError(f"{chain} is a transfer chain, whose report evaluates nothing. Remove {', '.join(ignored)}.")
+
+
+def _check_figure(kind: str, runs: Sequence[RunFolder], settings: ReportSettings) -> None:
+    if kind not in FIGURES:
+        raise unknown_name("figure", kind, FIGURES)
+    ignored = sorted(settings.model_fields_set & {"data", "weights", "metric"})
+    if kind in _TRAINING_FIGURES and ignored:
+        raise OptionError(f"--figure {kind} shows training and evaluates nothing. Remove {', '.join(ignored)}.")
+    if kind not in _FIGURES_OF_MANY and len(runs) > 1:
+        raise OptionError(f"--figure {kind} with {len(runs)} runs: expected one. Name one run, or use cmc or curves.")
+    if kind == "ranklist" and not settings.queries:
+        raise OptionError("--figure ranklist with --queries 0: expected 1 query or more. Raise --queries.")

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/report.py [FOLDER]
 
-The images are drawn people, copied until they are as many as in Market-1501's test set; the features are random around
-a direction for each person, and lie in the cache when the clock starts. FOLDER keeps all of it for the next time.
+The images are synthetic, copied until there are as many as in Market-1501's test set. The features are random around a
+direction for each identity, and are cached before the clock starts. FOLDER keeps everything for the next time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ptlreid.settings.report import ReportSettings
 from ptlreid.workflows.evaluate import features_of
 from ptlreid.workflows.report import write_report
 
-PEOPLE, QUERIES, TRUE, JUNK, DISTRACTORS = 750, 3368, 13_115, 3819, 2798
+IDENTITIES, QUERIES, TRUE, JUNK, DISTRACTORS = 750, 3368, 13_115, 3819, 2798
 EPOCHS, STEPS, WIDTH = 50, 404, 1024
 
 
@@ -44,41 +44,42 @@ def main() -> None:
         folder = options.folder or Path(temporary)
         run = RunFolder(folder / "runs" / "market-run")
         if not (folder / "data" / "market").is_dir():
-            draw(folder / "data")
+            make_dataset(folder / "data")
         if not run.finished:
-            pretend(run, folder / "data")
-        config = ReportSettings.resolve(None, root=str(folder / "data"), device="cpu")
-        features.stream = directions  # type: ignore[assignment]
+            make_run(run, folder / "data")
+        settings = ReportSettings.resolve(None, root=str(folder / "data"), device="cpu")
+        features.stream = make_features  # type: ignore[assignment]
         splits = datasets.load("market", folder / "data")
-        features_of(run, splits, config.evaluation(), Silent())
+        features_of(run, splits, settings.evaluation(), Silent())
         began, worked = time.perf_counter(), time.process_time()
-        page = write_report([run], config, Silent())
-        seconds, cpu = time.perf_counter() - began, time.process_time() - worked  # the second, whatever else runs here
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        page = write_report([run], settings, Silent())
+        seconds = time.perf_counter() - began
+        cpu = time.process_time() - worked  # does not depend on other processes
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(f"{page}: {page.stat().st_size / 1e6:.2f} MB in {seconds:.1f} s ({cpu:.1f} s of this process's CPU time)")
-        print(f"{memory:.2f} GB of memory at most")
+        print(f"{peak:.2f} GB peak resident memory")
 
 
-def draw(root: Path) -> None:
-    """A dataset in Market-1501's layout with as many test images of each kind."""
-    synthetic.prepare(root / "drawn", "a", SyntheticSettings.resolve(None))
-    images = sorted((root / "drawn").rglob("*.jpg"))
+def make_dataset(root: Path) -> None:
+    """A dataset in the layout of Market-1501, with as many test images of each kind."""
+    synthetic.prepare(root / "synthetic", "a", SyntheticSettings.resolve(None))
+    images = sorted((root / "synthetic").rglob("*.jpg"))
     rng = np.random.default_rng(0)
-    kinds = {"query": rng.integers(1, PEOPLE + 1, QUERIES), "bounding_box_train": rng.integers(751, 1502, 32)}
-    people = (rng.integers(1, PEOPLE + 1, TRUE), np.full(JUNK, -1), np.zeros(DISTRACTORS, dtype=int))
-    kinds["bounding_box_test"] = np.concatenate(people)
-    for name, pids in kinds.items():
+    kinds = {"query": rng.integers(1, IDENTITIES + 1, QUERIES), "bounding_box_train": rng.integers(751, 1502, 32)}
+    pids = (rng.integers(1, IDENTITIES + 1, TRUE), np.full(JUNK, -1), np.zeros(DISTRACTORS, dtype=int))
+    kinds["bounding_box_test"] = np.concatenate(pids)
+    for name, numbers in kinds.items():
         (root / "market.part" / name).mkdir(parents=True)
-        for row, pid in enumerate(pids):
+        for row, pid in enumerate(numbers):
             file = f"{pid if pid < 0 else f'{pid:04d}'}_c{rng.integers(1, 7)}s1_{row:06d}_00.jpg"
             shutil.copyfile(images[rng.integers(len(images))], root / "market.part" / name / file)
     (root / "market.part").rename(root / "market")
 
 
-def pretend(run: RunFolder, root: Path) -> None:
-    """The folder of a run that has trained as long as the paper's, without training."""
-    config = FinetuneSettings.resolve(None, backbone="resnet18", init="none", height=256, width=128)
-    run.claim(config, datasets.load("market", root))
+def make_run(run: RunFolder, root: Path) -> None:
+    """The folder of a run trained for as many epochs as in the paper, without training."""
+    settings = FinetuneSettings.resolve(None, backbone="resnet18", init="none", height=256, width=128)
+    run.claim(settings, datasets.load("market", root))
     spec = NetworkSpec("resnet18", True, "slot", 751, 256, 128)
     weights.save(models.build(spec, 0), spec, run.weights())
     rng = np.random.default_rng(0)
@@ -93,13 +94,13 @@ def pretend(run: RunFolder, root: Path) -> None:
     run.metrics.write_text(json.dumps({"run": "market-run", "epochs": EPOCHS, **scores}))
 
 
-def directions(network: Any, records: Records, view: Any, *, start: int = 0, **_: Any) -> Iterator[np.ndarray]:
-    """Stands for extraction: a direction for each person, and noise of six times its length."""
-    looks = np.random.default_rng(1).normal(size=(PEOPLE + 2, WIDTH)).astype(np.float32)
+def make_features(network: Any, records: Records, view: Any, *, start: int = 0, **_: Any) -> Iterator[np.ndarray]:
+    """Stands in for extraction: a direction for each identity, plus noise of six times its length."""
+    centres = np.random.default_rng(1).normal(size=(IDENTITIES + 2, WIDTH)).astype(np.float32)
     for first in range(start, len(records), 64):
         pids = records.pids[first : first + 64]
         noise = np.random.default_rng((2, first, len(records))).normal(size=(len(pids), WIDTH))
-        yield (looks[pids] + 6 * noise).astype(np.float32)
+        yield (centres[pids] + 6 * noise).astype(np.float32)
 
 
 def _step(epoch: int, rng: np.random.Generator) -> dict[str, Any]:

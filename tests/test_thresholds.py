@@ -1,4 +1,4 @@
-"""Counts of pairs by distance, and the operating points that are read off them."""
+"""Verification: counts of pairs by distance, and the operating points read off them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from ptlreid.errors import DataError
-from ptlreid.reports.thresholds import PairCounts, count_pairs
 from ptlreid.retrieval.protocols import PROTOCOLS
+from ptlreid.retrieval.thresholds import PairCounts, count_pairs
 from ptlreid.retrieval.types import Features
 
 MARKET = PROTOCOLS["market"]
+
+
+def count(query, gallery, metric="euclidean", **bins):
+    return count_pairs(query, gallery, MARKET, metric=metric, memory_budget=None, **bins)
 
 
 def features(matrix, pids, camids):
@@ -20,19 +24,21 @@ def features(matrix, pids, camids):
     return Features(matrix, np.asarray(pids, dtype=np.int64), np.asarray(camids, dtype=np.int64), paths)
 
 
-def random_sides(seed=0, people=8, width=6):
-    """Queries and a gallery with junk, distractors, a query that is nobody, and people who look a little alike."""
+def random_sides(seed=0, identities=8, width=6):
+    """Queries and a gallery with junk, distractors, distractor queries, and identities that overlap."""
     rng = np.random.default_rng(seed)
-    looks = rng.normal(size=(people + 2, width))
+    centres = rng.normal(size=(identities + 2, width))
     sides = []
     for size, lowest in ((60, 0), (150, -1)):
-        pids = rng.integers(lowest, people + 1, size=size)
-        sides.append(features(looks[pids] + 0.8 * rng.normal(size=(size, width)), pids, rng.integers(0, 3, size=size)))
+        pids = rng.integers(lowest, identities + 1, size=size)
+        sides.append(
+            features(centres[pids] + 0.8 * rng.normal(size=(size, width)), pids, rng.integers(0, 3, size=size))
+        )
     return sides
 
 
 def pairs_by_loop(query, gallery, metric):
-    """Every pair that Market-1501's rules leave, one after the other: (distances, whether of one person)."""
+    """Every pair that the Market-1501 protocol allows, one by one: (distances, same identity or not)."""
     distances, same = [], []
     for q, pid, camid in zip(query.matrix.astype(float), query.pids, query.camids, strict=True):
         for g, other, other_camid in zip(gallery.matrix.astype(float), gallery.pids, gallery.camids, strict=True):
@@ -45,9 +51,9 @@ def pairs_by_loop(query, gallery, metric):
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_the_counts_are_those_of_a_slow_loop(metric):
+def test_counts_equal_a_slow_loop(metric):
     query, gallery = random_sides()
-    counts = count_pairs(query, gallery, MARKET, metric=metric, bins=40)
+    counts = count(query, gallery, metric, bins=40)
     distances, same = pairs_by_loop(query, gallery, metric)
     # A distance on an edge may fall on either side of it: float32 here, float64 there.
     for found, kind in ((counts.same, same), (counts.different, ~same)):
@@ -57,65 +63,67 @@ def test_the_counts_are_those_of_a_slow_loop(metric):
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_operating_points_are_those_of_scikit_learn(metric):
+def test_operating_points_equal_scikit_learn(metric):
     query, gallery = random_sides(seed=1)
-    counts = count_pairs(query, gallery, MARKET, metric=metric)
+    counts = count(query, gallery, metric)
     distances, same = pairs_by_loop(query, gallery, metric)
     false, true, thresholds = roc_curve(same, -distances, drop_intermediate=False)
-    equal = counts.equal_error()
+    equal = counts.equal_error_point()
     nearest = np.argmin(np.abs(false - (1 - true)))
     step = 1 / min(same.sum(), (~same).sum())  # the curve is made of steps as high as one pair
-    assert equal.different == pytest.approx(false[nearest], abs=step)
-    assert equal.different == pytest.approx(1 - equal.same, abs=step)
+    assert equal.far == pytest.approx(false[nearest], abs=step)
+    assert equal.far == pytest.approx(1 - equal.tar, abs=step)
     assert equal.threshold == pytest.approx(-thresholds[nearest], rel=0.02)
     for rate in (0.01, 0.1):
         at = np.flatnonzero(false <= rate)[-1]
-        found = counts.at(rate)
+        found = counts.at_far(rate)
         assert found.threshold == pytest.approx(-thresholds[at], rel=0.02)
-        assert found.same == pytest.approx(true[at], abs=2 * step)
+        assert found.tar == pytest.approx(true[at], abs=2 * step)
 
 
 def test_operating_points_by_hand():
-    # Of one person: 75% in the first bin, 25% in the third. Of two: 10% in the second, 40% in the third, 50% after.
+    # Same identity: 75% in bin 1, 25% in bin 3. Different identities: 10% in bin 2, 40% in bin 3, 50% in bin 4.
     counts = PairCounts(np.array([0.0, 1, 2, 3, 4]), np.array([3, 0, 1, 0]), np.array([0, 10, 40, 50]))
-    point = counts.at(0.05)  # half of the second bin's one in ten
-    assert (point.threshold, point.different, point.same) == (1.5, 0.05, 0.75)
-    equal = counts.equal_error()
-    # In the third bin accepted goes 0.1 -> 0.5 and missed 0.25 -> 0: 0.1 + 0.4 x = 0.25 - 0.25 x at x = 0.15 / 0.65.
+    point = counts.at_far(0.05)  # half of the 10% in bin 2
+    assert (point.threshold, point.far, point.tar) == (1.5, 0.05, 0.75)
+    equal = counts.equal_error_point()
+    # In bin 3 FAR rises from 0.1 to 0.5 and 1 - TAR falls from 0.25 to 0: equal at x = 0.15 / 0.65 of the bin.
     assert equal.threshold == pytest.approx(2 + 0.15 / 0.65)
-    assert equal.different == pytest.approx(0.1 + 0.4 * 0.15 / 0.65)
-    assert equal.same == pytest.approx(1 - equal.different)
+    assert equal.far == pytest.approx(0.1 + 0.4 * 0.15 / 0.65)
+    assert equal.tar == pytest.approx(1 - equal.far)
 
 
-def test_a_rate_below_one_pair_cannot_be_told():
+def test_a_far_below_one_pair_has_no_threshold():
     counts = PairCounts(np.array([0.0, 1, 2]), np.array([1, 0]), np.array([0, 99]))
-    assert counts.at(0.01) is None
-    assert counts.at(0.02) is not None
+    assert counts.at_far(0.01) is None
+    assert counts.at_far(0.02) is not None
 
 
 def test_perfect_features_have_no_error():
     query = features([[0, 0], [9, 9]], [1, 2], [1, 1])
     gallery = features([[0, 0.5], [9, 8.5]], [1, 2], [2, 2])
-    equal = count_pairs(query, gallery, MARKET).equal_error()
-    assert (equal.different, equal.same) == pytest.approx((0, 1), abs=1e-6)
+    equal = count(query, gallery).equal_error_point()
+    assert (equal.far, equal.tar) == pytest.approx((0, 1), abs=1e-6)
     assert 0.5 < equal.threshold < np.linalg.norm([9, 8.5])
 
 
 def test_equal_features_are_at_distance_zero():
     query = features([[1, 1], [1, 1]], [1, 2], [1, 1])
     gallery = features([[1, 1], [1, 1]], [1, 2], [2, 2])
-    counts = count_pairs(query, gallery, MARKET)
+    counts = count(query, gallery)
     assert (counts.same[0], counts.different[0]) == (2, 2)
 
 
 def test_features_that_are_all_zero_are_counted():
     query, gallery = features([[0, 0]], [1], [1]), features([[0, 0], [0, 0]], [1, 2], [2, 2])
     for metric in ("euclidean", "cosine"):
-        counts = count_pairs(query, gallery, MARKET, metric=metric)
+        counts = count(query, gallery, metric)
         assert (counts.same.sum(), counts.different.sum()) == (1, 1)
 
 
-def test_without_pairs_of_one_person_it_says_so():
+def test_without_a_same_identity_pair_it_is_an_error():
     query, gallery = features([[0.0]], [1], [1]), features([[1.0]], [2], [1])
-    with pytest.raises(DataError, match="make 0 pairs of one person and 1 of two, expected some of each"):
-        count_pairs(query, gallery, MARKET)
+    with pytest.raises(
+        DataError, match="make 0 same-identity and 1 different-identity pairs: expected at least one of each"
+    ):
+        count(query, gallery)

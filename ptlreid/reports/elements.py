@@ -1,0 +1,84 @@
+"""What a report is made of: plots with their text and numbers, tables, and the sections that hold them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ptlreid.reports.rank_lists import QueryResult
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text cells, each as long as `columns`. `links`: a URL for a row, by the text of its first cell."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wrong = [row for row in self.rows if len(row) != len(self.columns)]
+        if wrong:
+            raise ValueError(f"{len(self.columns)} columns, but a row of {len(wrong[0])} cells: {wrong[0]}")
+
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column, whether all its cells are numbers, empty or –."""
+        return [all(_NUMBER.fullmatch(row[column]) for row in self.rows) for column in range(len(self.columns))]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What is drawn in one pair of axes. `alt` says in words what it shows, `table` holds its numbers.
+
+    `name`: lower-case letters and hyphens, unique on a page. `draw` fills empty axes. `size`: width and height in
+    inches. `note`: a line below the plot that explains it.
+    """
+
+    name: str
+    title: str
+    alt: str
+    table: Table
+    draw: Callable[[Axes], None]
+    size: tuple[float, float] = (4.3, 2.7)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page. `name`: its anchor. `texts`: paragraphs. `tables` are always open, `folded` ones by title.
+
+    `rank_lists`: by the heading of their group.
+    """
+
+    name: str
+    title: str
+    texts: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    plots: Sequence[Plot] = ()
+    folded: Mapping[str, Table] = field(default_factory=dict)
+    rank_lists: Mapping[str, Sequence[QueryResult]] = field(default_factory=dict)
+
+
+_NUMBER = re.compile(r"[+-]?[\d.,]+(e[+-]\d+)?|–|")
+
+
+def format_percent(share: float) -> str:
+    """A share between 0 and 1 in percent with one decimal: 0.527 gives `52.7`."""
+    return f"{100 * share:.1f}"
+
+
+def format_number(value: float) -> str:
+    """At most four significant digits: 0.01 gives `0.01`, 4.43149 gives `4.431`."""
+    return f"{value:.4g}"
+
+
+def shorten(text: str, length: int) -> str:
+    """The text, cut in the middle where it has more than `length` characters."""
+    half = (length - 1) // 2
+    return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"

@@ -1,0 +1,148 @@
+"""Rank lists: which queries are shown, their nearest gallery images, and a plot of them for papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ptlreid.reports import render
+from ptlreid.reports.elements import Plot, Table
+from ptlreid.reports.run_summary import EvaluatedRun
+from ptlreid.retrieval.ranklist import ranklist
+from ptlreid.retrieval.types import Features, Scores
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class RankedImage:
+    """A gallery image in the ranking of a query; `match`: whether it is a true match."""
+
+    rank: int
+    path: Path
+    pid: int
+    camid: int
+    distance: float
+    match: bool
+
+    @property
+    def verdict(self) -> str:
+        return "true match" if self.match else "false match"
+
+    @property
+    def distance_text(self) -> str:
+        """The distance with two decimals, below 1 with three: `5.40`, `0.053`."""
+        return f"{self.distance:.{2 if self.distance >= 1 else 3}f}"
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """A query with its nearest gallery images; the last one is the first true match where that ranks further down."""
+
+    path: Path
+    pid: int
+    camid: int
+    average_precision: float
+    first_match: int
+    images: Sequence[RankedImage]
+
+    @property
+    def table(self) -> Table:
+        rows = [
+            [str(one.rank), one.path.name, str(one.pid), str(one.camid), one.distance_text, one.verdict]
+            for one in self.images
+        ]
+        return Table(("rank", "file", "identity", "camera", "distance", "result"), rows)
+
+
+def find_worst(scores: Scores, count: int) -> np.ndarray:
+    """(C,) indices into the valid queries whose first match ranks lowest; ties by average precision, lowest first."""
+    order = np.lexsort((scores.rows, scores.average_precision, -scores.first_match_rank))
+    return np.asarray(order[:count])
+
+
+def sample_queries(scores: Scores, count: int, *, seed: int, without: np.ndarray) -> np.ndarray:
+    """(C,) indices of random valid queries that are not in `without`, ascending."""
+    left = np.setdiff1d(np.arange(scores.num_valid), without)
+    chosen = np.random.default_rng(seed).choice(left, size=min(count, len(left)), replace=False)
+    return np.sort(chosen)
+
+
+def rank_queries(run: EvaluatedRun, chosen: np.ndarray, *, size: int) -> list[QueryResult]:
+    """The `size` nearest gallery images of the queries `chosen`, which are indices into the valid queries."""
+    if not len(chosen):
+        return []
+    scores, metric, budget = run.scores, run.settings.metric, run.settings.budget_bytes
+    rows = scores.rows[chosen]
+    found = ranklist(run.query.select(rows), run.gallery, run.protocol, size, metric=metric, memory_budget=budget)
+    results = []
+    for at, (valid, row) in enumerate(zip(chosen, rows, strict=True)):
+        pid, first = int(run.query.pids[row]), int(scores.first_match_rank[valid])
+        columns = [int(column) for column in found.columns[at] if column >= 0]
+        images = [
+            _describe_image(run.gallery, column, pid, rank, found.distances[at, rank - 1])
+            for rank, column in enumerate(columns, start=1)
+        ]
+        if first > len(columns):
+            column = int(scores.match_columns[scores.match_starts[valid]])
+            query, match = run.query.select(rows[at : at + 1]), run.gallery.select(np.array([column]))
+            alone = ranklist(query, match, run.protocol, 1, metric=metric, memory_budget=budget)
+            images.append(_describe_image(run.gallery, column, pid, first, alone.distances[0, 0]))
+        path, camid = Path(run.query.paths[row]), int(run.query.camids[row])
+        results.append(QueryResult(path, pid, camid, float(scores.average_precision[valid]), first, images))
+    return results
+
+
+def plot_rank_lists(results: Sequence[QueryResult]) -> Plot:
+    """A row for each query: the query, then its nearest gallery images with ✓ or ✗ and the distance."""
+    across = 1 + max(len(one.images) for one in results)
+    rows = [[one.path.name, *row] for one in results for row in one.table.rows]
+    ranks = "; ".join(f"{one.path.name}: first match at rank {one.first_match}" for one in results)
+    return Plot(
+        "rank-lists",
+        "Rank lists",
+        f"Queries with their nearest gallery images. {ranks}.",
+        Table(("query", *results[0].table.columns), rows),
+        lambda axes: _draw(axes, results, across),
+        size=(0.2 + 0.62 * across, 0.2 + 1.42 * len(results)),
+    )
+
+
+def _describe_image(gallery: Features, column: int, pid: int, rank: int, distance: float) -> RankedImage:
+    found, camid = int(gallery.pids[column]), int(gallery.camids[column])
+    return RankedImage(rank, Path(gallery.paths[column]), found, camid, float(distance), found == pid)
+
+
+def _draw(axes: Axes, results: Sequence[QueryResult], across: int) -> None:
+    from matplotlib.patches import Rectangle
+
+    true, false = (
+        {"color": render.COLOURS[2], "linestyle": "-"},
+        {"color": render.COLOURS[7], "linestyle": (0, (3, 1.5))},
+    )
+    for row, one in enumerate(results):
+        _draw_crop(axes, one.path, 0, row)
+        axes.text(0.45, row * 2.4 + 2.02, "query", ha="center", va="top", fontsize=7)
+        for column, image in enumerate(one.images, start=1):
+            further_down = image.rank > column
+            left = column + (0.5 if further_down else 0.25)
+            _draw_crop(axes, image.path, left, row)
+            style = true if image.match else false
+            axes.add_patch(Rectangle((left, row * 2.4), 0.9, 2.0, fill=False, linewidth=1.8, **style))
+            rank = f"#{image.rank} " if further_down else ""
+            text = f"{rank}{'✓' if image.match else '✗'} {image.distance_text}"
+            axes.text(left + 0.45, row * 2.4 + 2.07, text, ha="center", va="top", fontsize=7)
+    axes.set(xlim=(-0.05, across + 0.55), ylim=(2.4 * len(results), -0.05), aspect="equal")
+    axes.set_axis_off()
+
+
+def _draw_crop(axes: Axes, path: Path, left: float, row: int) -> None:
+    from ptlreid.reports.crops import read_crop
+
+    pixels = np.asarray(read_crop(path))
+    axes.imshow(pixels, extent=(left, left + 0.9, row * 2.4 + 2.0, row * 2.4), interpolation="bilinear")

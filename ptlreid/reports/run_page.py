@@ -1,0 +1,165 @@
+"""The page of a run, or of several runs compared: its sections, from run summaries and an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ptlreid.errors import DataError
+from ptlreid.reports.elements import Section, Table, format_number, format_percent
+from ptlreid.reports.page import Page
+from ptlreid.reports.rank_lists import find_worst, rank_queries, sample_queries
+from ptlreid.reports.retrieval_plots import plot_cameras, plot_cmc, plot_distances, tabulate_thresholds
+from ptlreid.reports.run_summary import EvaluatedRun, RunSummary
+from ptlreid.reports.training_plots import plot_cells, plot_training
+from ptlreid.retrieval.thresholds import count_pairs
+
+_SCORES = ("mAP", "CMC-1", "CMC-5", "CMC-10", "mINP")
+_VERIFICATION = (
+    "Verification: a query and a gallery image are accepted as the same identity if their distance is below a "
+    "threshold. FAR: share of different-identity pairs accepted. TAR: share of same-identity pairs accepted. EER: "
+    "equal error rate, where FAR = 100% − TAR. All pairs that the protocol allows are counted."
+)
+_LAST_SCORES = "scores of the last weights at the end of training"
+
+
+def make_run_page(runs: Sequence[RunSummary], evaluated: EvaluatedRun | None, sections: Sequence[Section]) -> Page:
+    """The page of `runs`, of which the first one was `evaluated`; sections that hold nothing are left out."""
+    first = runs[0]
+    if len(runs) > 1:
+        subtitle = f"Comparison of {len(runs)} runs; all other sections are about {first.name}"
+    else:
+        last = _LAST_SCORES if first.headline_scores else "not evaluated"
+        state = f"evaluated on {first.evaluated_on}" if evaluated else last
+        subtitle = f"{first.method} · {first.settings['backbone']} · {state}"
+    return Page(
+        " · ".join(run.name for run in runs),
+        subtitle,
+        [section for section in sections if section.tables or section.plots or section.rank_lists],
+        tiles=_format_scores(first.headline_scores) if len(runs) == 1 else {},
+        notes=[_explain_error(run) for run in runs if run.evaluation_error],
+    )
+
+
+def describe_runs(
+    runs: Sequence[RunSummary], evaluated: EvaluatedRun | None, *, false_accept_rates: Sequence[float]
+) -> list[Section]:
+    """All sections of a page but the rank lists: a comparison where there are several runs, the rest of the first."""
+    first = runs[0]
+    summary = _describe_run(first, evaluated)
+    sections = [_compare_runs(runs), replace(summary, title=first.name)] if len(runs) > 1 else [summary]
+    if evaluated:
+        sections.append(_describe_retrieval(first.name, evaluated, false_accept_rates))
+    if len(runs) == 1:
+        sections.append(Section("training", "Training", plots=plot_training([first])))
+    text = "The BConv-Cells at the end of each epoch. A gate is closed at 0 and open at 1."
+    return [*sections, Section("cells", "Latent state and gates", [text], plots=plot_cells(first.history))]
+
+
+def show_rank_lists(run: EvaluatedRun, *, queries: int, ranklist_size: int, seed: int) -> Section:
+    """Rank lists of the worst queries, and of as many random ones."""
+    worst = find_worst(run.scores, queries)
+    random = sample_queries(run.scores, queries, seed=seed, without=worst)
+    groups = {
+        title: rank_queries(run, chosen, size=ranklist_size)
+        for title, chosen in (("Worst queries", worst), ("Random queries", random))
+        if len(chosen)
+    }
+    text = (
+        f"The {ranklist_size} nearest gallery images of each query, with their distances. Solid frame and ✓: true "
+        "match. Dashed frame and ✗: false match. A first true match further down the ranking is shown at the end."
+    )
+    return Section("rank-lists", "Rank lists", [text], rank_lists=groups)
+
+
+def tabulate_scores(runs: Sequence[RunSummary]) -> Table:
+    """A row for each run: what it is, and its scores in percent."""
+    rows = []
+    for run in runs:
+        scores = _format_scores(run.headline_scores)
+        epochs = str((run.metrics or {}).get("epochs", "–"))
+        about = [run.name, run.evaluated_on, str(run.settings["backbone"]), run.method, epochs]
+        rows.append([*about, *(scores.get(name, "–") for name in _SCORES)])
+    return Table(("run", "dataset", "backbone", "method", "epochs", *(f"{name} (%)" for name in _SCORES)), rows)
+
+
+def _describe_run(run: RunSummary, evaluated: EvaluatedRun | None) -> Section:
+    """What was trained, on what, and how it was evaluated; all settings on demand."""
+    settings, data = run.settings, run.data
+    rows = [["Network", f"{settings['backbone']}, method {run.method}, init {settings['init']}"]]
+    if {"name", "images", "identities"} <= set(data):
+        rows.append(["Training set", f"{data['name']}: {data['images']:,} images, {data['identities']:,} identities"])
+    rows.append(["Training", _describe_training(run)])
+    if evaluated:
+        rows += _describe_evaluation(run.evaluated_on, evaluated)
+    every = Table(("setting", "value"), [[key, str(value)] for key, value in settings.items()])
+    return Section("summary", "Summary", tables=[Table(("", ""), rows)], folded={"All settings": every})
+
+
+def _describe_training(run: RunSummary) -> str:
+    """How far training got and how fast it was, as far as the history says."""
+    steps = run.steps
+    if not len(steps):
+        return "none: these are the initial weights" if run.metrics else "not started"
+    total = run.settings["epochs"]
+    # The number of steps in an epoch is known once one is complete.
+    epochs = f"{total} epoch{'s' if total > 1 else ''}"
+    text = f"in epoch 1 of {total}" if run.in_first_epoch else f"{format_number(steps.epochs[-1])} of {epochs}"
+    text += f", {len(steps):,} step{'s' if len(steps) > 1 else ''}"
+    speed, wait = (values[np.isfinite(values)] for values in (steps.images_per_second, steps.wait))
+    text += f", {format_number(float(np.median(speed)))} images/s" if len(speed) else ""
+    return text + (f", {format_percent(float(wait.mean()))}% of the time waiting for images" if len(wait) else "")
+
+
+def _describe_evaluation(dataset: str, run: EvaluatedRun) -> list[list[str]]:
+    scores, settings = run.scores, run.settings
+    junk = f" ({scores.num_junk:,} junk)" if scores.num_junk else ""
+    how = f"protocol {scores.protocol}, metric {settings.metric}, {settings.weights} weights"
+    return [
+        ["Evaluation", f"{dataset}, {how}"],
+        ["Queries", f"{scores.num_queries:,} ({scores.num_valid:,} with a true match)"],
+        ["Gallery", f"{scores.num_gallery:,} images{junk}"],
+        ["Features", f"{run.query.width:,}-dimensional"],
+    ]
+
+
+def _compare_runs(runs: Sequence[RunSummary]) -> Section:
+    """Several runs next to each other: scores, CMC, losses, and scores over epochs."""
+    curves = {run.name: run.scores.cmc for run in runs if run.scores}
+    plots = [*([plot_cmc(curves)] if curves else []), *plot_training(runs)]
+    return Section(
+        "comparison",
+        "Comparison",
+        tables=[tabulate_scores(runs)],
+        plots=[replace(plot, name=f"all-{plot.name}") for plot in plots],
+    )
+
+
+def _describe_retrieval(name: str, run: EvaluatedRun, rates: Sequence[float]) -> Section:
+    """CMC, distances with thresholds, and scores by camera."""
+    cmc, cameras, settings = plot_cmc({name: run.scores.cmc}), plot_cameras(run), run.settings
+    try:
+        counts = count_pairs(
+            run.query, run.gallery, run.protocol, metric=settings.metric, memory_budget=settings.budget_bytes
+        )
+    except DataError as error:  # all images show one identity, say
+        return Section("retrieval", "Retrieval", [f"No verification thresholds. {error}"], plots=[cmc, *cameras])
+    plots = [cmc, plot_distances(counts, rates), *cameras]
+    return Section("retrieval", "Retrieval", [_VERIFICATION], tables=[tabulate_thresholds(counts, rates)], plots=plots)
+
+
+def _format_scores(scores: Mapping[str, Any] | None) -> dict[str, str]:
+    """The scores in percent, by name; those that are missing, as in files of older versions, are left out."""
+    scores = scores or {}
+    cmc = scores.get("cmc") or {}
+    values = {name: cmc.get(name.removeprefix("CMC-")) if "CMC" in name else scores.get(name) for name in _SCORES}
+    return {name: format_percent(share) for name, share in values.items() if isinstance(share, int | float)}
+
+
+def _explain_error(run: RunSummary) -> str:
+    """Why the run could not be evaluated, and which scores are shown instead."""
+    instead = f" Shown instead: {_LAST_SCORES}." if run.headline_scores else ""
+    return f"{run.name} could not be evaluated. {run.evaluation_error}{instead}"

@@ -1,0 +1,124 @@
+"""Verification: same identity or not, by a threshold on the distance.
+
+The distances of all pairs are counted in narrow bins, in one pass and within the memory budget; operating points (FAR,
+TAR, equal error) are read off the counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptlreid.errors import DataError
+from ptlreid.retrieval.distance import blocks
+from ptlreid.retrieval.protocols import Judge, Protocol
+from ptlreid.retrieval.ranking_keys import Metric, squares
+from ptlreid.retrieval.types import Features
+
+_BINS = 20_000
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold on the distance: a pair below it is accepted as the same identity.
+
+    `far`: the false accept rate, the share of different-identity pairs that are accepted. `tar`: the true accept rate,
+    the share of same-identity pairs that are accepted. Both from 0 to 1.
+    """
+
+    threshold: float
+    far: float
+    tar: float
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """The number of pairs in each of B equal bins of the distance.
+
+    `edges`: (B + 1,). `same`, `different`: (B,) int64, the pairs of one identity and of two. Operating points are
+    interpolated linearly within a bin.
+    """
+
+    edges: np.ndarray
+    same: np.ndarray
+    different: np.ndarray
+
+    def at_far(self, rate: float) -> OperatingPoint | None:
+        """The operating point with this FAR; None where `rate` is less than one different-identity pair."""
+        if rate * self.different.sum() < 1:
+            return None
+        far = _cumulative_shares(self.different)
+        last = int(far.searchsorted(rate, side="right")) - 1
+        if last == len(far) - 1:
+            return OperatingPoint(float(self.edges[-1]), 1.0, 1.0)
+        threshold = float(np.interp(rate, far[last : last + 2], self.edges[last : last + 2]))
+        return OperatingPoint(threshold, rate, float(np.interp(threshold, self.edges, _cumulative_shares(self.same))))
+
+    def equal_error_point(self) -> OperatingPoint:
+        """The operating point where FAR = 1 - TAR, which is the equal error rate."""
+        far, tar = _cumulative_shares(self.different), _cumulative_shares(self.same)
+        after = int(np.argmax(far >= 1 - tar))  # never edge 0: nothing is accepted there
+        gap = (1 - tar - far)[[after - 1, after]]
+        part = gap[0] / (gap[0] - gap[1])
+        threshold = float(self.edges[after - 1] + part * (self.edges[after] - self.edges[after - 1]))
+        return OperatingPoint(threshold, *(float(np.interp(threshold, self.edges, shares)) for shares in (far, tar)))
+
+
+def count_pairs(
+    query: Features,
+    gallery: Features,
+    protocol: Protocol,
+    *,
+    metric: Metric,
+    memory_budget: int | None,
+    bins: int = _BINS,
+) -> PairCounts:
+    """Counts, by distance, of the pairs of every query with every gallery image that the protocol leaves it.
+
+    Queries with pid 0 (distractor) or -1 (junk) are skipped. Raises `DataError` where there is no same-identity pair,
+    or no different-identity pair.
+    """
+    top = 1.0001 * (2.0 if metric == "cosine" else _longest(query) + _longest(gallery)) or 1.0
+    judge = Judge(protocol, gallery.pids, gallery.camids)
+    lengths = squares(np.ascontiguousarray(query.matrix))
+    same, different = np.zeros(bins + 1, dtype=np.int64), np.zeros(bins + 1, dtype=np.int64)
+    for block in blocks(query, gallery, metric=metric, memory_budget=memory_budget):
+        for row in range(block.start, block.start + block.shape[0]):
+            if query.pids[row] < 1:
+                continue
+            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
+            keys = block.keys_of(row - block.start)
+            judge.hide(keys, verdict)
+            indices = _find_bins(_convert_keys(keys, float(lengths[row]), metric), bins / top, bins)
+            matched = np.bincount(indices[verdict.matches], minlength=bins + 1)
+            same += matched
+            different += np.bincount(indices, minlength=bins + 1) - matched
+    if not same[:-1].any() or not different[:-1].any():
+        raise DataError(
+            f"{len(query)} queries and {len(gallery)} gallery images under protocol {protocol.name!r} make "
+            f"{same[:-1].sum()} same-identity and {different[:-1].sum()} different-identity pairs: "
+            "expected at least one of each. Use a test set with more images."
+        )
+    return PairCounts(np.linspace(0, top, bins + 1), same[:-1], different[:-1])
+
+
+def _convert_keys(keys: np.ndarray, square: float, metric: Metric) -> np.ndarray:
+    """Distances from the ranking keys of a query whose squared length is `square`; infinity stays infinity."""
+    if metric == "euclidean":
+        return np.sqrt(np.maximum(2 * keys + square, 0))
+    return np.asarray(1 + keys / np.sqrt(square or 1))
+
+
+def _find_bins(distances: np.ndarray, scale: float, bins: int) -> np.ndarray:
+    """The bin of each distance; `bins`, one past the last, for a hidden image."""
+    return np.minimum(np.maximum(distances * scale, 0), bins).astype(np.intp)
+
+
+def _cumulative_shares(counts: np.ndarray) -> np.ndarray:
+    """(B + 1,) the share of pairs below each edge."""
+    return np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+
+
+def _longest(side: Features) -> float:
+    return float(np.sqrt(squares(np.ascontiguousarray(side.matrix)).max(initial=0)))
