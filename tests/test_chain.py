@@ -17,12 +17,12 @@ from test_resume import At, Fault, fault
 from ptlreid import datasets, files, models
 from ptlreid.datasets import synthetic
 from ptlreid.errors import DataError, OptionError
+from ptlreid.evaluation import evaluate_run
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.settings import ChainSettings, EvaluateSettings, SyntheticSettings
 from ptlreid.workflows.chain import ChainFolder, dry_run, forgetting, forward_transfer, plan, run_chain
-from ptlreid.workflows.evaluate import evaluate_run
 from ptlreid.workflows.stage_runner import StageRunner
 
 SITES = ("synthetic-a", "synthetic-b", "synthetic-c")

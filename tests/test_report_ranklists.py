@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from conftest import write_image
 from PIL import Image
+from ranking import evaluate
 
 from ptlreid.errors import DataError
 from ptlreid.reports import crops, ranklists, render
-from ptlreid.retrieval.metrics import evaluate
 from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.types import Features
 

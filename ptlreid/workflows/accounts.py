@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ptlreid import datasets, distributed
+from ptlreid import datasets
 from ptlreid.errors import CheckpointError, DataError, OptionError
+from ptlreid.evaluation import evaluate, load_retrieval
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.reports.run_summary import Account, Retrieval
 from ptlreid.runs import RunFolder
 from ptlreid.settings.report import ReportSettings
-from ptlreid.workflows.evaluate import features_of, score
 
 
 def evaluated(
@@ -35,8 +35,8 @@ def required(
     account = Account.read(run)
     splits = splits or datasets.load(config.data or account.evaluated_on, Path(config.root))
     evaluation = config.evaluation()
-    sides = features_of(run, splits, evaluation, progress)
-    scores = distributed.run_on_main(lambda: score(sides, evaluation))
+    retrieval = load_retrieval(run, splits, evaluation, progress)
+    scores = evaluate(retrieval, evaluation)
     how = f"{config.weights} weights, {config.metric} distance"
-    found = Retrieval(sides.query, sides.gallery, sides.protocol, scores, how)
+    found = Retrieval(retrieval.query, retrieval.gallery, retrieval.protocol, scores, how)
     return replace(account, evaluated_on=splits.name, scores=scores), found

@@ -9,11 +9,11 @@ from typing import Any
 
 from ptlreid import datasets, distributed, files
 from ptlreid.errors import OptionError
+from ptlreid.evaluation import evaluate_run
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
 from ptlreid.settings import ChainSettings, DistillSettings, EvaluateSettings, FinetuneSettings
-from ptlreid.workflows.evaluate import evaluate_run
 from ptlreid.workflows.processes import join_processes
 from ptlreid.workflows.report import write_chain_report
 from ptlreid.workflows.stage_runner import Stage, StageRunner, missing_datasets

@@ -134,7 +134,7 @@ def _without_match(splits: Splits) -> Iterator[Fault]:
     """Queries that no gallery image answers. Serious where that holds for all, as evaluation is refused then."""
     if not splits.has_test:
         return
-    protocol = protocols.find(splits.protocol)
+    protocol = protocols.find_protocol(splits.protocol)
     judge = Judge(protocol, splits.gallery.pids, splits.gallery.camids)
     people = zip(splits.query.pids.tolist(), splits.query.camids.tolist(), strict=True)
     lonely = [row for row, (pid, camid) in enumerate(people) if not len(judge.verdict(pid, camid).matches)]

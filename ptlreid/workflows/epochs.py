@@ -80,7 +80,7 @@ def _updates(job: TrainingJob, training: Training, forward: nn.Module, machine: 
     _begin_epoch(job, training)
     rows = job.sampler.epoch(training.epoch)[training.step * config.accumulate : job.updates * config.accumulate]
     batches = load_batches(
-        job.splits.train,
+        job.splits.train.paths,
         TrainView(job.spec.height, job.spec.width, config.flip, config.pad, config.erase),
         rows,
         seed=(config.seed, training.epoch),

@@ -22,7 +22,7 @@ from ptlreid.images import Batch
 from ptlreid.models.bconv import memory_state, reset_memory
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
-from ptlreid.retrieval.memory_plan import free_memory
+from ptlreid.retrieval.memory_plan import free_memory_bytes
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings
 from ptlreid.workflows.epochs import loss_objective
@@ -170,4 +170,4 @@ def _updates(
 
 def _free(device: torch.device) -> int:
     """Bytes that training may take: of the GPU's memory, or of this machine's."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()

@@ -153,7 +153,7 @@ def _of_this_test_set(
     metrics: dict[str, Any], config: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress
 ) -> dict[str, Any]:
     """The metrics of a finished run, its weights scored anew where the test set has changed since."""
-    from ptlreid.workflows.evaluate import evaluate_run
+    from ptlreid.evaluation import evaluate_run
 
     before = metrics.get("test_images")  # runs of before it was written down are taken on trust
     now = distributed.run_on_main(lambda: test_set_digest(splits)) if before and splits.has_test else before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptlreid.retrieval.parallel import map_rows
+from ptlreid.retrieval.distance import map_rows
 
 
 @pytest.mark.parametrize("row_length", [1, 10**6])
