@@ -24,7 +24,7 @@ from ptlreid.views import EvalView
 if TYPE_CHECKING:
     import torch
 
-    from ptlreid.images import Batch
+    from ptlreid.devices import Placement
     from ptlreid.models.network import Network
 
 
@@ -61,19 +61,17 @@ class Extractor:
         return cls(network, readout, view, settings.device, settings.batch_size, settings.workers)
 
     @cached_property
-    def torch_device(self) -> torch.device:
-        """The device; `OptionError` for one that is not available, or that cannot be trusted with the precision."""
-        from ptlreid.devices import check_amp, choose_device
+    def placement(self) -> Placement:
+        """The device and the loader processes; `OptionError` for a device that is not available."""
+        from ptlreid.devices import choose_placement
 
-        device = choose_device(self.device)
-        check_amp(self.readout.amp, device)
-        return device
+        return choose_placement(self.device, amp=self.readout.amp, workers=self.workers)
 
     @cached_property
     def network(self) -> Network:
         """The network on its device."""
         network = self.model.build() if isinstance(self.model, WeightsFile) else self.model
-        return network.to(self.torch_device)
+        return network.to(self.placement.device)
 
     def extract(self, images: Records | Sequence[Any], *, progress: Progress | None = None) -> Features:
         """The (N, D) float32 features of N images, row i that of image i; all joined processes get all rows.
@@ -102,25 +100,26 @@ class Extractor:
         Joined processes share each step, and all get all of it; where one meets an image that cannot be read, all
         raise its `DataError`. The network returns to the mode it was in.
         """
-        from ptlreid.devices import choose_workers
         from ptlreid.images import load_batches
 
         ranks, rank = (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)
         rows, size = np.arange(start, len(paths)), self.batch_size * ranks
         steps = [rows[at : at + size] for at in range(0, len(rows), size)]
-        mine = [np.array_split(step, ranks)[rank] for step in steps]
-        workers = choose_workers(self.workers, self.torch_device)
-        batches = load_batches(
-            paths, self.view, [part for part in mine if len(part)], workers=workers, progress=progress
-        )
+        mine = [part for part in (np.array_split(step, ranks)[rank] for step in steps) if len(part)]
         mode = self.network.training
         self.network.eval()
+        batches = load_batches(paths, self.view, mine, workers=self.placement.workers, progress=progress)
         try:
-            for part in mine:
-                parts = distributed.all_gather(self._next_features(batches) if len(part) else self._forward(None))
-                for other in parts:
-                    if isinstance(other, DataError):
-                        raise other
+            for step in steps:
+                found: np.ndarray | DataError
+                try:
+                    found = self._forward(next(batches).images if rank < len(step) else None)
+                except DataError as error:
+                    found = error
+                parts = distributed.all_gather(found) if ranks > 1 else [found]
+                for part in parts:
+                    if isinstance(part, DataError):
+                        raise part
                 yield np.concatenate(parts)
         finally:
             self.network.train(mode)
@@ -140,13 +139,6 @@ class Extractor:
         finally:
             self.network.train(mode)
 
-    def _next_features(self, batches: Iterator[Batch]) -> np.ndarray | DataError:
-        """The features of the next batch, or why it could not be read."""
-        try:
-            return self._forward(next(batches).images)
-        except DataError as error:
-            return error
-
     def _forward(self, images: torch.Tensor | None) -> np.ndarray:
         """(B, D) float32 of (B, H, W, 3) uint8 images; none of None."""
         import torch
@@ -156,7 +148,7 @@ class Extractor:
         if images is None:
             return np.empty((0, self.network.feature_width), np.float32)
         with torch.inference_mode():
-            standardized = standardize(images.to(self.torch_device, non_blocking=True))
+            standardized = standardize(images.to(self.placement.device, non_blocking=True))
             return np.asarray(self.network.features(standardized, self.readout).cpu().numpy())
 
 

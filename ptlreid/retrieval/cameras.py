@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptlreid.retrieval.distance import Blocks, check_coverage
+from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
 from ptlreid.retrieval.metrics import AveragePrecision, average_precisions, match_ranks
 from ptlreid.retrieval.protocols import Judge
 from ptlreid.retrieval.types import Retrieval
@@ -60,24 +60,25 @@ def camera_scores(retrieval: Retrieval, blocks: Blocks, *, ap: AveragePrecision)
     precision = np.full((len(query), len(cameras)), np.nan)
     first = np.full((len(query), len(cameras)), np.nan)
 
-    def rank(row: int) -> None:
-        verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
-        if not len(verdict.matches):
-            return
-        keys = block.keys_of(row)
-        judge.hide(keys, verdict)
-        keys = keys[order]
-        columns = position[verdict.matches]
-        of_camera = firsts.searchsorted(columns, side="right") - 1
-        for camera in np.unique(of_camera):
-            start = firsts[camera]
-            ranks = match_ranks(keys[start : ends[camera]], columns[of_camera == camera] - start)
-            ranks.sort()
-            precision[row, camera] = average_precisions(ranks, np.array([0, len(ranks)]), ap)[0]
-            first[row, camera] = ranks[0] == 1
+    def rank(rows: range) -> None:
+        for row in rows:
+            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
+            if not len(verdict.matches):
+                continue
+            keys = block.keys_of(row)
+            judge.hide(keys, verdict)
+            keys = keys[order]
+            columns = position[verdict.matches]
+            of_camera = firsts.searchsorted(columns, side="right") - 1
+            for camera in np.unique(of_camera):
+                start = firsts[camera]
+                ranks = match_ranks(keys[start : ends[camera]], columns[of_camera == camera] - start)
+                ranks.sort()
+                precision[row, camera] = average_precisions(ranks, np.array([0, len(ranks)]), ap)[0]
+                first[row, camera] = ranks[0] == 1
 
     for block in check_coverage(blocks, len(query), len(gallery)):
-        block.for_each_row(rank)
+        map_rows(rank, block.rows, block.num_gallery)
     return _mean_by_camera(query.camids, cameras, precision, first)
 
 

@@ -49,16 +49,6 @@ class Block:
     num_gallery: int
     keys_of: Callable[[int], np.ndarray]
 
-    def for_each_row(self, work: Callable[[int], None]) -> None:
-        """Calls `work(row)` for every query of the block, see `map_rows`."""
-        first = self.rows.start
-
-        def work_on(rows: slice) -> None:
-            for row in range(first + rows.start, first + rows.stop):
-                work(row)
-
-        map_rows(work_on, len(self.rows), self.num_gallery)
-
 
 @dataclass(frozen=True)
 class Blocks:
@@ -73,7 +63,7 @@ class Blocks:
 def distance_blocks(retrieval: Retrieval, *, metric: Metric, memory_budget: int | None) -> Blocks:
     """The keys of all Q × G pairs within `memory_budget` bytes beside the features, see `key_blocks`."""
     query, gallery = retrieval.query.matrix, retrieval.gallery.matrix
-    return Blocks(lambda: key_blocks(query, gallery, metric=metric, memory_budget=memory_budget))
+    return Blocks(partial(key_blocks, query, gallery, metric=metric, memory_budget=memory_budget))
 
 
 def key_blocks(
@@ -139,17 +129,17 @@ def check_coverage(blocks: Blocks, num_queries: int, num_gallery: int) -> Iterat
         )
 
 
-def map_rows(work: Callable[[slice], None], num_rows: int, row_length: int) -> None:
-    """Calls `work` with slices that cover the rows 0 .. `num_rows` once, in threads where rows are long.
+def map_rows(work: Callable[[range], None], rows: range, row_length: int) -> None:
+    """Calls `work` with consecutive parts of `rows`, in threads where rows are long.
 
-    Exceptions from `work` are raised. Its result must not depend on where slices end: it writes each row's result
+    Exceptions from `work` are raised. Its result must not depend on where parts end: it writes each row's result
     separately. `row_length`: roughly how many numbers it processes per row.
     """
-    num_parts = min(MAX_THREADS, num_rows // _FEWEST_ROWS) if row_length >= _LONG_ROW else 1
+    num_parts = min(MAX_THREADS, len(rows) // _FEWEST_ROWS) if row_length >= _LONG_ROW else 1
     if num_parts <= 1:
-        work(slice(0, num_rows))
+        work(rows)
         return
-    parts = [slice(num_rows * part // num_parts, num_rows * (part + 1) // num_parts) for part in range(num_parts)]
+    parts = [rows[len(rows) * part // num_parts : len(rows) * (part + 1) // num_parts] for part in range(num_parts)]
     with ThreadPoolExecutor(num_parts) as pool:
         list(pool.map(work, parts))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ptlreid.errors import DataError
 from ptlreid.records import JUNK
-from ptlreid.retrieval.distance import Blocks, check_coverage
+from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
 from ptlreid.retrieval.protocols import Judge
 from ptlreid.retrieval.single_shot import SingleShotCMC
 from ptlreid.retrieval.types import Retrieval, Scores
@@ -48,18 +48,19 @@ def score(
     )
     hits: dict[int, _Hits] = {}
 
-    def rank(row: int) -> None:
-        verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
-        if len(verdict.matches):
-            keys = block.keys_of(row)
-            judge.hide(keys, verdict)
-            ranks = match_ranks(keys, verdict.matches)
-            order = ranks.argsort()
-            curve = single_shot.curve(keys, verdict.matches, row) if single_shot else None
-            hits[row] = _Hits(ranks[order], verdict.matches[order], curve)
+    def rank(rows: range) -> None:
+        for row in rows:
+            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
+            if len(verdict.matches):
+                keys = block.keys_of(row)
+                judge.hide(keys, verdict)
+                ranks = match_ranks(keys, verdict.matches)
+                order = ranks.argsort()
+                curve = single_shot.curve(keys, verdict.matches, row) if single_shot else None
+                hits[row] = _Hits(ranks[order], verdict.matches[order], curve)
 
     for block in check_coverage(blocks, len(query.matrix), len(gallery.matrix)):
-        block.for_each_row(rank)
+        map_rows(rank, block.rows, block.num_gallery)
     if not hits:
         raise DataError(
             f"None of the {len(query)} queries has a true match in the gallery under the protocol {protocol.name!r}: "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptlreid.errors import OptionError
-from ptlreid.retrieval.distance import Blocks, Metric, check_coverage
+from ptlreid.retrieval.distance import Blocks, Metric, check_coverage, map_rows
 from ptlreid.retrieval.nearest import nearest
 from ptlreid.retrieval.protocols import Judge
 from ptlreid.retrieval.types import Retrieval
@@ -39,18 +39,19 @@ def rank_list(retrieval: Retrieval, blocks: Blocks, size: int, *, metric: Metric
     shape = (len(query), min(size, len(gallery)))
     columns, distances = np.full(shape, -1, dtype=np.int64), np.full(shape, np.inf)
 
-    def fill(row: int) -> None:
-        keys = block.keys_of(row)
-        judge.hide(keys, judge.verdict(int(query.pids[row]), int(query.camids[row])))
-        found = nearest(keys, size)
-        found = found[keys[found] < np.inf]
-        columns[row, : len(found)] = found
-        distances[row, : len(found)] = (
-            keys[found] if metric is None else _distances(query.matrix[row], gallery.matrix[found], metric)
-        )
+    def fill(rows: range) -> None:
+        for row in rows:
+            keys = block.keys_of(row)
+            judge.hide(keys, judge.verdict(int(query.pids[row]), int(query.camids[row])))
+            found = nearest(keys, size)
+            found = found[keys[found] < np.inf]
+            columns[row, : len(found)] = found
+            distances[row, : len(found)] = (
+                keys[found] if metric is None else _distances(query.matrix[row], gallery.matrix[found], metric)
+            )
 
     for block in check_coverage(blocks, len(query), len(gallery)):
-        block.for_each_row(fill)
+        map_rows(fill, block.rows, block.num_gallery)
     # A visible image of the query's identity is a true match: the identity's other images were hidden.
     matches = (gallery.pids[columns] == query.pids[:, None]) & (query.pids[:, None] > 0) & (columns >= 0)
     return RankList(columns, distances, matches)

@@ -68,13 +68,14 @@ def _find_neighbours(images: np.ndarray, size: int, memory_budget: int | None) -
     columns = np.empty((len(images), min(size, len(images))), dtype=np.int32)
     farthest = np.empty(len(images), dtype=np.float32)
 
-    def collect(row: int) -> None:
-        keys = block.keys_of(row)  # -cos
-        columns[row] = nearest(keys, columns.shape[1])
-        farthest[row] = 2 + 2 * keys.max()
+    def collect(rows: range) -> None:
+        for row in rows:
+            keys = block.keys_of(row)  # -cos
+            columns[row] = nearest(keys, columns.shape[1])
+            farthest[row] = 2 + 2 * keys.max()
 
     for block in key_blocks(images, images, metric="cosine", memory_budget=memory_budget):
-        block.for_each_row(collect)
+        map_rows(collect, block.rows, block.num_gallery)
     return _Neighbours(columns, np.where(farthest > 0, farthest, np.float32(1)))
 
 
@@ -91,14 +92,14 @@ def _encode(images: np.ndarray, near: _Neighbours, k1: int) -> sparse.csr_array:
     shared.eliminate_zeros()
     codes = (mutual + shared @ closer).tocsr()
 
-    def fill(rows: slice) -> None:
-        for row in range(rows.start, rows.stop):
+    def fill(rows: range) -> None:
+        for row in rows:
             entries = slice(codes.indptr[row], codes.indptr[row + 1])
             cosines = np.einsum("nd,d->n", images[codes.indices[entries]], images[row])
             weights = np.exp((2 * cosines - 2) / near.farthest[row])
             codes.data[entries] = weights / weights.sum()
 
-    map_rows(fill, *images.shape)
+    map_rows(fill, range(len(images)), images.shape[1])
     return codes
 
 
