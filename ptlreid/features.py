@@ -120,7 +120,7 @@ class Extractor:
                 for part in parts:
                     if isinstance(part, DataError):
                         raise part
-                yield np.concatenate(parts)
+                yield np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
         finally:
             self.network.train(mode)
 
