@@ -54,7 +54,7 @@ class Placement:
 
 
 def choose_placement(device: str, *, amp: str, workers: int | None) -> Placement:
-    """The device called `device` with its loader processes; `OptionError` where it is not available or unfit for `amp`."""
+    """The device called `device` and its loader processes; `OptionError` where it is not available or unfit for amp."""
     chosen = choose_device(device)
     check_amp(amp, chosen)
     return Placement(chosen, choose_workers(workers, chosen))
