@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 
 import torch
 
@@ -42,6 +43,21 @@ def check_amp(amp: str, device: torch.device) -> None:
     """
     if amp != "off" and device.type == "cpu":
         raise OptionError(f"--amp {amp} needs a GPU: on a CPU its results are not reliable. Use --amp off.")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a network works: its device, and how many processes load images for it."""
+
+    device: torch.device
+    workers: int
+
+
+def choose_placement(device: str, *, amp: str, workers: int | None) -> Placement:
+    """The device called `device` and its loader processes; `OptionError` where it is not available or unfit for amp."""
+    chosen = choose_device(device)
+    check_amp(amp, chosen)
+    return Placement(chosen, choose_workers(workers, chosen))
 
 
 def choose_workers(workers: int | None, device: torch.device) -> int:

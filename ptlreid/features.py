@@ -1,107 +1,158 @@
-"""Features of images: a matrix that is filled row by row, by one process or by several together."""
+"""From images to features: the `Extractor`, on one process or on several that share the work."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ptlreid import distributed
 from ptlreid.errors import DataError
-from ptlreid.images import Batch, load_batches
-from ptlreid.models.network import Network
+from ptlreid.models.weights import WeightsFile, read_weights_header
 from ptlreid.network_types import Readout
-from ptlreid.progress import Progress, Silent
-from ptlreid.records import Records
+from ptlreid.progress import Progress
+from ptlreid.records import JUNK, Records
 from ptlreid.retrieval.types import Features
-from ptlreid.views import EvalView, standardize
+from ptlreid.runs import RunFolder
+from ptlreid.settings import EvaluateSettings
+from ptlreid.views import EvalView
+
+if TYPE_CHECKING:
+    import torch
+
+    from ptlreid.devices import Placement
+    from ptlreid.models.network import Network
 
 
-def extract(
-    network: Network,
-    records: Records,
-    view: EvalView,
-    *,
-    readout: Readout | None = None,
-    device: torch.device,
-    batch_size: int = 64,
-    workers: int = 0,
-    progress: Progress | None = None,
-    title: str = "extract features",
-) -> Features:
-    """The (N, D) float32 features of N images, row i that of record i; of joined processes, each gets all of them.
+@dataclass(frozen=True)
+class Extractor:
+    """Turns images into features.
 
-    See `stream` for what they depend on.
+    `model`: a file of weights, whose network is built when it is first needed, or a network. `readout`: how features
+    are read from it. `view`: how an image is shown to it. Features depend on these and the image alone, not on
+    `device`, `batch_size`, `workers`, order or earlier training; to float32 rounding, as a library may add in another
+    order for another batch size.
     """
-    matrix = np.empty((len(records), network.feature_width), dtype=np.float32)
-    parts = stream(
-        network,
-        records,
-        view,
-        readout=readout,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        progress=progress,
-    )
-    done = 0
-    with (progress or Silent()).task(title, len(records)) as advance:
-        for part in parts:
-            matrix[done : done + len(part)] = part
-            done += len(part)
-            advance(done)
-    return Features(matrix, records.pids, records.camids, np.array([str(path) for path in records.paths], dtype=object))
+
+    model: WeightsFile | Network
+    readout: Readout
+    view: EvalView
+    device: str
+    batch_size: int
+    workers: int | None
+
+    @classmethod
+    def from_run(cls, run: RunFolder, settings: EvaluateSettings) -> Extractor:
+        """The extractor of the run's weights; `settings` may override how the network's features are read."""
+        weights = read_weights_header(run.weights(settings.weights))
+        view = EvalView(weights.spec.height, weights.spec.width)
+        return cls(
+            weights, _readout(weights.readout, settings), view, settings.device, settings.batch_size, settings.workers
+        )
+
+    @classmethod
+    def from_network(cls, network: Network, view: EvalView, settings: EvaluateSettings) -> Extractor:
+        """The extractor of a network in memory, which stays on the device of `settings`."""
+        readout = _readout(network.readout, settings)
+        return cls(network, readout, view, settings.device, settings.batch_size, settings.workers)
+
+    @cached_property
+    def placement(self) -> Placement:
+        """The device and the loader processes; `OptionError` for a device that is not available."""
+        from ptlreid.devices import choose_placement
+
+        return choose_placement(self.device, amp=self.readout.amp, workers=self.workers)
+
+    @cached_property
+    def network(self) -> Network:
+        """The network on its device."""
+        network = self.model.build() if isinstance(self.model, WeightsFile) else self.model
+        return network.to(self.placement.device)
+
+    def extract(self, images: Records | Sequence[Any], *, progress: Progress | None = None) -> Features:
+        """The (N, D) float32 features of N images, row i that of image i; all joined processes get all rows.
+
+        `images`: `Records`, or a sequence of paths, of (H, W, 3) uint8 RGB arrays or of PIL images, which get pid -1
+        (unknown) and camera 0; all but paths are named after their position, such as `#3`.
+        """
+        if isinstance(images, Records):
+            records, steps = images, self.stream(images.paths, progress=progress)
+        else:
+            from_files = all(isinstance(image, str | Path) for image in images)
+            paths = [Path(image) if from_files else Path(f"#{row}") for row, image in enumerate(images)]
+            records = Records.make(paths, [JUNK] * len(paths), [0] * len(paths), source="")
+            steps = self.stream(records.paths, progress=progress) if from_files else self._stream_arrays(images)
+        matrix = np.empty((len(records.paths), self.network.feature_width), dtype=np.float32)
+        done = 0
+        for rows in steps:
+            matrix[done : done + len(rows)] = rows
+            done += len(rows)
+        names = np.array([str(path) for path in records.paths], dtype=object)
+        return Features(matrix, records.pids, records.camids, names)
+
+    def stream(self, paths: np.ndarray, *, start: int = 0, progress: Progress | None = None) -> Iterator[np.ndarray]:
+        """The features of the image files from row `start` on, in order: (B, D) float32, one step at a time.
+
+        Joined processes share each step, and all get all of it; where one meets an image that cannot be read, all
+        raise its `DataError`. The network returns to the mode it was in.
+        """
+        from ptlreid.images import load_batches
+
+        ranks, rank = (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)
+        rows, size = np.arange(start, len(paths)), self.batch_size * ranks
+        steps = [rows[at : at + size] for at in range(0, len(rows), size)]
+        mine = [part for part in (np.array_split(step, ranks)[rank] for step in steps) if len(part)]
+        mode = self.network.training
+        self.network.eval()
+        batches = load_batches(paths, self.view, mine, workers=self.placement.workers, progress=progress)
+        try:
+            for step in steps:
+                found: np.ndarray | DataError
+                try:
+                    found = self._forward(next(batches).images if rank < len(step) else None)
+                except DataError as error:
+                    found = error
+                parts = distributed.all_gather(found) if ranks > 1 else [found]
+                for part in parts:
+                    if isinstance(part, DataError):
+                        raise part
+                yield np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+        finally:
+            self.network.train(mode)
+
+    def _stream_arrays(self, images: Sequence[Any]) -> Iterator[np.ndarray]:
+        """The features of arrays and PIL images, one step at a time; every process works for itself."""
+        import torch
+
+        from ptlreid.views import decode, resize
+
+        mode = self.network.training
+        self.network.eval()
+        try:
+            for at in range(0, len(images), self.batch_size):
+                pixels = [decode(image) for image in images[at : at + self.batch_size]]
+                yield self._forward(torch.from_numpy(resize(pixels, self.view.height, self.view.width)))
+        finally:
+            self.network.train(mode)
+
+    def _forward(self, images: torch.Tensor | None) -> np.ndarray:
+        """(B, D) float32 of (B, H, W, 3) uint8 images; none of None."""
+        import torch
+
+        from ptlreid.views import standardize
+
+        if images is None:
+            return np.empty((0, self.network.feature_width), np.float32)
+        with torch.inference_mode():
+            standardized = standardize(images.to(self.placement.device, non_blocking=True))
+            return np.asarray(self.network.features(standardized, self.readout).cpu().numpy())
 
 
-def stream(
-    network: Network,
-    records: Records,
-    view: EvalView,
-    *,
-    readout: Readout | None = None,
-    device: torch.device,
-    batch_size: int = 64,
-    workers: int = 0,
-    start: int = 0,
-    progress: Progress | None = None,
-) -> Iterator[np.ndarray]:
-    """The features of the records from row `start` on, in order: (B, D) float32, a step at a time.
-
-    `readout`: how they are read; the network's own way by default. They depend on weights, readout, view and image
-    alone: not on batch size, order or workers, nor on what was trained before; to float32 rounding, as a library may
-    add in another order for another batch size. The network is given back in the mode it came in. Joined processes
-    share each step, and all get the whole of it; where one meets an image that cannot be read, all raise its
-    `DataError`.
-    """
-    rows, ranks, rank = np.arange(start, len(records)), distributed.world_size(), distributed.rank()
-    if not distributed.active():
-        ranks, rank = 1, 0
-    steps = np.array_split(rows, range(batch_size * ranks, len(rows), batch_size * ranks)) if len(rows) else []
-    mine = [np.array_split(step, ranks)[rank] for step in steps]
-    batches = load_batches(records, view, [part for part in mine if len(part)], workers=workers, progress=progress)
-    mode = network.training
-    network.eval()
-    try:
-        for part in mine:
-            found = _features(network, batches, readout, device) if len(part) else np.empty((0, network.feature_width))
-            parts = distributed.all_gather(found)
-            for other in parts:
-                if isinstance(other, DataError):
-                    raise other
-            yield np.concatenate(parts).astype(np.float32, copy=False)
-    finally:
-        network.train(mode)
-
-
-def _features(
-    network: Network, batches: Iterator[Batch], readout: Readout | None, device: torch.device
-) -> np.ndarray | DataError:
-    """The features of the next of `batches`, or why it could not be read."""
-    try:
-        batch = next(batches)
-    except DataError as error:
-        return error
-    with torch.inference_mode():
-        images = standardize(batch.images.to(device, non_blocking=True))
-        return np.asarray(network.features(images, readout).cpu().numpy())
+def _readout(own: Readout, settings: EvaluateSettings) -> Readout:
+    """The network's own readout, with what `settings` asks for."""
+    asked = {name: getattr(settings, name) for name in ("flip", "normalize", "amp")}
+    return replace(own, **{name: value for name, value in asked.items() if value is not None})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,6 @@ from ptlreid import packs
 from ptlreid.errors import DataError
 from ptlreid.packs import PackedImages
 from ptlreid.progress import Progress
-from ptlreid.records import Records
 from ptlreid.views import EvalView, TrainView, decode, resize
 
 View = EvalView | TrainView
@@ -43,7 +43,7 @@ class Sampler(Protocol):
 
 
 def load_batches(
-    records: Records,
+    paths: Sequence[Path] | np.ndarray,
     view: View,
     rows: Iterable[np.ndarray],
     *,
@@ -58,9 +58,9 @@ def load_batches(
     neither on the other images of the batch nor on the process that loads it. Raises `DataError` for a file that
     cannot be decoded.
     """
-    packed = packs.find_packed(records.paths, view.height, view.width, progress)
+    packed = packs.find_packed(paths, view.height, view.width, progress)
     loader = DataLoader(
-        _Images(records, view, packed, seed),
+        _Images(paths, view, packed, seed),
         sampler=list(rows),  # a batch at a time: one fetch, one array
         batch_size=None,
         num_workers=workers,
@@ -98,8 +98,10 @@ def _ignore_signals(worker: int) -> None:
 class _Images(Dataset[Batch | DataError]):
     """The records as a dataset of torch, indexed by a batch of rows."""
 
-    def __init__(self, records: Records, view: View, packed: PackedImages, seed: tuple[int, ...]) -> None:
-        self.records, self.view, self.packed = records, view, packed
+    def __init__(
+        self, paths: Sequence[Path] | np.ndarray, view: View, packed: PackedImages, seed: tuple[int, ...]
+    ) -> None:
+        self.paths, self.view, self.packed = paths, view, packed
         self._key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
 
     def __getitem__(self, rows: np.ndarray) -> Batch | DataError:
@@ -114,7 +116,7 @@ class _Images(Dataset[Batch | DataError]):
 
     def _load(self, row: int) -> np.ndarray:
         packed = self.packed.get(row)
-        return decode(self.records.paths[row]) if packed is None else packed
+        return decode(self.paths[row]) if packed is None else packed
 
     def _make_generators(self, rows: list[int]) -> Iterator[np.random.Generator]:
         """A generator for each row, valid until the next is requested: one generator, moved to that row's numbers.

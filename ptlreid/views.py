@@ -80,8 +80,15 @@ def standardize(images: Tensor) -> Tensor:
     return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2).contiguous()
 
 
-def decode(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, read-only. `DataError` for a file that cannot be decoded."""
+def decode(source: Path | np.ndarray | Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a file, a PIL image or such an array, read-only. `DataError` for what is no image."""
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+            raise DataError(f"An array of {source.dtype}, shape {source.shape}: expected (H, W, 3) uint8 RGB.")
+        return source
+    if isinstance(source, Image.Image):
+        return np.asarray(source.convert("RGB"))
+    path = source
     try:
         with Image.open(path) as file:
             return np.asarray(file if file.mode == "RGB" else file.convert("RGB"))

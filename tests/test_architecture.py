@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
 import ptlreid
+import ptlreid.settings
+from ptlreid.settings import Settings
 
 PACKAGE = Path(ptlreid.__file__).parent
 
@@ -19,7 +23,7 @@ RANKS = [
     ["settings", "distributed", "devices", "workers", "contents"],
     ["datasets", "images", "image_check", "packs", "views", "samplers", "runs"],
     ["models", "losses", "retrieval"],
-    ["features", "cache", "engine"],
+    ["features", "cache", "engine", "evaluation"],
     ["reports", "transfer"],
     ["workflows"],
     ["cli"],
@@ -36,6 +40,11 @@ BESIDE = {
     ("images", "views"),
     ("images", "packs"),
     ("packs", "views"),
+    ("cache", "features"),
+    ("evaluation", "cache"),
+    ("evaluation", "features"),
+    ("engine", "evaluation"),
+    ("engine", "features"),
 }
 
 
@@ -70,13 +79,54 @@ def test_imports_point_down(path):
         assert allowed, f"{mine} (rank {RANK[mine]}) imports {module} (rank {RANK[other]})"
 
 
+def functions(path: Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_files_and_functions_stay_short(path):
-    source = path.read_text(encoding="utf-8")
-    assert len(source.splitlines()) <= 300  # one idea a file: look again at anything longer
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 60, f"{node.name} is too long"
+def test_functions_stay_short(path):
+    long = [node.name for node in functions(path) if node.end_lineno - node.lineno >= 50]
+    assert long == []
+
+
+def test_files_are_not_long_without_a_look():
+    """A file over 300 lines is looked at again: it stays where it is one idea, and is listed here."""
+    looked_at = set()
+    long = {str(path.relative_to(PACKAGE)) for path in FILES if len(path.read_text().splitlines()) > 300}
+    assert long == looked_at
+
+
+def settings_with_defaults() -> set[str]:
+    """The name of every setting of every command."""
+    models, found = [Settings], set()
+    for info in iter_modules(ptlreid.settings.__path__):
+        import_module(f"ptlreid.settings.{info.name}")
+    while models:
+        model = models.pop()
+        models += model.__subclasses__()
+        found |= set(model.model_fields)
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if path.relative_to(PACKAGE).parts[0] not in ("settings", "cli", "_synthetic")],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_a_default_stands_in_the_settings_alone(path):
+    """Below the settings, a parameter that is called like a setting has no default of its own but None."""
+    names = settings_with_defaults()
+    repeated = []
+    for node in functions(path):
+        positional = node.args.posonlyargs + node.args.args
+        given = list(zip(positional[len(positional) - len(node.args.defaults) :], node.args.defaults, strict=True))
+        given += [pair for pair in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if pair[1] is not None]
+        repeated += [
+            f"{node.name}: {argument.arg}"
+            for argument, default in given
+            if argument.arg in names and not (isinstance(default, ast.Constant) and default.value is None)
+        ]
+    assert repeated == []
 
 
 def loaded_by(code: str) -> set[str]:

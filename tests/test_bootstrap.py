@@ -7,11 +7,13 @@ import pytest
 
 from ptlreid.errors import DataError, OptionError
 from ptlreid.retrieval.bootstrap import bootstrap_intervals, score_differences, score_intervals
-from ptlreid.retrieval.types import Features, Scores
+from ptlreid.retrieval.types import Scores
 
 
 def one_column(values: list[float], people: list[int], **options: int):
-    return bootstrap_intervals(np.array(values)[:, None], np.array(people), **{"repeats": 2000} | options)[0]
+    return bootstrap_intervals(np.array(values)[:, None], np.array(people), **{"resamples": 2000, "seed": 0} | options)[
+        0
+    ]
 
 
 def scores(precision: np.ndarray, cmc1: np.ndarray | None = None) -> Scores:
@@ -23,13 +25,6 @@ def scores(precision: np.ndarray, cmc1: np.ndarray | None = None) -> Scores:
     return Scores("market", num, 9, 0, np.arange(num), precision, precision / 2, curve, ones, ones, np.arange(num + 1))
 
 
-def of_people(pids: np.ndarray) -> Features:
-    size = len(pids)
-    return Features(
-        np.ones((size, 1), dtype=np.float32), pids, np.ones(size, dtype=np.int64), np.full(size, "", object)
-    )
-
-
 def test_95_of_100_intervals_cover_the_known_mean():
     """Made people: each has a level of its own around 0.6, and two to six queries around that level."""
     rng = np.random.default_rng(0)
@@ -39,7 +34,7 @@ def test_95_of_100_intervals_cover_the_known_mean():
         level = rng.normal(0.6, 0.15, 120)
         people = np.repeat(np.arange(120), sizes)
         values = rng.normal(level[people], 0.1)
-        covered += 0.6 in one_column(values.tolist(), people.tolist(), repeats=400)
+        covered += 0.6 in one_column(values.tolist(), people.tolist(), resamples=400)
     assert 0.92 <= covered / 400 <= 0.98  # 95% less and more what 400 cases scatter, and what 120 people leave
 
 
@@ -50,13 +45,15 @@ def test_queries_drawn_one_by_one_would_cover_too_little():
     for _ in range(200):
         level = rng.normal(0.6, 0.15, 60)
         values = rng.normal(np.repeat(level, 6), 0.02)
-        covered += 0.6 in one_column(values.tolist(), list(range(360)), repeats=400)
+        covered += 0.6 in one_column(values.tolist(), list(range(360)), resamples=400)
     assert covered / 200 < 0.8
 
 
 def test_two_people_are_worked_by_hand():
     """Of two draws of two, a quarter has the first twice (0), a quarter the second twice (1), half both (0.75)."""
-    found = bootstrap_intervals(np.array([[0.0], [1.0], [1.0], [1.0]]), np.array([7, 8, 8, 8]), repeats=4000)[0]
+    found = bootstrap_intervals(np.array([[0.0], [1.0], [1.0], [1.0]]), np.array([7, 8, 8, 8]), resamples=4000, seed=0)[
+        0
+    ]
     assert (found.low, found.high) == (0, 1)
     assert 0.75 in found
 
@@ -67,7 +64,7 @@ def test_a_person_brings_all_queries_and_the_mean_is_over_queries():
     sizes, sums = np.array([1, 2, 3]), np.array([0, 0, 3])
     draws = np.array(np.meshgrid(*[range(3)] * 3)).reshape(3, -1).T
     means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
-    found = bootstrap_intervals(values[:, None], people, repeats=20_000)[0]
+    found = bootstrap_intervals(values[:, None], people, resamples=20_000, seed=0)[0]
     low, high = np.quantile(np.repeat(means, 1000), (0.025, 0.975))
     assert (found.low, found.high) == pytest.approx((low, high))
 
@@ -81,15 +78,15 @@ def test_the_same_seed_gives_the_same_interval_and_another_another():
 
 def test_how_many_are_drawn_at_once_changes_nothing(monkeypatch):
     values, people = np.random.default_rng(1).random((50, 2)), np.arange(50) % 17
-    whole = bootstrap_intervals(values, people, repeats=100)
-    monkeypatch.setattr("ptlreid.retrieval.bootstrap._DRAWN_AT_ONCE", 17 * 7)
-    assert bootstrap_intervals(values, people, repeats=100) == whole
+    whole = bootstrap_intervals(values, people, resamples=100, seed=0)
+    monkeypatch.setattr("ptlreid.retrieval.bootstrap._NUMBERS_AT_ONCE", 17 * 7)
+    assert bootstrap_intervals(values, people, resamples=100, seed=0) == whole
 
 
 def test_an_interval_needs_draws_and_people():
-    with pytest.raises(OptionError, match="0 draws"):
-        one_column([1, 2], [1, 2], repeats=0)
-    with pytest.raises(DataError, match="1 person"):
+    with pytest.raises(OptionError, match="0 resamples"):
+        one_column([1, 2], [1, 2], resamples=0)
+    with pytest.raises(DataError, match="1 identity"):
         one_column([1, 2], [1, 1])
 
 
@@ -97,7 +94,7 @@ def test_each_score_has_its_interval_around_it():
     rng = np.random.default_rng(2)
     pids = np.repeat(np.arange(1, 41), 3)
     one = scores(rng.random(120), (rng.random(120) < 0.6).astype(float))
-    found = score_intervals(one, of_people(pids), repeats=500)
+    found = score_intervals(one, pids, resamples=500, seed=0)
     summary = one.summary()
     assert list(found) == ["mAP", "mINP", "cmc"]
     assert found["mAP"][0] < summary["mAP"] < found["mAP"][1]
@@ -111,12 +108,12 @@ def test_a_small_but_steady_gain_is_outside_the_noise_and_a_scattered_one_inside
     rng = np.random.default_rng(3)
     pids = np.repeat(np.arange(1, 101), 3)
     first = rng.uniform(0.1, 0.8, 300)
-    steady = score_differences(scores(first), scores(first + 0.01), of_people(pids), repeats=500)
+    steady = score_differences(scores(first), scores(first + 0.01), pids, resamples=500, seed=0)
     assert steady[0].value == pytest.approx(0.01)
     assert steady[0].outside_noise
     gains = rng.normal(0, 0.3, 300)
     scattered = score_differences(
-        scores(first), scores(first + gains - gains.mean() + 0.01), of_people(pids), repeats=500
+        scores(first), scores(first + gains - gains.mean() + 0.01), pids, resamples=500, seed=0
     )
     assert scattered[0].value == pytest.approx(0.01)
     assert not scattered[0].outside_noise
@@ -125,12 +122,12 @@ def test_a_small_but_steady_gain_is_outside_the_noise_and_a_scattered_one_inside
 def test_a_loss_is_a_negative_difference_of_each_score():
     pids = np.arange(1, 31)
     first, second = scores(np.full(30, 0.9), np.ones(30)), scores(np.full(30, 0.7), np.zeros(30))
-    mean_ap, cmc1 = score_differences(first, second, of_people(pids), repeats=50)
+    mean_ap, cmc1 = score_differences(first, second, pids, resamples=50, seed=0)
     assert (mean_ap.value, cmc1.value) == pytest.approx((-0.2, -1))
     assert cmc1.interval.low == cmc1.interval.high == -1
     assert cmc1.outside_noise
 
 
 def test_scores_of_other_queries_are_not_compared():
-    with pytest.raises(DataError, match="other queries"):
-        score_differences(scores(np.ones(3)), scores(np.ones(4)), of_people(np.arange(1, 5)), repeats=10)
+    with pytest.raises(DataError, match="different queries"):
+        score_differences(scores(np.ones(3)), scores(np.ones(4)), np.arange(1, 5), resamples=10, seed=0)

@@ -18,6 +18,7 @@ from conftest import write_image
 from ptlreid import cache, datasets
 from ptlreid.cache import partial
 from ptlreid.errors import DataError
+from ptlreid.features import Extractor
 from ptlreid.models.weights import WeightsFile
 from ptlreid.network_types import NetworkSpec, Readout
 from ptlreid.progress import Silent
@@ -37,8 +38,8 @@ class Notes(Silent):
         self.notes.append(text)
 
 
-class Extractor:
-    """Counts its calls and notes where each began; gives rows one by one, by each call others."""
+class Rows:
+    """Stands in for a network: one row per step, other rows by each call; counts its calls and where they start."""
 
     def __init__(self, records: Records, *, scale: float = 1.0, stop_after: int | None = None) -> None:
         self.records, self.calls, self.starts = records, 0, []
@@ -56,6 +57,22 @@ class Extractor:
             yield self.matrix(self.calls)[row : row + 1]
 
 
+class WithRows(Extractor):
+    """The extractor `like`, whose features come from `rows`."""
+
+    def __init__(self, like: Extractor, rows: Rows) -> None:
+        super().__init__(like.model, like.readout, like.view, "cpu", 64, None)
+        object.__setattr__(self, "rows", rows)
+
+    def stream(self, paths, *, start=0, progress=None):
+        return self.rows(start)
+
+
+def load(file, extractor, records, rows, *, dtype="float32", progress=None) -> Features:
+    fed = WithRows(extractor, rows)
+    return cache.load_or_extract(file, fed, records, dtype=dtype, progress=progress or Silent())
+
+
 @pytest.fixture
 def gallery(market_folder, tmp_path) -> Records:
     shutil.copytree(market_folder, tmp_path / "market")
@@ -63,23 +80,24 @@ def gallery(market_folder, tmp_path) -> Records:
 
 
 @pytest.fixture
-def source(tmp_path) -> cache.Source:
+def source(tmp_path) -> Extractor:
     spec = NetworkSpec("resnet18", True, "slot", 3, 64, 32)
-    return cache.Source(WeightsFile(tmp_path / "w.safetensors", spec, Readout(), digest="abc"), Readout(), VIEW)
+    weights = WeightsFile(tmp_path / "w.safetensors", spec, Readout(), digest="abc")
+    return Extractor(weights, Readout(), VIEW, "cpu", 64, None)
 
 
 def test_the_second_time_nothing_is_extracted(tmp_path, gallery, source):
-    extract, notes = Extractor(gallery), Notes()
-    first = cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
-    second = cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    extract, notes = Rows(gallery), Notes()
+    first = load(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    second = load(tmp_path / "f.h5", source, gallery, extract, progress=notes)
     assert extract.calls == 1
-    assert notes.notes == ["f.h5: 8 features reused, no image decoded"]
+    assert notes.notes == ["f.h5: 8 cached features, no image decoded"]
     for field in dataclasses.fields(Features):
         assert np.array_equal(getattr(first, field.name), getattr(second, field.name)), field.name
 
 
 def test_the_layout_is_the_documented_one(tmp_path, gallery, source):
-    features = cache.load_or_extract(tmp_path / "f.h5", source, gallery, Extractor(gallery))
+    features = load(tmp_path / "f.h5", source, gallery, Rows(gallery))
     with h5py.File(tmp_path / "f.h5") as content:
         assert content["features"].dtype == np.float32
         assert np.array_equal(content["features"], features.matrix)
@@ -89,11 +107,11 @@ def test_the_layout_is_the_documented_one(tmp_path, gallery, source):
 
 
 def test_another_place_for_the_same_images_is_no_change(tmp_path, gallery, source):
-    extract = Extractor(gallery)
-    cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract)
+    extract = Rows(gallery)
+    load(tmp_path / "f.h5", source, gallery, extract)
     (tmp_path / "market").rename(tmp_path / "elsewhere")
     moved = datasets.load(str(tmp_path / "elsewhere"), tmp_path).gallery
-    cache.load_or_extract(tmp_path / "f.h5", source, moved, extract)
+    load(tmp_path / "f.h5", source, moved, extract)
     assert extract.calls == 1
 
 
@@ -102,7 +120,7 @@ def test_another_place_for_the_same_images_is_no_change(tmp_path, gallery, sourc
     [
         ("weights", "the weights"),
         ("network", "the network"),
-        ("readout", "how features are read"),
+        ("readout", "the readout"),
         ("view", "the view"),
         ("images", "the images"),
         ("labels", "the identities or cameras"),
@@ -110,13 +128,13 @@ def test_another_place_for_the_same_images_is_no_change(tmp_path, gallery, sourc
     ],
 )
 def test_a_change_is_named_and_extracted_anew(tmp_path, gallery, source, monkeypatch, what, words):
-    extract, notes = Extractor(gallery), Notes()
-    cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract)
+    extract, notes = Rows(gallery), Notes()
+    load(tmp_path / "f.h5", source, gallery, extract)
     if what == "weights":
-        source = dataclasses.replace(source, saved=dataclasses.replace(source.saved, digest="abd"))
+        source = dataclasses.replace(source, model=dataclasses.replace(source.model, digest="abd"))
     elif what == "network":
-        spec = dataclasses.replace(source.saved.spec, memory="mean")
-        source = dataclasses.replace(source, saved=dataclasses.replace(source.saved, spec=spec))
+        spec = dataclasses.replace(source.model.spec, memory="mean")
+        source = dataclasses.replace(source, model=dataclasses.replace(source.model, spec=spec))
     elif what == "readout":
         source = dataclasses.replace(source, readout=Readout(flip=True))
     elif what == "view":
@@ -127,33 +145,33 @@ def test_a_change_is_named_and_extracted_anew(tmp_path, gallery, source, monkeyp
         gallery = dataclasses.replace(gallery, camids=gallery.camids + 1)
     else:
         monkeypatch.setattr(cache, "SCHEMA", "0")
-    features = cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
-    assert notes.notes == [f"f.h5: not used, {words} changed; extracting anew"]
+    features = load(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    assert notes.notes == [f"f.h5: not used, {words} changed; re-extracting"]
     assert extract.calls == 2
     assert np.array_equal(feature_files.read(tmp_path / "f.h5").matrix, features.matrix)
 
 
 def test_a_file_cut_short_is_never_used(tmp_path, gallery, source):
-    extract = Extractor(gallery)
-    cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract)
+    extract = Rows(gallery)
+    load(tmp_path / "f.h5", source, gallery, extract)
     whole = (tmp_path / "f.h5").read_bytes()
     for length in (0, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "f.h5").write_bytes(whole[:length])
         notes = Notes()
         calls = extract.calls
-        cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+        load(tmp_path / "f.h5", source, gallery, extract, progress=notes)
         assert extract.calls == calls + 1, length
-        assert notes.notes == ["f.h5: not used, it is damaged; extracting anew"]
+        assert notes.notes == ["f.h5: not used, the file is damaged; re-extracting"]
 
 
 def test_features_that_were_changed_in_the_file_are_never_used(tmp_path, gallery, source):
-    extract, notes = Extractor(gallery), Notes()
-    first = cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract)
+    extract, notes = Rows(gallery), Notes()
+    first = load(tmp_path / "f.h5", source, gallery, extract)
     bytes_of = (tmp_path / "f.h5").read_bytes()
     where = bytes_of.index(first.matrix[3].tobytes())
     (tmp_path / "f.h5").write_bytes(bytes_of[:where] + b"\1" + bytes_of[where + 1 :])
-    cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
-    assert notes.notes == ["f.h5: not used, its features changed; extracting anew"]
+    load(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    assert notes.notes == ["f.h5: not used, its features changed; re-extracting"]
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -161,42 +179,42 @@ def test_a_file_of_another_program_is_never_used(tmp_path, gallery, source, whol
     with h5py.File(tmp_path / "f.h5", "w") as content:
         content["features"] = np.zeros((8, 5), dtype=np.float32)
         if whole:
-            content.attrs.update(cache.fingerprint(source, gallery))  # and no digest of the features
+            content.attrs.update(cache.fingerprint(source, gallery, "float32"))  # and no digest of the features
     notes = Notes()
-    features = cache.load_or_extract(tmp_path / "f.h5", source, gallery, Extractor(gallery), progress=notes)
-    reason = "it is damaged" if whole else "another program wrote it"
-    assert notes.notes == [f"f.h5: not used, {reason}; extracting anew"]
+    features = load(tmp_path / "f.h5", source, gallery, Rows(gallery), progress=notes)
+    reason = "the file is damaged" if whole else "the file was written by another program"
+    assert notes.notes == [f"f.h5: not used, {reason}; re-extracting"]
     assert features.matrix.any()
 
 
 def test_an_interrupted_extraction_goes_on_after_its_last_block(tmp_path, gallery, source, monkeypatch):
     monkeypatch.setattr(partial, "BLOCK_ROWS", 2)
     file, notes = tmp_path / "features" / "f.h5", Notes()
-    first = Extractor(gallery, stop_after=5)
+    first = Rows(gallery, stop_after=5)
     with pytest.raises(KeyboardInterrupt):
-        cache.load_or_extract(file, source, gallery, first)
+        load(file, source, gallery, first)
     assert [path.name for path in file.parent.iterdir()] == ["f.partial"]
-    assert cache.status(file, source, gallery) == "to extract: nothing is there; going on after 4 of 8"
+    assert cache.describe_status(file, source, gallery, "float32") == "to extract: no cached features; resuming at 4/8"
 
-    second = Extractor(gallery)
+    second = Rows(gallery)
     second.calls = 1  # its rows are others, so that they can be told apart
-    features = cache.load_or_extract(file, source, gallery, second, progress=notes)
+    features = load(file, source, gallery, second, progress=notes)
     assert second.starts == [4]
-    assert notes.notes == ["f.h5: going on after 4 of 8 features"]
+    assert notes.notes == ["f.h5: resuming at 4/8"]
     expected = np.concatenate([first.matrix(1)[:4], second.matrix(2)[4:]])
     np.testing.assert_array_equal(features.matrix, expected)
     np.testing.assert_array_equal(feature_files.read(file).matrix, expected)
     assert [path.name for path in file.parent.iterdir()] == ["f.h5"]
-    assert cache.status(file, source, gallery) == "cached"
+    assert cache.describe_status(file, source, gallery, "float32") == "cached"
 
 
 def test_rows_of_other_weights_are_not_gone_on_from(tmp_path, gallery, source, monkeypatch):
     monkeypatch.setattr(partial, "BLOCK_ROWS", 2)
     with pytest.raises(KeyboardInterrupt):
-        cache.load_or_extract(tmp_path / "f.h5", source, gallery, Extractor(gallery, stop_after=5))
-    other = dataclasses.replace(source, saved=dataclasses.replace(source.saved, digest="abd"))
-    extract = Extractor(gallery)
-    cache.load_or_extract(tmp_path / "f.h5", other, gallery, extract)
+        load(tmp_path / "f.h5", source, gallery, Rows(gallery, stop_after=5))
+    other = dataclasses.replace(source, model=dataclasses.replace(source.model, digest="abd"))
+    extract = Rows(gallery)
+    load(tmp_path / "f.h5", other, gallery, extract)
     assert extract.starts == [0]
 
 
@@ -205,23 +223,21 @@ def test_two_evaluations_at_once_do_no_harm(tmp_path, gallery, source, monkeypat
     monkeypatch.setattr(partial, "BLOCK_ROWS", 2)
     found = []
 
-    class Slow(Extractor):
+    class Slow(Rows):
         def __call__(self, start: int) -> Iterator[np.ndarray]:
             for number, row in enumerate(super().__call__(start)):
                 if number == 5:
                     thread = threading.Thread(
-                        target=lambda: found.append(cache.load_or_extract(tmp_path / "f.h5", source, gallery, quick))
+                        target=lambda: found.append(load(tmp_path / "f.h5", source, gallery, quick))
                     )
                     thread.start()
                     thread.join()
-                    assert np.array_equal(
-                        cache.load_or_extract(tmp_path / "f.h5", source, gallery, quick).matrix, quick.matrix(1)
-                    )
+                    assert np.array_equal(load(tmp_path / "f.h5", source, gallery, quick).matrix, quick.matrix(1))
                 yield row
 
-    quick = Extractor(gallery)
+    quick = Rows(gallery)
     slow = Slow(gallery)
-    features = cache.load_or_extract(tmp_path / "f.h5", source, gallery, slow)
+    features = load(tmp_path / "f.h5", source, gallery, slow)
     assert (slow.starts, quick.starts) == ([0], [0])
     np.testing.assert_array_equal(features.matrix, found[0].matrix)
     np.testing.assert_array_equal(feature_files.read(tmp_path / "f.h5").matrix, features.matrix)
@@ -236,21 +252,25 @@ from pathlib import Path
 import numpy as np
 from ptlreid import cache, datasets
 from ptlreid.cache import partial
-from ptlreid.cache import partial
-from ptlreid.models.weights import Saved
+from ptlreid.features import Extractor
+from ptlreid.models.weights import WeightsFile
 from ptlreid.network_types import NetworkSpec, Readout
+from ptlreid.progress import Silent
 from ptlreid.views import EvalView
 partial.BLOCK_ROWS = 2
 gallery = datasets.load({str(market_folder)!r}, Path(".")).gallery
-saved = Saved(Path("w"), NetworkSpec("resnet18", True, "slot", 3, 64, 32), Readout(), digest="abc")
-def extract(start):
-    print(start)
-    for row in range(start, 8):
-        if row == 5 and "kill" in sys.argv:
-            os.kill(os.getpid(), signal.SIGKILL)
-        yield np.full((1, 3), row, dtype=np.float32)
-source = cache.Source(saved, Readout(), EvalView(64, 32))
-print(cache.cached(Path({str(tmp_path)!r}, "f.h5"), source, gallery, extract).matrix[:, 0].tolist())
+weights = WeightsFile(Path("w"), NetworkSpec("resnet18", True, "slot", 3, 64, 32), Readout(), digest="abc")
+class Killed(Extractor):
+    def stream(self, paths, *, start=0, progress=None):
+        print(start)
+        for row in range(start, 8):
+            if row == 5 and "kill" in sys.argv:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield np.full((1, 3), row, dtype=np.float32)
+extractor = Killed(weights, Readout(), EvalView(64, 32), "cpu", 64, None)
+file = Path({str(tmp_path)!r}, "f.h5")
+features = cache.load_or_extract(file, extractor, gallery, dtype="float32", progress=Silent())
+print(features.matrix[:, 0].tolist())
 """
     killed = subprocess.run([sys.executable, "-c", script, "kill"], capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -259,28 +279,26 @@ print(cache.cached(Path({str(tmp_path)!r}, "f.h5"), source, gallery, extract).ma
 
 
 def test_as_float16_features_are_rounded_before_their_first_use(tmp_path, gallery, source):
-    half = dataclasses.replace(source, dtype="float16")
-    extract, notes = Extractor(gallery), Notes()
-    first = cache.load_or_extract(tmp_path / "f.h5", half, gallery, extract)
-    second = cache.load_or_extract(tmp_path / "f.h5", half, gallery, extract)
+    extract, notes = Rows(gallery), Notes()
+    first = load(tmp_path / "f.h5", source, gallery, extract, dtype="float16")
+    second = load(tmp_path / "f.h5", source, gallery, extract, dtype="float16")
     assert extract.calls == 1
     np.testing.assert_array_equal(first.matrix, extract.matrix(1).astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(first.matrix, second.matrix)
     with h5py.File(tmp_path / "f.h5") as content:
         assert content["features"].dtype == np.float16
-    cache.load_or_extract(tmp_path / "f.h5", source, gallery, extract, progress=notes)
-    assert notes.notes == ["f.h5: not used, the number format changed; extracting anew"]
+    load(tmp_path / "f.h5", source, gallery, extract, progress=notes)
+    assert notes.notes == ["f.h5: not used, the precision changed; re-extracting"]
 
 
 def test_a_number_too_large_for_float16_is_an_error_that_names_the_image(tmp_path, gallery, source):
-    half = dataclasses.replace(source, dtype="float16")
     with pytest.raises(DataError, match=rf"{gallery.paths[0].name}: a feature too large for float16"):
-        cache.load_or_extract(tmp_path / "f.h5", half, gallery, Extractor(gallery, scale=1e6))
+        load(tmp_path / "f.h5", source, gallery, Rows(gallery, scale=1e6), dtype="float16")
 
 
 def test_paths_are_where_the_images_lie_now(tmp_path, gallery, source):
-    cache.load_or_extract(tmp_path / "f.h5", source, gallery, Extractor(gallery))
+    load(tmp_path / "f.h5", source, gallery, Rows(gallery))
     (tmp_path / "market").rename(tmp_path / "elsewhere")
     moved = datasets.load(str(tmp_path / "elsewhere"), tmp_path).gallery
-    features = cache.load_or_extract(tmp_path / "f.h5", source, moved, Extractor(gallery))
+    features = load(tmp_path / "f.h5", source, moved, Rows(gallery))
     assert features.paths.tolist() == [str(path) for path in moved.paths]

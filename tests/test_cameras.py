@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ranking import blocks, camera_scores, evaluate_blocks
 from test_metrics_by_loop import features, random_case, slow
 
 from ptlreid.errors import DataError
 from ptlreid.retrieval import memory_plan
-from ptlreid.retrieval.cameras import camera_scores
-from ptlreid.retrieval.distance import blocks, matrix_blocks
-from ptlreid.retrieval.metrics import evaluate_blocks
+from ptlreid.retrieval.distance import matrix_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS, Protocol
 from ptlreid.retrieval.types import Features
 
@@ -64,7 +63,7 @@ def test_two_cameras_worked_by_hand():
 
 def test_no_memory_budget_changes_a_cell_and_several_threads_do_not(monkeypatch):
     monkeypatch.setattr(memory_plan, "_TILE_COLUMNS", 100)
-    monkeypatch.setattr("ptlreid.retrieval.parallel._LONG_ROW", 10)
+    monkeypatch.setattr("ptlreid.retrieval.distance._LONG_ROW", 10)
     rng = np.random.default_rng(4)
     query, gallery = (
         features(rng.standard_normal((size, 9)), rng.integers(0, 30, size), rng.integers(1, 5, size))

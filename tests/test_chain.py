@@ -17,6 +17,7 @@ from test_resume import At, Fault, fault
 from ptlreid import datasets, files, models
 from ptlreid.datasets import synthetic
 from ptlreid.errors import DataError, OptionError
+from ptlreid.evaluation import evaluate_run
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
@@ -25,7 +26,6 @@ from ptlreid.transfer.chain_folder import ChainFolder
 from ptlreid.transfer.matrix import forgetting, forward_transfer
 from ptlreid.transfer.stages import StageRunner, plan_stages
 from ptlreid.workflows.chain import dry_run, run_chain
-from ptlreid.workflows.evaluate import evaluate_run
 
 SITES = ("synthetic-a", "synthetic-b", "synthetic-c")
 

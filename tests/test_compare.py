@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from ptlreid import datasets, models
+from ptlreid.evaluation import evaluate_run
 from ptlreid.models import weights
 from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings, FinetuneSettings
-from ptlreid.workflows.evaluate import evaluate_run
 
 
 @pytest.fixture

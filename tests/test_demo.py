@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+from ranking import evaluate
 from test_finetune import StoppedAt
 
 from ptlreid import datasets
 from ptlreid.datasets import synthetic
 from ptlreid.progress import Silent
 from ptlreid.records import Records
-from ptlreid.retrieval.metrics import evaluate
 from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.types import Features
 from ptlreid.settings import DemoSettings, SyntheticSettings

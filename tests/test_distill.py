@@ -13,6 +13,7 @@ from test_resume import At, Fault, fault
 from ptlreid import datasets, files
 from ptlreid.engine import history
 from ptlreid.errors import CheckpointError, OptionError
+from ptlreid.evaluation import evaluate_run, load_retrieval
 from ptlreid.models.bconv import memory_state
 from ptlreid.models.weights import WeightsFile, read_weights_header
 from ptlreid.progress import Silent
@@ -21,7 +22,6 @@ from ptlreid.runs import RunFolder
 from ptlreid.settings import DistillSettings, EvaluateSettings, FinetuneSettings
 from ptlreid.transfer.distillation import complete_settings
 from ptlreid.workflows.distill import distill
-from ptlreid.workflows.evaluate import evaluate_run, features_of
 from ptlreid.workflows.finetune import finetune
 
 SMALL = {"init": "none", "height": 64, "width": 32, "batch_size": 8, "epochs": 2, "device": "cpu", "evaluate_every": 0}
@@ -55,7 +55,7 @@ def weights(run: RunFolder) -> dict[str, torch.Tensor]:
 
 
 def features(run: RunFolder, splits: Splits) -> np.ndarray:
-    return features_of(run, splits, EvaluateSettings.resolve(None, device="cpu"), Silent()).query.matrix
+    return load_retrieval(run, splits, EvaluateSettings.resolve(None, device="cpu"), Silent()).query.matrix
 
 
 def test_lambda_0_is_plain_fine_tuning_bit_for_bit_and_runs_no_teacher(runs, splits, monkeypatch):

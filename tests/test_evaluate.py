@@ -10,22 +10,19 @@ import sys
 import numpy as np
 import pytest
 from conftest import tiny_network
+from ranking import blocks, camera_scores, evaluate, evaluate_blocks, expand, rerank
 
 from ptlreid import datasets
 from ptlreid.errors import OptionError
+from ptlreid.evaluation import evaluate_run, load_retrieval
 from ptlreid.models import weights
 from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
-from ptlreid.retrieval.cameras import camera_scores
-from ptlreid.retrieval.distance import blocks, matrix_blocks
-from ptlreid.retrieval.expansion import expand
-from ptlreid.retrieval.metrics import evaluate, evaluate_blocks
+from ptlreid.retrieval.distance import matrix_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS
-from ptlreid.retrieval.rerank import rerank
 from ptlreid.retrieval.types import Features
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings, FinetuneSettings
-from ptlreid.workflows.evaluate import evaluate_run, features_of
 
 KEYS = {"protocol", "mAP", "mINP", "cmc", "queries", "gallery", "settings"}
 
@@ -122,9 +119,9 @@ def test_what_only_a_config_file_can_say_reaches_the_score(ptlreid, files, tmp_p
     expanded = expand(query, gallery, size=4, alpha=3.0)
     assert found["mAP"] == evaluate(expanded, gallery, PROTOCOLS["market"], metric="cosine").mean_ap
 
-    (tmp_path / "mine.toml").write_text('protocol = "cuhk03-classic"\ndraws = 3\nseed = 5\n')
+    (tmp_path / "mine.toml").write_text('protocol = "cuhk03-classic"\nsingle_shot_samples = 3\nseed = 5\n')
     found = json.loads(ptlreid(*FILES, "--json", "--config", "mine.toml")[1])
-    drawn = evaluate(query, gallery, PROTOCOLS["cuhk03-classic"], draws=3, seed=5)
+    drawn = evaluate(query, gallery, PROTOCOLS["cuhk03-classic"], single_shot_samples=3, seed=5)
     assert found["cmc"] == drawn.summary()["cmc"]
 
 
@@ -192,7 +189,7 @@ def test_rank_lists_are_the_nearest_images_with_distance_and_verdict(ptlreid, fi
     distances = np.sqrt(np.square(gaps).sum(axis=-1))
     if how:
         parts = list(rerank(query, gallery))
-        distances = np.stack([block.keys_of(row) for block in parts for row in range(block.shape[0])])
+        distances = np.stack([block.keys_of(row) for block in parts for row in block.rows])
     for line in lines:
         row, column = int(line["query_row"]), int(line["gallery_row"])
         assert float(line["distance"]) == pytest.approx(distances[row, column], abs=1e-6)
@@ -219,7 +216,7 @@ def test_a_budget_below_the_least_is_told_of_and_changes_no_number(ptlreid, file
     whole = json.loads(ptlreid(*FILES, "--json")[1])
     code, out, err = ptlreid(*FILES, "--json", "--memory-budget", "1KB")
     assert code == 0
-    assert "--memory-budget 1KB is less than ranking these features takes at least" in err
+    assert "--memory-budget 1KB is less than ranking these features needs: using" in err
     found = json.loads(out)
     assert all(found[key] == whole[key] for key in KEYS - {"settings"})
     assert "memory-budget" not in ptlreid(*FILES, "--memory-budget", "1GB")[2]
@@ -241,8 +238,8 @@ def test_what_is_no_amount_of_memory_is_an_error(text):
 def test_a_dry_run_of_a_run_tells_what_is_cached_and_extracts_nothing(scored, run):
     plan, _ = scored("--dry-run")
     assert plan["features"] == {
-        "query": "to extract: nothing is there",
-        "gallery": "to extract: nothing is there",
+        "query": "to extract: no cached features",
+        "gallery": "to extract: no cached features",
         "width": 1024,
     }
     assert plan["query"] == {"images": 6, "identities": 3, "cameras": 2}
@@ -252,7 +249,7 @@ def test_a_dry_run_of_a_run_tells_what_is_cached_and_extracts_nothing(scored, ru
     plan, _ = scored("--dry-run")
     assert (plan["features"]["query"], plan["features"]["gallery"]) == ("cached", "cached")
     plan, _ = scored("--dry-run", "--flip")
-    assert plan["features"]["gallery"] == "to extract: how features are read changed"
+    assert plan["features"]["gallery"] == "to extract: the readout changed"
 
 
 def test_a_dry_run_of_files_tells_sizes_and_memory(ptlreid, files):
@@ -291,11 +288,11 @@ def test_a_second_evaluation_imports_neither_torch_nor_scipy(scored, market_fold
         (("--query", "q.npz", "--gallery", "none.npz"), "none.npz: no such file"),
         (("--query", "wide.npz", "--gallery", "g.npz"), "wide.npz has features of width 5, g.npz of width 4"),
         (("--query", "q.npz", "--gallery", "empty.npz"), "empty.npz: holds no features"),
-        (("--query", "zero.npz", "--gallery", "g.npz"), "zero.npz: row 2 (zero.npz#2): pid 0, which is no person"),
+        (("--query", "zero.npz", "--gallery", "g.npz"), "zero.npz: row 2 (zero.npz#2): pid 0 is a distractor"),
         (("--query", "q.npz", "--gallery", "g.npz", "--flip"), "--flip is for a --run"),
         (("--query", "q.npz", "--gallery", "g.npz", "--protocol", "markt"), "Did you mean 'market'"),
         (("--query", "q.npz", "--gallery", "g.npz", "--memory-budget", "lots"), "is no amount of memory"),
-        (("--query", "q.npz", "--gallery", "one.npz"), "None of 30 queries has a true match"),
+        (("--query", "q.npz", "--gallery", "one.npz"), "None of the 30 queries has a true match"),
     ],
 )
 def test_a_mistake_is_named(ptlreid, files, tmp_path, arguments, message):
@@ -339,9 +336,9 @@ def test_the_title_names_what_was_not_left_as_it_is(ptlreid, files):
     assert " ".join(changed.split("┏")[0].split()).endswith("(protocol market, metric cosine, ap trapezoid)")
 
 
-def test_the_workflow_gives_the_scores_of_its_own_features(run, splits):
-    config = EvaluateSettings.resolve(None, device="cpu")
-    sides = features_of(run, splits, config, Silent())
-    scores = evaluate_run(run, splits, config, Silent())
-    assert scores.mean_ap == evaluate(sides.query, sides.gallery, PROTOCOLS["market"]).mean_ap
-    np.testing.assert_array_equal(sides.gallery.pids, splits.gallery.pids)
+def test_a_run_is_scored_by_the_features_in_its_cache(run, splits):
+    settings = EvaluateSettings.resolve(None, device="cpu")
+    retrieval = load_retrieval(run, splits, settings, Silent())
+    scores = evaluate_run(run, splits, settings, Silent())
+    assert scores.mean_ap == evaluate(retrieval.query, retrieval.gallery, PROTOCOLS["market"]).mean_ap
+    np.testing.assert_array_equal(retrieval.gallery.pids, splits.gallery.pids)

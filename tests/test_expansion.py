@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ranking import expand
 
 from ptlreid.errors import OptionError
-from ptlreid.retrieval.expansion import expand
 from ptlreid.retrieval.types import Features
 
 

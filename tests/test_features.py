@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_network
+from PIL import Image
 from test_processes import free_port
 
 from ptlreid import datasets, distributed
 from ptlreid.errors import DataError
-from ptlreid.features import extract, stream
+from ptlreid.features import Extractor
 from ptlreid.views import EvalView, decode, resize, standardize
 
 VIEW = EvalView(64, 32)
-CPU = torch.device("cpu")
+
+
+def extractor(network, batch_size=64) -> Extractor:
+    return Extractor(network, network.readout, VIEW, "cpu", batch_size, None)
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def gallery(market_folder):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_row_i_is_the_feature_of_record_i(network, gallery, batch_size):
-    features = extract(network, gallery, VIEW, device=CPU, batch_size=batch_size)
+    features = extractor(network, batch_size).extract(gallery)
     network.eval()
     for row, path in enumerate(gallery.paths):
         with torch.inference_mode():
@@ -47,24 +51,41 @@ def test_row_i_is_the_feature_of_record_i(network, gallery, batch_size):
 
 def test_another_order_gives_the_same_rows(network, gallery):
     order = np.random.default_rng(0).permutation(len(gallery))
-    straight = extract(network, gallery, VIEW, device=CPU)
-    shuffled = extract(network, gallery.select(order), VIEW, device=CPU, batch_size=3)
+    straight = extractor(network).extract(gallery)
+    shuffled = extractor(network, 3).extract(gallery.select(order))
     np.testing.assert_allclose(shuffled.matrix, straight.matrix[order], atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", [True, False])
 def test_the_network_is_given_back_in_its_mode(network, gallery, mode):
     network.train(mode)
-    extract(network, gallery, VIEW, device=CPU)
+    extractor(network).extract(gallery)
     assert network.training is mode
 
 
 def test_a_stream_may_begin_at_any_row(network, gallery):
-    whole = extract(network, gallery, VIEW, device=CPU).matrix
+    whole = extractor(network).extract(gallery).matrix
     for start in (0, 3, 7, 8):
-        parts = list(stream(network, gallery, VIEW, device=CPU, batch_size=2, start=start))
+        parts = list(extractor(network, 2).stream(gallery.paths, start=start))
         assert [len(part) for part in parts] == [2] * ((8 - start) // 2) + [1] * (start % 2)
         np.testing.assert_allclose(np.concatenate([np.empty((0, 1024)), *parts]), whole[start:], atol=1e-6)
+
+
+def test_paths_arrays_and_pil_images_have_the_features_of_their_records(network, gallery):
+    expected = extractor(network).extract(gallery)
+    paths = [str(path) for path in gallery.paths]
+    images = [Image.open(path) for path in paths]
+    arrays = [np.asarray(image) for image in images]
+    for given, names in ((paths, paths), (images, None), (arrays, None)):
+        found = extractor(network, 3).extract(given)
+        np.testing.assert_allclose(found.matrix, expected.matrix, atol=1e-6)
+        assert found.paths.tolist() == (names or [f"#{row}" for row in range(len(paths))])
+        assert set(found.pids.tolist()) == {-1}
+
+
+def test_an_array_that_is_no_image_is_an_error(network):
+    with pytest.raises(DataError, match=r"float64, shape \(4, 4\): expected \(H, W, 3\) uint8"):
+        extractor(network).extract([np.zeros((4, 4))])
 
 
 def of_rank(rank: int, folder: str, port: str) -> None:
@@ -75,10 +96,10 @@ def of_rank(rank: int, folder: str, port: str) -> None:
     whole, broken = (datasets.load(f"{folder}/{name}", Path()).gallery for name in ("whole", "broken"))
     with distributed.process_group("cpu"):
         for batch_size in SIZES:
-            features = extract(tiny_network(), whole, VIEW, device=CPU, batch_size=batch_size)
+            features = extractor(tiny_network(), batch_size).extract(whole)
             np.savez(f"{folder}/{batch_size}.{rank}.npz", matrix=features.matrix, pids=features.pids)
         try:
-            extract(tiny_network(), broken, VIEW, device=CPU, batch_size=2)
+            extractor(tiny_network(), 2).extract(broken)
         except DataError as error:
             Path(f"{folder}/{rank}.txt").write_text(str(error))
 
@@ -107,7 +128,7 @@ def by_two(tmp_path_factory, market_folder) -> Path:
 
 @pytest.mark.parametrize("batch_size", SIZES)
 def test_features_of_two_processes_are_those_of_one(by_two, network, gallery, batch_size):
-    alone = extract(network, gallery, VIEW, device=CPU)
+    alone = extractor(network).extract(gallery)
     for rank in range(2):
         found = np.load(by_two / f"{batch_size}.{rank}.npz")
         np.testing.assert_allclose(found["matrix"], alone.matrix, atol=1e-6)

@@ -16,12 +16,12 @@ from ptlreid import datasets, files
 from ptlreid.engine import epochs, history
 from ptlreid.engine.fit import train_epoch
 from ptlreid.errors import CheckpointError, DataError, OptionError
+from ptlreid.evaluation import evaluate_run
 from ptlreid.models.bconv import memory_state
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder, find_run
 from ptlreid.settings import EvaluateSettings, FinetuneSettings
-from ptlreid.workflows.evaluate import evaluate_run
 from ptlreid.workflows.finetune import finetune
 
 

@@ -6,11 +6,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from ranking import evaluate_blocks, rerank
 
-from ptlreid.retrieval.memory_plan import estimate, plan
-from ptlreid.retrieval.metrics import evaluate_blocks
+from ptlreid.retrieval.memory_plan import estimate_memory, plan_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS
-from ptlreid.retrieval.rerank import rerank
 from ptlreid.retrieval.types import Features
 
 
@@ -24,10 +23,10 @@ def features(size: int, width: int, seed: int) -> Features:
 
 
 def test_without_re_ranking_it_is_the_features_and_the_plan():
-    found = estimate(100, 900, 64, memory_budget=10**8)
-    assert found.features == (100 + 900) * 64 * 4
-    assert (found.ranking, found.reranking) == (plan(100, 900, 64, 10**8).bytes, 0)
-    assert found.total == found.features + found.ranking
+    found = estimate_memory(100, 900, 64, rerank=False, memory_budget=10**8)
+    assert found.features_bytes == (100 + 900) * 64 * 4
+    assert (found.ranking_bytes, found.reranking_bytes) == (plan_blocks(100, 900, 64, 10**8).peak_bytes, 0)
+    assert found.total_bytes == found.features_bytes + found.ranking_bytes
 
 
 @pytest.mark.parametrize("width", [32, 512])
@@ -37,10 +36,13 @@ def test_re_ranking_stays_within_its_estimate(width):
     evaluate_blocks(rerank(query, gallery), query, gallery, PROTOCOLS["market"])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    found = estimate(500, 6000, width, rerank=True)
-    assert peak <= found.ranking + found.reranking <= 3 * peak
+    found = estimate_memory(500, 6000, width, rerank=True, memory_budget=None)
+    assert peak <= found.ranking_bytes + found.reranking_bytes <= 3 * peak
 
 
 def test_a_smaller_budget_takes_less_until_the_least():
-    sizes = [estimate(3000, 50_000, 128, rerank=True, memory_budget=budget).total for budget in (10**9, 2 * 10**8, 1)]
+    sizes = [
+        estimate_memory(3000, 50_000, 128, rerank=True, memory_budget=budget).total_bytes
+        for budget in (10**9, 2 * 10**8, 1)
+    ]
     assert sizes[0] > sizes[1] >= sizes[2] > 0

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ranking import evaluate, evaluate_blocks
 from sklearn.metrics import average_precision_score
 
 from ptlreid.errors import DataError
 from ptlreid.retrieval.distance import matrix_blocks
-from ptlreid.retrieval.metrics import evaluate, evaluate_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS, Protocol
 from ptlreid.retrieval.types import Features, Scores
 

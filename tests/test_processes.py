@@ -16,14 +16,13 @@ import pytest
 import torch
 
 from ptlreid import datasets, distributed
-from ptlreid.engine import history
+from ptlreid.engine import history, scoring
 from ptlreid.errors import PtlreidError, Stopped
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.samplers import ShuffleSampler
 from ptlreid.settings import FinetuneSettings
-from ptlreid.workflows import scoring
 from ptlreid.workflows.finetune import finetune
 
 RANKS = 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ptlreid.errors import OptionError
-from ptlreid.retrieval.protocols import PROTOCOLS, Judge, Protocol, find
+from ptlreid.retrieval.protocols import PROTOCOLS, Judge, Protocol, find_protocol
 
 #                 0   1  2  3  4  5
 PIDS = np.array([-1, 0, 7, 7, 8, 8])
@@ -23,17 +23,17 @@ def seen(protocol: Protocol, pid: int, camid: int) -> tuple[list[int], list[int]
 
 
 def test_market_hides_junk_and_the_persons_own_camera():
-    assert seen(find("market"), 7, 1) == ([1, 3, 4, 5], [3])
-    assert seen(find("market"), 8, 3) == ([1, 2, 3, 4, 5], [4, 5])
+    assert seen(find_protocol("market"), 7, 1) == ([1, 3, 4, 5], [3])
+    assert seen(find_protocol("market"), 8, 3) == ([1, 2, 3, 4, 5], [4, 5])
 
 
 def test_classic_cuhk03_hides_the_whole_camera():
-    assert seen(find("cuhk03-classic"), 7, 1) == ([3, 5], [3])
-    assert find("cuhk03-classic").single_shot
+    assert seen(find_protocol("cuhk03-classic"), 7, 1) == ([3, 5], [3])
+    assert find_protocol("cuhk03-classic").single_shot
 
 
 def test_any_camera_hides_junk_alone():
-    assert seen(find("any-camera"), 7, 1) == ([1, 2, 3, 4, 5], [2, 3])
+    assert seen(find_protocol("any-camera"), 7, 1) == ([1, 2, 3, 4, 5], [2, 3])
 
 
 def test_distractors_can_be_left_out():
@@ -47,9 +47,9 @@ def test_junk_distractors_and_strangers_match_nobody(pid: int):
 
 def test_a_near_miss_is_answered_with_a_hint():
     with pytest.raises(OptionError, match="Did you mean 'market'"):
-        find("markt")
+        find_protocol("markt")
 
 
 def test_every_protocol_is_found_by_its_name():
-    assert [find(name) for name in PROTOCOLS] == list(PROTOCOLS.values())
+    assert [find_protocol(name) for name in PROTOCOLS] == list(PROTOCOLS.values())
     assert set(PROTOCOLS) == {"market", "cuhk03-classic", "any-camera"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ranking import ranklist
 
 from ptlreid.errors import OptionError
 from ptlreid.retrieval.protocols import PROTOCOLS, Judge
-from ptlreid.retrieval.ranklist import ranklist
 from ptlreid.retrieval.types import Features
 
 MARKET = PROTOCOLS["market"]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from conftest import write_image
 from PIL import Image
+from ranking import evaluate
 
 from ptlreid.errors import DataError
 from ptlreid.reports import crops, rank_lists, render
 from ptlreid.reports.run_summary import EvaluatedRun
-from ptlreid.retrieval.metrics import evaluate
 from ptlreid.retrieval.protocols import PROTOCOLS
-from ptlreid.retrieval.types import Features
+from ptlreid.retrieval.types import Features, Retrieval
 from ptlreid.settings import EvaluateSettings
 
 MARKET = PROTOCOLS["market"]
@@ -32,7 +32,7 @@ def line(places, pids, camids, folder=""):
 QUERY = line([0, 50, 10, 30], [1, 9, 2, 3], [1, 1, 1, 1], "q")
 GALLERY = line([1, 2, 11, 26, 27, 28, 34], [5, 1, 2, 6, 7, 8, 3], [2, 2, 2, 2, 2, 2, 2], "g")
 SCORES = evaluate(QUERY, GALLERY, MARKET)
-RUN = EvaluatedRun(QUERY, GALLERY, MARKET, SCORES, EvaluateSettings())
+RUN = EvaluatedRun(Retrieval(QUERY, GALLERY, MARKET), SCORES, EvaluateSettings())
 
 
 def test_the_worst_queries_come_first_and_those_without_a_match_are_left_out():
@@ -87,7 +87,7 @@ def test_true_and_false_matches_have_different_frames(tmp_path):
         replace(side, paths=np.array([f"{tmp_path}/{path}" for path in side.paths], dtype=object))
         for side in (QUERY, GALLERY)
     )
-    results = rank_lists.rank_queries(replace(RUN, query=query, gallery=gallery), np.array([2]), size=2)
+    results = rank_lists.rank_queries(replace(RUN, retrieval=Retrieval(query, gallery, MARKET)), np.array([2]), size=2)
     from matplotlib.figure import Figure
 
     axes = Figure().add_subplot()

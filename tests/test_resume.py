@@ -155,7 +155,7 @@ def test_a_second_signal_acts_at_once(tmp_path, splits):
 def test_a_kill_while_scoring_repeats_no_update(tmp_path, splits, monkeypatch):
     run = RunFolder(tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr("ptlreid.workflows.scoring.evaluate", lambda *_: fault())
+        patch.setattr("ptlreid.engine.scoring.evaluate", lambda *_: fault())
         with pytest.raises(Fault):
             finetune(make_settings(), splits, run, Silent())
     progress = At(8, fault)  # the last update before the evaluation, reported already
@@ -217,7 +217,7 @@ def test_a_stop_after_the_last_update_of_an_epoch_keeps_the_cell_statistics(tmp_
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     finetune(make_settings(), splits, whole, Silent())
     with monkeypatch.context() as patched, pytest.raises(Fault):
-        patched.setattr("ptlreid.workflows.scoring.in_training", stopped_in_evaluation)
+        patched.setattr("ptlreid.engine.scoring.in_training", stopped_in_evaluation)
         finetune(make_settings(), splits, stopped, Silent())
     finetune(make_settings(), splits, stopped, Silent())
     assert "cells" in told(whole)[-1]
@@ -267,7 +267,7 @@ def test_training_stops_early_without_a_better_map(tmp_path, splits, monkeypatch
     progress = At(-1, fault)
     found = iter([0.3, 0.2, 0.5, 0.5, 0.4])
     monkeypatch.setattr(
-        "ptlreid.workflows.scoring.evaluate", lambda *_: SimpleNamespace(mean_ap=next(found), summary=dict)
+        "ptlreid.engine.scoring.evaluate", lambda *_: SimpleNamespace(mean_ap=next(found), summary=dict)
     )
     metrics = finetune(make_settings(epochs=20, evaluate_every=1, patience=2), splits, run, progress)
     assert metrics["epochs"] == 5  # the third evaluation is the best, and the two after it are not better

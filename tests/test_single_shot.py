@@ -6,9 +6,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+from ranking import evaluate
 
 from ptlreid.errors import OptionError
-from ptlreid.retrieval.metrics import evaluate
 from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.single_shot import expected_curve
 from ptlreid.retrieval.types import Features
@@ -87,7 +87,7 @@ def test_within_the_sampling_error_of_400_seeded_draws():
     for seed in range(5):
         query, gallery = random_case(seed, 200, 20)
         exact = evaluate(query, gallery, CLASSIC, max_rank=20).cmc
-        drawn = evaluate(query, gallery, CLASSIC, max_rank=20, draws=400, seed=seed).cmc
+        drawn = evaluate(query, gallery, CLASSIC, max_rank=20, single_shot_samples=400, seed=seed).cmc
         error = np.sqrt(exact * (1 - exact) / 400)
         assert (np.abs(drawn - exact) <= 4.5 * error + 1e-12).all()
         assert np.abs(drawn - exact).max() > 0  # they are draws
@@ -95,14 +95,14 @@ def test_within_the_sampling_error_of_400_seeded_draws():
 
 def test_draws_depend_on_the_seed_alone():
     query, gallery = random_case(1, 200, 20)
-    curves = [evaluate(query, gallery, CLASSIC, draws=10, seed=seed).cmc.tolist() for seed in (3, 3, 4)]
+    curves = [evaluate(query, gallery, CLASSIC, single_shot_samples=10, seed=seed).cmc.tolist() for seed in (3, 3, 4)]
     assert curves[0] == curves[1] != curves[2]
 
 
 def test_no_draws_at_all_are_an_error():
     query, gallery = random_case(1, 20, 4)
-    with pytest.raises(OptionError, match="0 draws"):
-        evaluate(query, gallery, CLASSIC, draws=0)
+    with pytest.raises(OptionError, match="0 samples"):
+        evaluate(query, gallery, CLASSIC, single_shot_samples=0)
 
 
 def test_fractions_never_exceed_one():

@@ -9,13 +9,13 @@ from sklearn.metrics import roc_curve
 from ptlreid.errors import DataError
 from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.thresholds import PairCounts, count_pairs
-from ptlreid.retrieval.types import Features
+from ptlreid.retrieval.types import Features, Retrieval
 
 MARKET = PROTOCOLS["market"]
 
 
 def count(query, gallery, metric="euclidean", **bins):
-    return count_pairs(query, gallery, MARKET, metric=metric, memory_budget=None, **bins)
+    return count_pairs(Retrieval(query, gallery, MARKET), metric=metric, memory_budget=None, **bins)
 
 
 def features(matrix, pids, camids):

@@ -1,16 +1,14 @@
-"""Features on disk: with a fingerprint of everything they depend on, so that stale ones are never used.
+"""Features on disk with a fingerprint of everything they depend on, so that stale ones are never used.
 
-`cached` is the way in. docs/file-formats.md describes the file for other programs; `partial` keeps what an interrupted
-extraction has got.
+`load_or_extract` is the way in. docs/file-formats.md describes the file for other programs; `partial` keeps what an
+interrupted extraction has completed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,124 +18,114 @@ import numpy as np
 from ptlreid import contents, distributed
 from ptlreid.cache import partial
 from ptlreid.errors import DataError
+from ptlreid.features import Extractor
 from ptlreid.models.weights import WeightsFile
-from ptlreid.network_types import Readout
-from ptlreid.progress import Progress, Silent
+from ptlreid.progress import Progress
 from ptlreid.records import Records
 from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.types import Features
-from ptlreid.views import EvalView
 
 SCHEMA = "2"
 CONTENT = "content"  # the attribute with the digest of the features themselves
 
 Dtype = Literal["float32", "float16"]
-Extract = Callable[[int], Iterator[np.ndarray]]  # the features of the records from this row on, some rows at a time
 
-# Each part of a fingerprint by the words in which a change is reported.
+# Each part of a fingerprint, in the words in which a change is reported.
 _PARTS = {
     "schema": "the file's schema",
     "weights": "the weights",
     "network": "the network",
-    "readout": "how features are read",
+    "readout": "the readout",
     "view": "the view",
-    "dtype": "the number format",
+    "dtype": "the precision",
     "images": "the images",
     "labels": "the identities or cameras",
 }
 
 
-@dataclass(frozen=True)
-class Source:
-    """What features are made with: weights of a network, the way they are read, the view of an image; how stored."""
-
-    saved: WeightsFile
-    readout: Readout
-    view: EvalView
-    dtype: Dtype = "float32"
-
-
 def load_or_extract(
-    file: Path, source: Source, records: Records, extract: Extract, *, progress: Progress | None = None
+    file: Path, extractor: Extractor, records: Records, *, dtype: Dtype, progress: Progress
 ) -> Features:
-    """The features of `records`: read from `file` where its fingerprint is the same, otherwise from `extract`.
+    """The features of `records`: read from `file` where its fingerprint is the same, otherwise extracted into it.
 
-    A file of another fingerprint, or one that is damaged, is replaced, and `progress` is told which part changed.
-    What is extracted is kept in blocks, so that an interrupted extraction goes on; the whole is written aside and
-    renamed: two writers at once both leave a whole file. Of joined processes, the main one reads and writes, all
-    extract, and all get the features. As float16, features are rounded before their first use, too.
+    A file with another fingerprint, or a damaged one, is replaced, and `progress` says which part changed. Extracted
+    features are saved in blocks, so that an interrupted extraction resumes; the file is written atomically: of two
+    writers at once, each leaves a complete file. Of joined processes, the main one reads and writes, all extract, and
+    all get the features. As float16, features are rounded before their first use as well.
     """
-    progress = progress or Silent()
-    expected = distributed.run_on_main(lambda: fingerprint(source, records))
-    matrix = distributed.run_on_main(lambda: _reused(file, expected, len(records), progress))
-    return _extracted(file, expected, records, extract, progress) if matrix is None else _features(matrix, records)
+    expected = distributed.run_on_main(lambda: fingerprint(extractor, records, dtype))
+    matrix = distributed.run_on_main(lambda: _load(file, expected, len(records), progress))
+    if matrix is None:
+        matrix = _extract(file, expected, extractor, records, progress)
+    return _as_features(matrix, records)
 
 
-def status(file: Path, source: Source, records: Records) -> str:
-    """What `cached` would do, in words; the features themselves are not read."""
-    expected = fingerprint(source, records)
-    reason = mismatch(file, expected) if file.is_file() else "nothing is there"
+def describe_status(file: Path, extractor: Extractor, records: Records, dtype: Dtype) -> str:
+    """What `load_or_extract` would do, in words; the features themselves are not read."""
+    expected = fingerprint(extractor, records, dtype)
+    reason = find_mismatch(file, expected) if file.is_file() else "no cached features"
     if reason is None:
         return "cached"
     rows = partial.count_rows(file, expected)
-    return f"to extract: {reason}" + (f"; going on after {rows} of {len(records)}" if rows else "")
+    return f"to extract: {reason}" + (f"; resuming at {rows}/{len(records)}" if rows else "")
 
 
-def fingerprint(source: Source, records: Records) -> dict[str, str]:
-    """What the features of `records` depend on, by part; image files are digested, not decoded."""
+def fingerprint(extractor: Extractor, records: Records, dtype: Dtype) -> dict[str, str]:
+    """What the features of `records` depend on, by part. No image is decoded."""
+    assert isinstance(extractor.model, WeightsFile), "features of weights in memory are not cached"
     labels = hashlib.blake2b(records.pids.tobytes() + records.camids.tobytes(), digest_size=16)
     return {
         "schema": SCHEMA,
-        "weights": source.saved.digest,
-        "network": json.dumps(source.saved.spec.describe(), sort_keys=True),
-        "readout": json.dumps(source.readout.describe(), sort_keys=True),
-        "view": json.dumps(source.view.describe(), sort_keys=True),
-        "dtype": source.dtype,
+        "weights": extractor.model.digest,
+        "network": json.dumps(extractor.model.spec.describe(), sort_keys=True),
+        "readout": json.dumps(extractor.readout.describe(), sort_keys=True),
+        "view": json.dumps(extractor.view.describe(), sort_keys=True),
+        "dtype": dtype,
         "images": contents.digest_all(records.paths),
         "labels": labels.hexdigest(),
     }
 
 
-def mismatch(file: Path, expected: dict[str, str]) -> str | None:
+def find_mismatch(file: Path, expected: dict[str, str]) -> str | None:
     """Why the features in `file` are not those of the fingerprint `expected`; None when they are, if undamaged."""
     try:
         with h5py.File(file, "r") as content:
             found = {part: str(content.attrs.get(part, "")) for part in _PARTS}
     except _UNREADABLE:
-        return "it is damaged"
+        return "the file is damaged"
     if not any(found.values()):
-        return "another program wrote it"
+        return "the file was written by another program"
     changed = [words for part, words in _PARTS.items() if found[part] != expected[part]]
     return f"{', '.join(changed)} changed" if changed else None
 
 
-# What h5py raises for files that are cut, overwritten or without what is asked for.
+# What h5py raises for files that are cut, overwritten or incomplete.
 _UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, TypeError)
 
 
-def _reused(file: Path, expected: dict[str, str], size: int, progress: Progress) -> np.ndarray | None:
-    """The matrix in `file`, None where it may not be used or is not there."""
+def _load(file: Path, expected: dict[str, str], size: int, progress: Progress) -> np.ndarray | None:
+    """The matrix in `file`, None where it must not be used or does not exist."""
     if not file.is_file():
         return None
-    reason = mismatch(file, expected)
+    reason = find_mismatch(file, expected)
     if reason is None:
         try:
             with h5py.File(file, "r") as content:
                 matrix, digest = content["features"][:], content.attrs[CONTENT]
             if digest == _digest(matrix):
-                progress.note(f"{file.name}: {size} features reused, no image decoded")
+                progress.note(f"{file.name}: {size} cached features, no image decoded")
                 return np.asarray(matrix)
             reason = "its features changed"
         except _UNREADABLE:
-            reason = "it is damaged"
-    progress.note(f"{file.name}: not used, {reason}; extracting anew")
+            reason = "the file is damaged"
+    progress.note(f"{file.name}: not used, {reason}; re-extracting")
     return None
 
 
-def _extracted(
-    file: Path, expected: dict[str, str], records: Records, extract: Extract, progress: Progress
-) -> Features:
-    """The features of `records`, in `file` when this returns; what was there of them is not extracted again."""
+def _extract(
+    file: Path, expected: dict[str, str], extractor: Extractor, records: Records, progress: Progress
+) -> np.ndarray:
+    """The matrix of the features of `records`, also in `file` when this returns; resumes an interrupted extraction."""
     size, dtype = len(records), np.dtype(expected["dtype"])
     main = distributed.is_main() or not distributed.active()
     with partial.open_partial(file, expected) if main else nullcontext(partial.NOTHING) as kept:
@@ -145,19 +133,19 @@ def _extracted(
         matrix, done = np.empty((size, known.shape[1]), dtype), len(known)
         matrix[:done] = known
         if done:
-            progress.note(f"{file.name}: going on after {done} of {size} features")
+            progress.note(f"{file.name}: resuming at {done}/{size}")
         with progress.task(f"extract {file.stem}", size) as advance:
-            for rows in extract(done) if done < size else ():
+            steps = extractor.stream(records.paths, start=done, progress=progress) if done < size else ()
+            for rows in steps:
                 stored = _as_stored(rows, dtype, records.paths[done : done + len(rows)])
                 matrix = matrix if matrix.shape[1] else np.empty((size, rows.shape[1]), dtype)
                 matrix[done : done + len(rows)] = stored
                 kept.append(stored)
                 done += len(rows)
                 advance(done)
-        features = _features(matrix, records)
-        attributes = expected | {CONTENT: _digest(matrix)}
+        features, attributes = _as_features(matrix, records), expected | {CONTENT: _digest(matrix)}
         distributed.run_on_main(lambda: feature_files.write(file, features, attributes, dtype=dtype.name))
-    return features
+    return matrix
 
 
 def _as_stored(rows: np.ndarray, dtype: np.dtype, paths: np.ndarray) -> np.ndarray:
@@ -166,11 +154,11 @@ def _as_stored(rows: np.ndarray, dtype: np.dtype, paths: np.ndarray) -> np.ndarr
         stored = rows.astype(dtype, copy=False)
     lost = (np.isinf(stored) & np.isfinite(rows)).any(axis=1)
     if lost.any():
-        raise DataError(f'{paths[lost.argmax()]}: a feature too large for {dtype}. Set dtype = "float32".')
+        raise DataError(f"{paths[lost.argmax()]}: a feature too large for {dtype}. Use --dtype float32.")
     return stored
 
 
-def _features(matrix: np.ndarray, records: Records) -> Features:
+def _as_features(matrix: np.ndarray, records: Records) -> Features:
     paths = np.array([str(path) for path in records.paths], dtype=object)
     return Features(matrix.astype(np.float32, copy=False), records.pids, records.camids, paths)
 

@@ -1,7 +1,7 @@
-"""The features that an extraction has got so far, on disk: what it goes on from when it was interrupted.
+"""The completed rows of an interrupted extraction, from which it resumes.
 
-The file lies beside the one that it will become, under another name, and nothing reads it as whole: a line of JSON,
-the fingerprint, then blocks of rows with a digest each. Rows count up to the first block that is cut or damaged.
+They are in a file of their own next to the cache file: one line of JSON, the fingerprint, then blocks of rows with a
+digest each. Rows count up to the first block that is incomplete or damaged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Partial:
         self._waiting: list[np.ndarray] = []
 
     def append(self, rows: np.ndarray) -> None:
-        """Keep these rows, too: on the disk as soon as there is a block of them."""
+        """Add rows; they are written as soon as they fill a block."""
         if self._stream is None:
             return
         self._waiting.append(rows)
@@ -51,16 +51,16 @@ NOTHING = Partial(None, np.empty((0, 0)))  # keeps no rows
 
 
 def partial_path(file: Path) -> Path:
-    """Where the rows of `file` are kept until it is whole."""
+    """Where the rows of `file` are kept until it is complete."""
     return file.with_suffix(".partial")
 
 
 @contextmanager
 def open_partial(file: Path, fingerprint: Mapping[str, str]) -> Iterator[Partial]:
-    """The rows so far of the features that will be `file`: none where those on disk have another fingerprint.
+    """The completed rows of the features that will be `file`: none where those on disk have another fingerprint.
 
-    One process at a time keeps rows: it holds a lock of the operating system, which goes when a process is killed.
-    A second one works without. The rows are removed when the block ends, and stay when it fails.
+    One process at a time keeps rows: it holds a lock of the operating system, which ends with the process. A second
+    process keeps none. The rows are removed when the block ends, and stay when it fails.
     """
     path = partial_path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def open_partial(file: Path, fingerprint: Mapping[str, str]) -> Iterator[Partial
 
 
 def count_rows(file: Path, fingerprint: Mapping[str, str]) -> int:
-    """How many rows of `file` an interrupted extraction left."""
+    """How many rows of `file` an interrupted extraction completed."""
     path = partial_path(file)
     if not path.is_file():
         return 0
@@ -91,7 +91,7 @@ def _head(fingerprint: Mapping[str, str]) -> bytes:
 
 
 def _read(stream: BinaryIO, fingerprint: Mapping[str, str]) -> tuple[np.ndarray, int]:
-    """The rows of the whole blocks, and where the last of these ends: 0 where the fingerprint is another."""
+    """The rows of the complete blocks, and where the last of these ends: 0 where the fingerprint differs."""
     head, dtype = _head(fingerprint), np.dtype(fingerprint["dtype"])
     blocks: list[np.ndarray] = []
     size = os.fstat(stream.fileno()).st_size

@@ -82,25 +82,25 @@ def _of_run(
 ) -> dict[str, Any]:
     from ptlreid import datasets
     from ptlreid.runs import find_run
-    from ptlreid.workflows import assess, preview
+    from ptlreid.workflows import evaluate as workflow
     from ptlreid.workflows.processes import join_processes
 
     run = find_run(runs, name)
     splits = datasets.load(settings.data or run.settings().data, Path(settings.root))
     if dry_run:
-        return preview.preview_run(run, splits, settings)
+        return workflow.preview_run(run, splits, settings)
     with join_processes(settings.device):
-        return assess.assess_run(run, splits, settings, console.Reporter(), assess.Tables(csv, ranklist))
+        return workflow.evaluate_run(run, splits, settings, console.Reporter(), workflow.Tables(csv, ranklist))
 
 
 def _of_files(
     query: Path, gallery: Path, settings: EvaluateSettings, *, dry_run: bool, csv: Path | None, ranklist: Path | None
 ) -> dict[str, Any]:
-    from ptlreid.workflows import assess, preview
+    from ptlreid.workflows import evaluate as workflow
 
     if dry_run:
-        return preview.preview_files(query, gallery, settings)
-    return assess.assess_files(query, gallery, settings, console.Reporter(), assess.Tables(csv, ranklist))
+        return workflow.preview_files(query, gallery, settings)
+    return workflow.evaluate_files(query, gallery, settings, console.Reporter(), workflow.Tables(csv, ranklist))
 
 
 def _show(title: str, result: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ def _other(settings: Mapping[str, Any]) -> list[str]:
     fields = EvaluateSettings.model_fields
     changed = [
         name
-        for name in ("metric", "ap", "flip", "normalize", "amp", "dtype", "expand", "draws")
+        for name in ("metric", "ap", "flip", "normalize", "amp", "dtype", "expand", "single_shot_samples")
         if settings[name] != fields[name].default
     ]
     return [

@@ -123,7 +123,7 @@ def _load_batches(job: TrainingJob, training: Training, device: torch.device) ->
     settings = job.settings
     rows = job.sampler.epoch(training.epoch)[training.step * settings.accumulate : job.updates * settings.accumulate]
     return load_batches(
-        job.splits.train,
+        job.splits.train.paths,
         TrainView(job.spec.height, job.spec.width, flip=settings.flip, pad=settings.pad, erase=settings.erase),
         rows,
         seed=(settings.seed, training.epoch),

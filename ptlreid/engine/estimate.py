@@ -26,7 +26,7 @@ from ptlreid.images import Batch
 from ptlreid.models.bconv import memory_state, reset_memory
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
-from ptlreid.retrieval.memory_plan import free_memory
+from ptlreid.retrieval.memory_plan import free_memory_bytes
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings
 
@@ -171,4 +171,4 @@ def _run_updates(
 
 def _free_bytes(device: torch.device) -> int:
     """The free memory in bytes: of the GPU, or of this machine."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()

@@ -12,8 +12,9 @@ import numpy as np
 from ptlreid.reports import render
 from ptlreid.reports.elements import Plot, Table
 from ptlreid.reports.run_summary import EvaluatedRun
-from ptlreid.retrieval.ranklist import ranklist
-from ptlreid.retrieval.types import Features, Scores
+from ptlreid.retrieval.distance import distance_blocks
+from ptlreid.retrieval.ranklist import RankList, rank_list
+from ptlreid.retrieval.types import Features, Retrieval, Scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,23 +78,22 @@ def rank_queries(run: EvaluatedRun, chosen: np.ndarray, *, size: int) -> list[Qu
     """The `size` nearest gallery images of the queries `chosen`, which are indices into the valid queries."""
     if not len(chosen):
         return []
-    scores, metric, budget = run.scores, run.settings.metric, run.settings.budget_bytes
+    scores, query, gallery = run.scores, run.retrieval.query, run.retrieval.gallery
     rows = scores.rows[chosen]
-    found = ranklist(run.query.select(rows), run.gallery, run.protocol, size, metric=metric, memory_budget=budget)
+    found = _rank(run, query.select(rows), gallery, size)
     results = []
     for at, (valid, row) in enumerate(zip(chosen, rows, strict=True)):
-        pid, first = int(run.query.pids[row]), int(scores.first_match_rank[valid])
+        pid, first = int(query.pids[row]), int(scores.first_match_rank[valid])
         columns = [int(column) for column in found.columns[at] if column >= 0]
         images = [
-            _describe_image(run.gallery, column, pid, rank, found.distances[at, rank - 1])
+            _describe_image(gallery, column, pid, rank, found.distances[at, rank - 1])
             for rank, column in enumerate(columns, start=1)
         ]
         if first > len(columns):
             column = int(scores.match_columns[scores.match_starts[valid]])
-            query, match = run.query.select(rows[at : at + 1]), run.gallery.select(np.array([column]))
-            alone = ranklist(query, match, run.protocol, 1, metric=metric, memory_budget=budget)
-            images.append(_describe_image(run.gallery, column, pid, first, alone.distances[0, 0]))
-        path, camid = Path(run.query.paths[row]), int(run.query.camids[row])
+            alone = _rank(run, query.select(rows[at : at + 1]), gallery.select(np.array([column])), 1)
+            images.append(_describe_image(gallery, column, pid, first, alone.distances[0, 0]))
+        path, camid = Path(query.paths[row]), int(query.camids[row])
         results.append(QueryResult(path, pid, camid, float(scores.average_precision[valid]), first, images))
     return results
 
@@ -111,6 +111,12 @@ def plot_rank_lists(results: Sequence[QueryResult]) -> Plot:
         lambda axes: _draw(axes, results, across),
         size=(0.2 + 0.62 * across, 0.2 + 1.42 * len(results)),
     )
+
+
+def _rank(run: EvaluatedRun, query: Features, gallery: Features, size: int) -> RankList:
+    retrieval, settings = Retrieval(query, gallery, run.retrieval.protocol), run.settings
+    blocks = distance_blocks(retrieval, metric=settings.metric, memory_budget=settings.budget_bytes)
+    return rank_list(retrieval, blocks, size, metric=settings.metric)
 
 
 def _describe_image(gallery: Features, column: int, pid: int, rank: int, distance: float) -> RankedImage:

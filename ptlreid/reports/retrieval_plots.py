@@ -13,7 +13,7 @@ from ptlreid.reports.elements import Plot, Table, format_number, format_percent
 from ptlreid.reports.heat_map import plot_heat_map
 from ptlreid.reports.run_summary import EvaluatedRun
 from ptlreid.retrieval.cameras import camera_scores
-from ptlreid.retrieval.distance import blocks
+from ptlreid.retrieval.distance import distance_blocks
 from ptlreid.retrieval.thresholds import OperatingPoint, PairCounts
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ def plot_distances(counts: PairCounts, rates: Sequence[float]) -> Plot:
 
 def plot_cameras(run: EvaluatedRun) -> list[Plot]:
     """Heat maps of mAP and CMC-1 by query camera and gallery camera."""
-    query, gallery, settings = run.query, run.gallery, run.settings
-    source = blocks(query, gallery, metric=settings.metric, memory_budget=settings.budget_bytes)
-    pairs = camera_scores(source, query, gallery, run.protocol, ap=settings.ap)
+    settings = run.settings
+    blocks = distance_blocks(run.retrieval, metric=settings.metric, memory_budget=settings.budget_bytes)
+    pairs = camera_scores(run.retrieval, blocks, ap=settings.ap)
     rows, columns = (list(map(str, cameras.tolist())) for cameras in (pairs.query_cameras, pairs.gallery_cameras))
     return [
         plot_heat_map(

@@ -122,7 +122,7 @@ def _describe_evaluation(dataset: str, run: EvaluatedRun) -> list[list[str]]:
         ["Evaluation", f"{dataset}, {how}"],
         ["Queries", f"{scores.num_queries:,} ({scores.num_valid:,} with a true match)"],
         ["Gallery", f"{scores.num_gallery:,} images{junk}"],
-        ["Features", f"{run.query.width:,}-dimensional"],
+        ["Features", f"{run.retrieval.query.width:,}-dimensional"],
     ]
 
 
@@ -142,9 +142,7 @@ def _describe_retrieval(name: str, run: EvaluatedRun, rates: Sequence[float]) ->
     """CMC, distances with thresholds, and scores by camera."""
     cmc, cameras, settings = plot_cmc({name: run.scores.cmc}), plot_cameras(run), run.settings
     try:
-        counts = count_pairs(
-            run.query, run.gallery, run.protocol, metric=settings.metric, memory_budget=settings.budget_bytes
-        )
+        counts = count_pairs(run.retrieval, metric=settings.metric, memory_budget=settings.budget_bytes)
     except DataError as error:  # all images show one identity, say
         return Section("retrieval", "Retrieval", [f"No verification thresholds. {error}"], plots=[cmc, *cameras])
     plots = [cmc, plot_distances(counts, rates), *cameras]

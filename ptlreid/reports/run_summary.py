@@ -12,19 +12,16 @@ import numpy as np
 from ptlreid import files
 from ptlreid.engine import history
 from ptlreid.errors import DataError
-from ptlreid.retrieval.protocols import Protocol
-from ptlreid.retrieval.types import Features, Scores
+from ptlreid.retrieval.types import Retrieval, Scores
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings
 
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """The features, protocol and scores of an evaluated run; `settings`: how it was evaluated."""
+    """The retrieval and the scores of an evaluated run; `settings`: how it was evaluated."""
 
-    query: Features
-    gallery: Features
-    protocol: Protocol
+    retrieval: Retrieval
     scores: Scores
     settings: EvaluateSettings
 

@@ -1,6 +1,6 @@
-"""Ranking a gallery for every query, and scoring the ranking: exact, streamed, within a memory budget.
+"""Exact retrieval within a memory budget: rank a gallery for every query, and score the ranking.
 
-`values` holds what travels, `protocols` the rules, `distance` the streamed matrix products, `metrics` the ranks and
-scores, `single_shot` the classic CUHK03 curve, `ranklist` the nearest images, `rerank` and `expansion` what
-may come before scoring. NumPy and SciPy only; torch is imported where a GPU is asked for.
+`types` holds what travels, `protocols` the rules of an evaluation, `distance` the streamed distances, `metrics` ranks
+and scores, `single_shot` the classic CUHK03 curve, `ranklist` the nearest images; `rerank` and `expansion` may come
+before scoring, `bootstrap` after it. NumPy and SciPy only: no network, no torch.
 """

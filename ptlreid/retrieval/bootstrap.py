@@ -1,7 +1,7 @@
-"""How far scores would move with other people: the bootstrap over identities.
+"""Confidence intervals of scores by the bootstrap over identities.
 
-Queries of one person are alike, so people are drawn, with replacement, and each brings all its queries; to draw
-queries one by one would make intervals too narrow. The gallery stays as it is.
+Queries of one identity are alike, so identities are resampled, with replacement, each with all its queries; resampling
+single queries would make intervals too narrow. The gallery stays as it is.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptlreid.errors import DataError, OptionError
-from ptlreid.retrieval.types import PRINTED_RANKS, Features, Scores
+from ptlreid.retrieval.types import PRINTED_RANKS, Scores
 
 LEVEL = 0.95
-_DRAWN_AT_ONCE = 1 << 22  # numbers in a table of draws: 32 MB
+_NUMBERS_AT_ONCE = 1 << 22  # in a table of resamples: 32 MB
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a mean lies in `LEVEL` of the draws."""
+    """The central `LEVEL` of the resampled means."""
 
     low: float
     high: float
@@ -28,35 +28,37 @@ class Interval:
         return self.low <= value <= self.high
 
 
-def bootstrap_intervals(values: np.ndarray, people: np.ndarray, *, repeats: int, seed: int = 0) -> list[Interval]:
+def bootstrap_intervals(values: np.ndarray, pids: np.ndarray, *, resamples: int, seed: int) -> list[Interval]:
     """For each column of `values`, (V, K) by query, the percentile interval of its mean.
 
-    `people`: (V,) who each query shows. `repeats`: how often as many people as there are, are drawn. The mean of a draw
-    is that of its queries, so that a person with more of them counts more, as in the score itself. Raises `DataError`
-    for fewer than two people, who could not be drawn otherwise.
+    `pids`: (V,) the identity of each query. The mean of a resample is over its queries, so that an identity with more
+    of them counts more, as in the score itself. Raises `DataError` for fewer than two identities.
     """
-    if repeats < 1:
-        raise OptionError(f"A bootstrap of {repeats} draws was asked for, expected 1 or more. 2000 is usual.")
-    present, person = np.unique(people, return_inverse=True)
+    if resamples < 1:
+        raise OptionError(f"A bootstrap of {resamples} resamples: expected 1 or more, 2000 is usual.")
+    present, identity = np.unique(pids, return_inverse=True)
     if len(present) < 2:
-        raise DataError(f"Queries of {len(present)} person were found, a bootstrap needs two people or more.")
-    sizes = np.bincount(person)  # (I,)
-    sums = np.stack([np.bincount(person, weights=column) for column in values.T], axis=1)  # (I, K)
+        raise DataError(f"The queries show {len(present)} identity: a bootstrap needs at least two.")
+    sizes = np.bincount(identity)  # (I,)
+    sums = np.stack([np.bincount(identity, weights=column) for column in values.T], axis=1)  # (I, K)
     rng, even = np.random.default_rng(seed), np.full(len(sizes), 1 / len(sizes))
-    means = np.empty((repeats, values.shape[1]))
-    at_once = max(1, _DRAWN_AT_ONCE // len(sizes))
-    for start in range(0, repeats, at_once):
+    means = np.empty((resamples, values.shape[1]))
+    at_once = max(1, _NUMBERS_AT_ONCE // len(sizes))
+    for start in range(0, resamples, at_once):
         part = means[start : start + at_once]
-        times = rng.multinomial(len(sizes), even, size=len(part))  # how often each person is drawn
+        times = rng.multinomial(len(sizes), even, size=len(part))  # how often each identity is sampled
         part[...] = (times @ sums) / (times @ sizes)[:, None]
     tail = (1 - LEVEL) / 2
     return [Interval(*(float(end) for end in np.quantile(column, (tail, 1 - tail)))) for column in means.T]
 
 
-def score_intervals(scores: Scores, query: Features, *, repeats: int, seed: int = 0) -> dict[str, object]:
-    """`[low, high]` for mAP, mINP and each printed rank of the CMC, laid out as in `Scores.summary`."""
+def score_intervals(scores: Scores, pids: np.ndarray, *, resamples: int, seed: int) -> dict[str, object]:
+    """`[low, high]` for mAP, mINP and each printed rank of the CMC, laid out as in `Scores.summary`.
+
+    `pids`: (Q,) of all queries.
+    """
     values = np.column_stack([scores.average_precision, scores.inp, _printed(scores)])
-    found = bootstrap_intervals(values, query.pids[scores.rows], repeats=repeats, seed=seed)
+    found = bootstrap_intervals(values, pids[scores.rows], resamples=resamples, seed=seed)
     ends = [[one.low, one.high] for one in found]
     cmc = {str(rank): pair for rank, pair in zip(PRINTED_RANKS, ends[2:], strict=True)}
     return {"mAP": ends[0], "mINP": ends[1], "cmc": cmc}
@@ -64,26 +66,31 @@ def score_intervals(scores: Scores, query: Features, *, repeats: int, seed: int 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much higher a second score is than a first, from -1 to 1, and where that lies in `LEVEL` of the draws."""
+    """A second score minus a first, from -1 to 1, with its `LEVEL` confidence interval."""
 
     value: float
     interval: Interval
 
     @property
     def outside_noise(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """Whether the interval excludes 0."""
         return 0 not in self.interval
 
 
 def score_differences(
-    first: Scores, second: Scores, query: Features, *, repeats: int, seed: int = 0
+    first: Scores, second: Scores, pids: np.ndarray, *, resamples: int, seed: int
 ) -> list[Difference]:
-    """Of mAP and of CMC-1: the second's less the first's, paired by query. Both are scores of the same `query`."""
+    """Of mAP and of CMC-1: second minus first, paired by query.
+
+    `pids`: (Q,) the identities of the queries, which both are scores of.
+    """
     if not np.array_equal(first.rows, second.rows):
-        raise DataError("The two scores are of other queries. Evaluate both on the same dataset by the same protocol.")
+        raise DataError(
+            "The two scores are of different queries. Evaluate both on the same dataset under the same protocol."
+        )
     left, right = (np.column_stack([one.average_precision, one.cmc_by_query[:, 0]]) for one in (first, second))
     gaps = right - left
-    found = bootstrap_intervals(gaps, query.pids[first.rows], repeats=repeats, seed=seed)
+    found = bootstrap_intervals(gaps, pids[first.rows], resamples=resamples, seed=seed)
     return [Difference(float(gap), one) for gap, one in zip(gaps.mean(axis=0), found, strict=True)]
 
 

@@ -1,29 +1,26 @@
-"""Scores between cameras: what a query of one camera finds where the images of one other are all that is searched."""
+"""Scores by camera pair: queries from one camera, searched among the images from another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from ptlreid.retrieval.distance import Block, check_coverage
+from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
 from ptlreid.retrieval.metrics import AveragePrecision, average_precisions, match_ranks
-from ptlreid.retrieval.parallel import map_rows
-from ptlreid.retrieval.protocols import Judge, Protocol
-from ptlreid.retrieval.types import Features
+from ptlreid.retrieval.protocols import Judge
+from ptlreid.retrieval.types import Retrieval
 
 
 @dataclass(frozen=True)
 class CameraScores:
     """P query cameras by C gallery cameras, both ascending: (P,) and (C,) numbers, (P, C) the rest.
 
-    A cell is the evaluation of the queries of its row on those images of the gallery that the camera of its column
-    took, by the same protocol: junk and hidden images leave, distractors of that camera stay. `valid` counts the
-    queries with a true match there, the only ones in `mean_ap` and `cmc1`; where it is 0, these are NaN. So they are
-    for a camera with itself, by protocols that hide a person's images in the query's own camera. The CMC is that of
-    all the camera's images, also for a single-shot protocol.
+    A cell is the evaluation of its row's queries on the gallery images from its column's camera, under the same
+    protocol: junk and hidden images leave, distractors from that camera stay. `valid` counts the queries with a true
+    match there, the only ones in `mean_ap` and `cmc1`, which are NaN where it is 0. That is so for a camera with
+    itself under protocols that hide an identity's images from the query's own camera. The CMC is over all of the
+    camera's images, also for a single-shot protocol.
     """
 
     query_cameras: np.ndarray
@@ -34,7 +31,7 @@ class CameraScores:
     cmc1: np.ndarray
 
     def cells(self) -> list[dict[str, object]]:
-        """The cells, row by row, as they are written as JSON; None stands where no query is valid."""
+        """The cells for JSON, row by row; scores are None where no query is valid."""
         return [
             {
                 "query": int(query),
@@ -48,31 +45,30 @@ class CameraScores:
         ]
 
 
-def camera_scores(
-    source: Iterable[Block], query: Features, gallery: Features, protocol: Protocol, *, ap: AveragePrecision = "step"
-) -> CameraScores:
-    """The scores of each pair of cameras, from distances of any making, a block at a time.
+def camera_scores(retrieval: Retrieval, blocks: Blocks, *, ap: AveragePrecision) -> CameraScores:
+    """The scores of each pair of cameras by the distances in `blocks`, re-ranked or not.
 
-    Equal distances keep the order of the gallery.
+    Equal distances keep gallery order.
     """
-    judge = Judge(protocol, gallery.pids, gallery.camids)
-    order = np.argsort(gallery.camids, kind="stable")  # camera after camera, each in the gallery's own order
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
+    query, gallery = retrieval.query, retrieval.gallery
+    judge = Judge(retrieval.protocol, gallery.pids, gallery.camids)
+    order = np.argsort(gallery.camids, kind="stable")  # camera by camera, each in gallery order
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
     cameras, firsts = np.unique(gallery.camids[order], return_index=True)
     ends = np.append(firsts[1:], len(order))
     precision = np.full((len(query), len(cameras)), np.nan)
     first = np.full((len(query), len(cameras)), np.nan)
 
-    def rank(block: Block, rows: slice) -> None:
-        for row in range(block.start + rows.start, block.start + rows.stop):
+    def rank(rows: range) -> None:
+        for row in rows:
             verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
             if not len(verdict.matches):
                 continue
-            keys = block.keys_of(row - block.start)
+            keys = block.keys_of(row)
             judge.hide(keys, verdict)
             keys = keys[order]
-            columns = place[verdict.matches]
+            columns = position[verdict.matches]
             of_camera = firsts.searchsorted(columns, side="right") - 1
             for camera in np.unique(of_camera):
                 start = firsts[camera]
@@ -81,12 +77,12 @@ def camera_scores(
                 precision[row, camera] = average_precisions(ranks, np.array([0, len(ranks)]), ap)[0]
                 first[row, camera] = ranks[0] == 1
 
-    for block in check_coverage(source, len(query), len(gallery)):
-        map_rows(partial(rank, block), *block.shape)
-    return _by_camera(query.camids, cameras, precision, first)
+    for block in check_coverage(blocks, len(query), len(gallery)):
+        map_rows(rank, block.rows, block.num_gallery)
+    return _mean_by_camera(query.camids, cameras, precision, first)
 
 
-def _by_camera(camids: np.ndarray, cameras: np.ndarray, precision: np.ndarray, first: np.ndarray) -> CameraScores:
+def _mean_by_camera(camids: np.ndarray, cameras: np.ndarray, precision: np.ndarray, first: np.ndarray) -> CameraScores:
     """The means over the queries of each camera; `precision` and `first` are NaN where a query has no match."""
     present, row = np.unique(camids, return_inverse=True)
     shape = (len(present), len(cameras))

@@ -1,4 +1,4 @@
-"""Query expansion: each query becomes a weighted mean of itself and the gallery images nearest to it."""
+"""Query expansion: each query becomes a weighted mean of itself and its nearest gallery images."""
 
 from __future__ import annotations
 
@@ -8,37 +8,30 @@ import numpy as np
 
 from ptlreid.errors import OptionError
 from ptlreid.records import JUNK
-from ptlreid.retrieval.distance import blocks
+from ptlreid.retrieval.distance import key_blocks, normalize_rows
 from ptlreid.retrieval.nearest import nearest
-from ptlreid.retrieval.ranking_keys import normalize_rows
-from ptlreid.retrieval.types import Features
+from ptlreid.retrieval.types import Retrieval
 
 
-def expand(
-    query: Features,
-    gallery: Features,
-    *,
-    size: int = 5,
-    alpha: float = 0.0,
-    memory_budget: int | None = None,
-    device: str = "cpu",
-) -> Features:
-    """The queries with new vectors of length 1, to be compared with the gallery by cosine.
+def expand_queries(retrieval: Retrieval, *, size: int, alpha: float, memory_budget: int | None) -> Retrieval:
+    """The retrieval with new, L2-normalised query vectors, to be compared by cosine.
 
     Each is the mean of the query, with weight 1, and its `size` nearest gallery images by cosine, with weights
-    max(cosine, 0)^alpha, all of length 1. `alpha` 0 is the average (Chum et al., ICCV 2007), 3 the weighted mean of
-    Radenovic et al. (TPAMI 2018). Junk is not used; no other label is looked at, so a query's own camera takes part.
+    max(cosine, 0)^alpha, all L2-normalised. `alpha` 0 is the average (Chum et al., ICCV 2007), 3 the weighted mean of
+    Radenovic et al. (TPAMI 2018). Junk is not used; no other label is read, so images from a query's own camera take
+    part.
     """
     if size < 1 or alpha < 0:
-        raise OptionError(f"size {size} and alpha {alpha} were asked for, expected size >= 1 and alpha >= 0.")
-    gallery = gallery.select(gallery.pids != JUNK) if (gallery.pids == JUNK).any() else gallery
-    matrix = normalize_rows(query.matrix)
-    source = blocks(replace(query, matrix=matrix), gallery, metric="cosine", memory_budget=memory_budget, device=device)
-    expanded = matrix.copy()
-    for block in source:
-        for row in range(block.shape[0]):
+        raise OptionError(f"size {size} and alpha {alpha}: expected size >= 1 and alpha >= 0.")
+    gallery = retrieval.gallery.matrix
+    if (retrieval.gallery.pids == JUNK).any():
+        gallery = gallery[retrieval.gallery.pids != JUNK]
+    queries = normalize_rows(retrieval.query.matrix)
+    expanded = queries.copy()
+    for block in key_blocks(queries, gallery, metric="cosine", memory_budget=memory_budget):
+        for row in block.rows:
             keys = block.keys_of(row)
             columns = nearest(keys, size)
             weights = np.maximum(-keys[columns], 0) ** np.float32(alpha)
-            expanded[block.start + row] += weights @ normalize_rows(gallery.matrix[columns])
-    return replace(query, matrix=normalize_rows(expanded))
+            expanded[row] += weights @ normalize_rows(gallery[columns])
+    return replace(retrieval, query=replace(retrieval.query, matrix=normalize_rows(expanded)))

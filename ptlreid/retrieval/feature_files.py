@@ -1,7 +1,7 @@
-"""Files of features, of this program and of others: HDF5 or .npz with `features`, `pids`, `camids` and `paths`.
+"""Feature files of this program and of others: HDF5 or .npz with `features`, `pids`, `camids` and `paths`.
 
-docs/file-formats.md describes them. `read` takes what any program wrote, checks it, and names the file and the row
-that is at fault; `write` makes the HDF5 form.
+docs/file-formats.md describes them. `read` accepts files from any program, checks them, and names the file and row
+at fault; `write` writes HDF5.
 """
 
 from __future__ import annotations
@@ -17,40 +17,42 @@ from ptlreid.errors import DataError
 from ptlreid.files import atomic_write
 from ptlreid.retrieval.types import Features
 
-_NEEDED = ("features", "pids", "camids")
+_REQUIRED = ("features", "pids", "camids")
 _CHUNK_BYTES = 1 << 20
 
 
 def read(file: Path) -> Features:
     """The features in `file`, as float32: float16 and float64 are converted, integers of any width become int64.
 
-    `paths` may be missing: an image is then called after its row. Raises `DataError` naming the file, and what in it
-    is not as it should be.
+    Without `paths`, images are named after their row. Raises `DataError` naming the file and what is wrong with it;
+    a file without rows is an error too.
     """
-    columns = _columns(file)
-    missing = [name for name in _NEEDED if name not in columns]
+    columns = _read_columns(file)
+    missing = [name for name in _REQUIRED if name not in columns]
     if missing:
         held = ", ".join(sorted(columns)) or "nothing"
         raise DataError(
-            f"{file}: not a whole feature file: has no {' and no '.join(missing)}, it holds {held}. "
-            f"Save {', '.join(_NEEDED)} under these names."
+            f"{file}: not a complete feature file: no {' and no '.join(missing)}, it holds {held}. "
+            f"Save {', '.join(_REQUIRED)} under these names."
         )
     size = len(columns["features"]) if columns["features"].ndim else 0
-    paths = _texts(columns["paths"]) if "paths" in columns else [f"{file.name}#{row}" for row in range(size)]
+    if not size:
+        raise DataError(f"{file}: holds no features, expected at least one row. Extract them again.")
+    paths = _as_texts(columns["paths"]) if "paths" in columns else [f"{file.name}#{row}" for row in range(size)]
     names = np.empty(len(paths), dtype=object)
     names[:] = paths
-    matrix = _floats(file, columns["features"])
-    pids, camids = (_integers(file, name, columns[name]) for name in ("pids", "camids"))
+    matrix = _as_floats(file, columns["features"])
+    pids, camids = (_as_integers(file, name, columns[name]) for name in ("pids", "camids"))
     try:
         return Features(matrix, pids, camids, names)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
 
 
-def write(file: Path, features: Features, attributes: Mapping[str, str], *, dtype: str = "float32") -> None:
-    """Write the features, as `dtype`, and the `attributes` to the HDF5 `file`, aside and renamed.
+def write(file: Path, features: Features, attributes: Mapping[str, str], *, dtype: str) -> None:
+    """Writes the features, as `dtype`, and the `attributes` to the HDF5 `file`, atomically.
 
-    Rows lie in chunks of about 1 MiB.
+    Rows are stored in chunks of about 1 MiB.
     """
     size, width = features.matrix.shape
     rows = max(1, min(size, _CHUNK_BYTES // (width * np.dtype(dtype).itemsize)))
@@ -62,13 +64,13 @@ def write(file: Path, features: Features, attributes: Mapping[str, str], *, dtyp
         content.attrs.update(attributes)
 
 
-def _columns(file: Path) -> dict[str, np.ndarray]:
+def _read_columns(file: Path) -> dict[str, np.ndarray]:
     """The arrays in `file` by name; `DataError` when it cannot be read."""
     if file.suffix not in (".h5", ".hdf5", ".npz"):
-        raise DataError(f"{file}: of no known kind. Give features as HDF5 (.h5, .hdf5) or NumPy's .npz.")
+        raise DataError(f"{file}: unknown kind of file. Give features as HDF5 (.h5, .hdf5) or NumPy's .npz.")
     if not file.is_file():
         raise DataError(f"{file}: no such file. Give a file of features.")
-    known = (*_NEEDED, "paths")
+    known = (*_REQUIRED, "paths")
     try:
         if file.suffix == ".npz":
             with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
@@ -78,22 +80,22 @@ def _columns(file: Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"{file}: not a whole feature file ({reason}). Make it again; paths are strings, not Python objects."
+            f"{file}: not a complete feature file ({reason}). Write it again; paths are strings, not Python objects."
         ) from None
 
 
-def _floats(file: Path, matrix: np.ndarray) -> np.ndarray:
+def _as_floats(file: Path, matrix: np.ndarray) -> np.ndarray:
     if matrix.dtype.kind != "f":
         raise DataError(f"{file}: features are {matrix.dtype}, expected float32 (or float16, float64). Convert them.")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused by row
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are refused by row
         return matrix.astype(np.float32, copy=False)
 
 
-def _integers(file: Path, name: str, column: np.ndarray) -> np.ndarray:
+def _as_integers(file: Path, name: str, column: np.ndarray) -> np.ndarray:
     if column.dtype.kind not in "iu":
-        raise DataError(f"{file}: {name} are {column.dtype}, expected whole numbers (int64). Convert them.")
+        raise DataError(f"{file}: {name} are {column.dtype}, expected integers (int64). Convert them.")
     return column.astype(np.int64, copy=False)
 
 
-def _texts(column: np.ndarray) -> list[str]:
+def _as_texts(column: np.ndarray) -> list[str]:
     return [one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in column.ravel().tolist()]

@@ -8,7 +8,7 @@ _FOLD = 32
 
 
 def nearest(keys: np.ndarray, size: int) -> np.ndarray:
-    """(K,) columns of the `size` smallest of `keys`, (G,), ascending; equal keys in order of column. K = min(size, G).
+    """(K,) columns of the `size` smallest of `keys`, (G,), ascending; ties in column order. K = min(size, G).
 
     The row is folded into groups of 32 keys. The size-th smallest of the groups' minima bounds the size-th smallest
     of all, because that many groups hold a key as small; so only keys up to the bound are sorted.

@@ -1,7 +1,7 @@
 """k-reciprocal re-ranking (Zhong et al., "Re-ranking person re-identification with k-reciprocal encoding", CVPR 2017).
 
-In sparse form: an image's encoding has about a hundred entries, so that neither the (Q + G)^2 distances nor the
-encodings are ever held whole. Where the paper's words leave a choice we do as its authors' code does.
+In sparse form: an image's encoding has about a hundred entries, so that neither the (Q + G)² distances nor dense
+encodings are ever in memory. Where the paper's text leaves a choice, this follows its authors' code.
 """
 
 from __future__ import annotations
@@ -13,83 +13,73 @@ from functools import partial
 import numpy as np
 from scipy import sparse
 
-from ptlreid.errors import OptionError
+from ptlreid.errors import DataError, OptionError
 from ptlreid.records import JUNK
-from ptlreid.retrieval.distance import Block, Stream, check_pair, key_blocks
+from ptlreid.retrieval.distance import Block, Blocks, key_blocks, map_rows, normalize_rows
 from ptlreid.retrieval.nearest import nearest
-from ptlreid.retrieval.parallel import map_rows
-from ptlreid.retrieval.ranking_keys import normalize_rows
-from ptlreid.retrieval.types import Features
+from ptlreid.retrieval.types import Retrieval
 
 
-def rerank(
-    query: Features,
-    gallery: Features,
-    *,
-    k1: int = 20,
-    k2: int = 6,
-    weight: float = 0.3,
-    memory_budget: int | None = None,
-    device: str = "cpu",
-) -> Stream:
-    """Blocks of re-ranked (Q, G) float32 distances, for `evaluate_blocks` and `ranklist_blocks`.
+def rerank_blocks(retrieval: Retrieval, *, k1: int, k2: int, weight: float, memory_budget: int | None) -> Blocks:
+    """Blocks of re-ranked (Q, G) float32 distances.
 
-    A distance is (1 - `weight`) x Jaccard distance + `weight` x original distance (section 3.5). The original one is
-    2 - 2 cos, divided by the largest in the query's column of the distances of all to all. Neighbours are looked for
-    among all N queries and gallery images; junk takes no part and is infinitely far. Equal distances go by order,
-    queries first. `memory_budget` bounds the blocks of distances; beside them lie a copy of the features and about
-    2 kB for each image.
+    A distance is (1 - `weight`) × Jaccard distance + `weight` × original distance (section 3.5). The original one is
+    2 - 2 cos, divided by the largest in the query's column of the all-to-all distances. Neighbours are searched among
+    all N queries and gallery images; junk takes no part and is infinitely far. Ties are broken by order, queries
+    first. `memory_budget` bounds the blocks of distances; beside them are held a copy of the features and about 2 kB
+    per image.
     """
     if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
-        raise OptionError(f"k1 {k1}, k2 {k2}, weight {weight}: expected k1, k2 of 1 or more, and a weight from 0 to 1.")
-    present = np.flatnonzero(gallery.pids != JUNK)
-    kept = gallery if len(present) == len(gallery) else gallery.select(present)
-    check_pair(query, kept)
-    images = np.concatenate([normalize_rows(query.matrix), normalize_rows(kept.matrix)])  # (N, D)
-    near = _neighbourhood(images, k1 + 1, memory_budget, device)
+        raise OptionError(f"k1 {k1}, k2 {k2}, weight {weight}: expected k1 and k2 of 1 or more, a weight from 0 to 1.")
+    num_queries, num_gallery = len(retrieval.query), len(retrieval.gallery)
+    present = np.flatnonzero(retrieval.gallery.pids != JUNK)
+    if not len(present):
+        raise DataError("The gallery holds nothing but junk: expected at least one image. Check the dataset's folders.")
+    gallery = retrieval.gallery.matrix if len(present) == num_gallery else retrieval.gallery.matrix[present]
+    images = np.concatenate([normalize_rows(retrieval.query.matrix), normalize_rows(gallery)])  # (N, D)
+    near = _find_neighbours(images, k1 + 1, memory_budget)
     codes = _smooth(_encode(images, near, k1), near.columns[:, :k2])
-    queries, columns = codes[: len(query)], codes[len(query) :].tocsc()
+    queries, columns = codes[:num_queries], codes[num_queries:].tocsc()
 
     def keys_of(block: Block, row: int) -> np.ndarray:
-        number = block.start + row
-        original = (2 + 2 * block.keys_of(row)) / near.farthest[number]
-        keys = np.full(len(gallery), np.inf, dtype=np.float32)
-        keys[present] = (1 - weight) * _jaccard(queries, columns, number) + weight * original
+        original = (2 + 2 * block.keys_of(row)) / near.farthest[row]
+        keys = np.full(num_gallery, np.inf, dtype=np.float32)
+        keys[present] = (1 - weight) * _jaccard(queries, columns, row) + weight * original
         return keys
 
-    left, right = images[: len(query)], images[len(query) :]
+    left, right = images[:num_queries], images[num_queries:]
 
-    def stream() -> Iterator[Block]:
-        for block in key_blocks(left, right, metric="cosine", memory_budget=memory_budget, device=device):
-            yield Block(block.start, (block.shape[0], len(gallery)), partial(keys_of, block))
+    def make() -> Iterator[Block]:
+        for block in key_blocks(left, right, metric="cosine", memory_budget=memory_budget):
+            yield Block(block.rows, num_gallery, partial(keys_of, block))
 
-    return Stream(stream)
+    return Blocks(make)
 
 
 @dataclass(frozen=True)
-class _Neighbourhood:
-    """`columns`: (N, K) int32, each image's nearest, mostly itself first. `farthest`: (N,), its largest 2 - 2 cos."""
+class _Neighbours:
+    """`columns`: (N, K) int32, each image's nearest, usually itself first. `farthest`: (N,), its largest 2 - 2 cos."""
 
     columns: np.ndarray
     farthest: np.ndarray
 
 
-def _neighbourhood(images: np.ndarray, size: int, memory_budget: int | None, device: str) -> _Neighbourhood:
+def _find_neighbours(images: np.ndarray, size: int, memory_budget: int | None) -> _Neighbours:
     columns = np.empty((len(images), min(size, len(images))), dtype=np.int32)
     farthest = np.empty(len(images), dtype=np.float32)
 
-    def collect(block: Block, rows: slice) -> None:
-        for row in range(rows.start, rows.stop):
+    def collect(rows: range) -> None:
+        for row in rows:
             keys = block.keys_of(row)  # -cos
-            columns[block.start + row] = nearest(keys, columns.shape[1])
-            farthest[block.start + row] = 2 + 2 * keys.max()
+            columns[row] = nearest(keys, columns.shape[1])
+            farthest[row] = 2 + 2 * keys.max()
 
-    for block in key_blocks(images, images, metric="cosine", memory_budget=memory_budget, device=device):
-        map_rows(partial(collect, block), *block.shape)
-    return _Neighbourhood(columns, np.where(farthest > 0, farthest, np.float32(1)))
+    for block in key_blocks(images, images, metric="cosine", memory_budget=memory_budget):
+        map_rows(collect, block.rows, block.num_gallery)
+    return _Neighbours(columns, np.where(farthest > 0, farthest, np.float32(1)))
 
 
-def _encode(images: np.ndarray, near: _Neighbourhood, k1: int) -> sparse.csr_array:
+def _encode(images: np.ndarray, near: _Neighbours, k1: int) -> sparse.csr_array:
     """(N, N), row i: exp(-distance) to the extended k-reciprocal neighbours of image i, over their sum (section 3.3).
 
     The neighbours R(i, k1) are extended by R(c, k1 / 2) of each c among them that shares more than two thirds of it
@@ -102,14 +92,14 @@ def _encode(images: np.ndarray, near: _Neighbourhood, k1: int) -> sparse.csr_arr
     shared.eliminate_zeros()
     codes = (mutual + shared @ closer).tocsr()
 
-    def fill(rows: slice) -> None:
-        for row in range(rows.start, rows.stop):
+    def fill(rows: range) -> None:
+        for row in rows:
             entries = slice(codes.indptr[row], codes.indptr[row + 1])
             cosines = np.einsum("nd,d->n", images[codes.indices[entries]], images[row])
             weights = np.exp((2 * cosines - 2) / near.farthest[row])
             codes.data[entries] = weights / weights.sum()
 
-    map_rows(fill, *images.shape)
+    map_rows(fill, range(len(images)), images.shape[1])
     return codes
 
 

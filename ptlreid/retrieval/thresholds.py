@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptlreid.errors import DataError
-from ptlreid.retrieval.distance import blocks
-from ptlreid.retrieval.protocols import Judge, Protocol
-from ptlreid.retrieval.ranking_keys import Metric, squares
-from ptlreid.retrieval.types import Features
+from ptlreid.retrieval.distance import Metric, distance_blocks, squared_lengths
+from ptlreid.retrieval.protocols import Judge
+from ptlreid.retrieval.types import Features, Retrieval
 
 _BINS = 20_000
 
@@ -65,30 +64,23 @@ class PairCounts:
         return OperatingPoint(threshold, *(float(np.interp(threshold, self.edges, shares)) for shares in (far, tar)))
 
 
-def count_pairs(
-    query: Features,
-    gallery: Features,
-    protocol: Protocol,
-    *,
-    metric: Metric,
-    memory_budget: int | None,
-    bins: int = _BINS,
-) -> PairCounts:
+def count_pairs(retrieval: Retrieval, *, metric: Metric, memory_budget: int | None, bins: int = _BINS) -> PairCounts:
     """Counts, by distance, of the pairs of every query with every gallery image that the protocol leaves it.
 
     Queries with pid 0 (distractor) or -1 (junk) are skipped. Raises `DataError` where there is no same-identity pair,
     or no different-identity pair.
     """
+    query, gallery, protocol = retrieval.query, retrieval.gallery, retrieval.protocol
     top = 1.0001 * (2.0 if metric == "cosine" else _longest(query) + _longest(gallery)) or 1.0
     judge = Judge(protocol, gallery.pids, gallery.camids)
-    lengths = squares(np.ascontiguousarray(query.matrix))
+    lengths = squared_lengths(np.ascontiguousarray(query.matrix))
     same, different = np.zeros(bins + 1, dtype=np.int64), np.zeros(bins + 1, dtype=np.int64)
-    for block in blocks(query, gallery, metric=metric, memory_budget=memory_budget):
-        for row in range(block.start, block.start + block.shape[0]):
+    for block in distance_blocks(retrieval, metric=metric, memory_budget=memory_budget):
+        for row in block.rows:
             if query.pids[row] < 1:
                 continue
             verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
-            keys = block.keys_of(row - block.start)
+            keys = block.keys_of(row)
             judge.hide(keys, verdict)
             indices = _find_bins(_convert_keys(keys, float(lengths[row]), metric), bins / top, bins)
             matched = np.bincount(indices[verdict.matches], minlength=bins + 1)
@@ -121,4 +113,4 @@ def _cumulative_shares(counts: np.ndarray) -> np.ndarray:
 
 
 def _longest(side: Features) -> float:
-    return float(np.sqrt(squares(np.ascontiguousarray(side.matrix)).max(initial=0)))
+    return float(np.sqrt(squared_lengths(np.ascontiguousarray(side.matrix)).max(initial=0)))

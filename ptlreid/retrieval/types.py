@@ -1,4 +1,4 @@
-"""What travels through evaluation: `Features` in, `Scores` out. Both are checked when they are made."""
+"""What travels through an evaluation: `Features`, a `Retrieval`, `Scores`. Each is checked when it is made."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 
 from ptlreid.errors import DataError
 from ptlreid.records import JUNK
+from ptlreid.retrieval.protocols import Protocol
 
 PRINTED_RANKS = (1, 5, 10, 20)
-_CHECKED_ROWS = 4096  # rows looked at together: a mask of the whole matrix could be a gigabyte
+_CHECKED_ROWS = 4096  # rows per check: a mask of the whole matrix could take a gigabyte
 
 
 @dataclass(frozen=True)
 class Features:
-    """N feature vectors with who is on the image and which camera took it.
+    """N feature vectors with the identity on each image and the camera that took it.
 
-    `matrix`: (N, D) float32, finite, D >= 1. `pids`, `camids`: (N,) int64; pid -1 is junk, 0 a distractor, people
+    `matrix`: (N, D) float32, finite, D >= 1. `pids`, `camids`: (N,) int64; pid -1 is junk, 0 a distractor, identities
     count from 1. `paths`: (N,) object array of str. N may be 0. Raises `DataError` naming the first bad row.
     """
 
@@ -32,24 +33,25 @@ class Features:
             raise DataError(f"features are {self.matrix.dtype}, expected float32. Convert them before saving.")
         if self.matrix.ndim != 2 or self.matrix.shape[1] == 0:
             raise DataError(f"features have shape {self.matrix.shape}, expected (images, width).")
+        self._check_columns()
+        self._check_finite()
+
+    def _check_columns(self) -> None:
         for name, dtype in (("pids", np.int64), ("camids", np.int64), ("paths", object)):
-            self._check_column(name, np.dtype(dtype))
+            column = getattr(self, name)
+            if column.shape != (len(self.matrix),):
+                raise DataError(
+                    f"{len(self.matrix)} rows of features, but {name} of shape {column.shape}: expected one value per "
+                    "row."
+                )
+            if column.dtype != dtype:
+                raise DataError(f"{name} are {column.dtype}, expected {np.dtype(dtype)}. Convert them before saving.")
         bad = np.flatnonzero(self.pids < JUNK)
         if len(bad):
             raise DataError(
-                f"row {bad[0]} ({self.paths[bad[0]]}): pid {self.pids[bad[0]]}, expected -1 for junk, "
-                "0 for a distractor, or a person's number from 1."
+                f"row {bad[0]} ({self.paths[bad[0]]}): pid {self.pids[bad[0]]}, expected -1 for junk, 0 for a "
+                "distractor, or an identity from 1."
             )
-        self._check_finite()
-
-    def _check_column(self, name: str, dtype: np.dtype) -> None:
-        column = getattr(self, name)
-        if column.shape != (len(self.matrix),):
-            raise DataError(
-                f"{len(self.matrix)} rows of features, but {name} of shape {column.shape}. Give one value for each row."
-            )
-        if column.dtype != dtype:
-            raise DataError(f"{name} are {column.dtype}, expected {dtype}. Convert them before saving.")
 
     def _check_finite(self) -> None:
         for start in range(0, len(self.matrix), _CHECKED_ROWS):
@@ -57,8 +59,8 @@ class Features:
             if not finite.all():
                 row = start + int(np.argmin(finite.all(axis=1)))
                 raise DataError(
-                    f"row {row} ({self.paths[row]}): a feature is NaN or infinite. "
-                    "Look at the weights that made it, and extract again."
+                    f"row {row} ({self.paths[row]}): a feature is NaN or infinite. Check the weights that produced it, "
+                    "then extract again."
                 )
 
     def __len__(self) -> int:
@@ -74,15 +76,38 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What an evaluation found, query by query, so that any table or interval can be made from it.
+class Retrieval:
+    """Queries, the gallery they are searched in, and the protocol that judges the matches.
 
-    V valid queries (those with a true match) with T true matches in all; ranks are 1-based in the gallery that the
+    Raises `DataError` for an empty side, and for features of different widths.
+    """
+
+    query: Features
+    gallery: Features
+    protocol: Protocol
+
+    def __post_init__(self) -> None:
+        for name, side in (("query", self.query), ("gallery", self.gallery)):
+            if not len(side.matrix):
+                raise DataError(f"The {name} is empty: expected at least one image. Check the dataset's folders.")
+        widths = self.query.matrix.shape[1], self.gallery.matrix.shape[1]
+        if widths[0] != widths[1]:
+            raise DataError(
+                f"Query features have width {widths[0]}, gallery features width {widths[1]}: expected the same width. "
+                "Extract both with the same weights."
+            )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The result of an evaluation, query by query, from which any table or interval can be made.
+
+    V valid queries (those with a true match) with T true matches in total; ranks are 1-based in the gallery that the
     protocol leaves to the query. `rows`: (V,) their query rows, ascending. `average_precision`, `inp`: (V,) in (0, 1].
-    `cmc_by_query`: (V, R), at [v, r - 1] the probability of a match within the first r: 0 or 1, or an
-    expectation where one image of each identity is drawn. `match_ranks`: (T,), ascending within a query;
-    `match_columns`: (T,) the gallery rows that have these ranks; query v owns `match_starts[v]` to
-    `match_starts[v + 1]` of both, `match_starts`: (V + 1,). `num_*` count images before anything was left out.
+    `cmc_by_query`: (V, R), at [v, r - 1] the probability of a match within the first r: 0 or 1, or an expectation for a
+    single-shot protocol. `match_ranks`: (T,), ascending within a query; `match_columns`: (T,) the gallery rows at these
+    ranks; query v owns `match_starts[v]` to `match_starts[v + 1]` of both, `match_starts`: (V + 1,). `num_*` count
+    images before anything was left out.
     """
 
     protocol: str
@@ -117,18 +142,18 @@ class Scores:
 
     @property
     def cmc(self) -> np.ndarray:
-        """(R,) share of valid queries with a match within the first 1 .. R, fractions, never falling."""
+        """(R,) fraction of valid queries with a match within the first 1 .. R, non-decreasing."""
         return np.asarray(self.cmc_by_query.mean(axis=0))
 
     @property
     def first_match_rank(self) -> np.ndarray:
-        """(V,) int64, the rank of each query's nearest true match, in the whole gallery left to it."""
+        """(V,) int64, the rank of each query's nearest true match in the gallery left to it."""
         return np.asarray(self.match_ranks[self.match_starts[:-1]])
 
     def summary(self) -> dict[str, Any]:
-        """What is printed and written as JSON; all fractions lie between 0 and 1.
+        """The scores as printed and written to JSON, fractions from 0 to 1.
 
-        A printed rank beyond the curve is its last point.
+        A printed rank beyond the CMC curve takes the curve's last value.
         """
         cmc = self.cmc
         return {

@@ -37,7 +37,9 @@ class EvaluateSettings(DataSettings):
     rerank_lambda: float = Field(0.3, ge=0, le=1, description="Share of the original distance in the re-ranked one.")
     expand: int = Field(0, ge=0, description="Nearest gallery images that are averaged into each query; 0: none.")
     expand_alpha: float = Field(0.0, ge=0, description="Power of the cosine that weighs them; 0 weighs all alike.")
-    draws: int | None = Field(None, ge=1, description="Seeded draws of a single-shot CMC; none: its exact expectation.")
+    single_shot_samples: int | None = Field(
+        None, ge=1, description="Seeded samples of a single-shot CMC; by default its exact expectation."
+    )
 
     per_camera: bool = Field(False, description="Also score each query camera on each gallery camera alone.")
     bootstrap: int = Field(0, ge=0, description="Draws of people for 95% intervals, 2000 is usual; 0: none.")

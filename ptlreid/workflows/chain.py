@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid import distributed, files
+from ptlreid.evaluation import evaluate_run
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
@@ -15,7 +16,6 @@ from ptlreid.transfer.distillation import dependency_digests
 from ptlreid.transfer.matrix import Cell, chain_result
 from ptlreid.transfer.stages import Stage, StageRunner, missing_datasets, plan_stages, plan_start
 from ptlreid.workflows.distill import distill
-from ptlreid.workflows.evaluate import evaluate_run
 from ptlreid.workflows.finetune import finetune
 from ptlreid.workflows.processes import join_processes
 from ptlreid.workflows.report import write_chain_report

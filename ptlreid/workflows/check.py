@@ -150,7 +150,7 @@ def _find_queries_without_match(splits: Splits) -> Iterator[Fault]:
     """Queries without a match in the gallery: serious if none has one, as evaluation is refused then."""
     if not splits.has_test:
         return
-    protocol = protocols.find(splits.protocol)
+    protocol = protocols.find_protocol(splits.protocol)
     judge = Judge(protocol, splits.gallery.pids, splits.gallery.camids)
     queries = zip(splits.query.pids.tolist(), splits.query.camids.tolist(), strict=True)
     unmatched = [row for row, (pid, camid) in enumerate(queries) if not len(judge.verdict(pid, camid).matches)]

@@ -1,167 +1,180 @@
-"""`ptlreid evaluate`: a run and a dataset to scores. A second time, nothing is decoded and torch is not imported."""
+"""`ptlreid evaluate`: a run on a dataset, or two feature files, to scores, intervals, camera pairs and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from ptlreid import cache, distributed
-from ptlreid.errors import DataError
-from ptlreid.models.weights import read_weights_header
+from ptlreid.evaluation import (
+    Ranking,
+    cache_file,
+    describe_excess,
+    estimate_ranking_memory,
+    load_retrieval,
+    rank,
+    read_retrieval,
+    report_blocks,
+    score_ranking,
+)
+from ptlreid.features import Extractor
+from ptlreid.files import atomic_write
 from ptlreid.progress import Progress
-from ptlreid.records import DISTRACTOR, Records, Splits
-from ptlreid.retrieval import feature_files, protocols
-from ptlreid.retrieval.distance import Block, Stream, blocks
-from ptlreid.retrieval.expansion import expand
-from ptlreid.retrieval.metrics import evaluate_blocks
-from ptlreid.retrieval.protocols import Protocol
-from ptlreid.retrieval.types import Features, Scores
+from ptlreid.records import Splits
+from ptlreid.retrieval.bootstrap import score_intervals
+from ptlreid.retrieval.cameras import camera_scores
+from ptlreid.retrieval.ranklist import rank_list
+from ptlreid.retrieval.types import Features, Retrieval, Scores
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings
-from ptlreid.views import EvalView
 
 
 @dataclass(frozen=True)
-class Sides:
-    """The two sides of a retrieval, and the protocol under which they are compared."""
+class Tables:
+    """Where to write the table of queries and the rank lists, as CSV; None: nowhere."""
 
-    query: Features
-    gallery: Features
-    protocol: Protocol
-
-
-def evaluate_run(run: RunFolder, splits: Splits, config: EvaluateSettings, progress: Progress) -> Scores:
-    """The scores of the run's weights on the test set of `splits`, its features cached in the run folder.
-
-    Joined processes extract together; the main one scores, and all get the scores. Raises `DataError` for a dataset
-    without a test set, `CheckpointError` for a run without weights.
-    """
-    sides = features_of(run, splits, config, progress)
-    return distributed.run_on_main(lambda: score(sides, config))
+    queries: Path | None = None
+    ranks: Path | None = None
 
 
-def features_of(run: RunFolder, splits: Splits, config: EvaluateSettings, progress: Progress) -> Sides:
-    """The features of the test set of `splits` by the run's weights, from its cache or extracted into it."""
+def evaluate_run(
+    run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress, tables: Tables
+) -> dict[str, Any]:
+    """The scores of the run on the test set of `splits`, with the settings in effect: docs/evaluation.md."""
+    retrieval = load_retrieval(run, splits, settings, progress)
+    about = {"run": str(run.path), "data": splits.name, "settings": _settings_of_run(run, splits, settings)}
+    return about | distributed.run_on_main(lambda: _evaluate(retrieval, settings, progress, tables))
+
+
+def evaluate_files(
+    query: Path, gallery: Path, settings: EvaluateSettings, progress: Progress, tables: Tables
+) -> dict[str, Any]:
+    """The same for two feature files of any program."""
+    retrieval = read_retrieval(query, gallery, settings)
+    used = _settings_in_effect(settings, protocol=retrieval.protocol.name)
+    about = {"files": {"query": str(query), "gallery": str(gallery)}, "settings": used}
+    return about | _evaluate(retrieval, settings, progress, tables)
+
+
+def preview_run(run: RunFolder, splits: Splits, settings: EvaluateSettings) -> dict[str, Any]:
+    """`--dry-run`: the settings in effect, sizes, what is cached, and the memory. Nothing is extracted."""
     splits.require_test()
-    protocol = protocols.find(config.protocol or splits.protocol)
-    source = source_of(run, config)
-    extractor = _extractor(source, config, progress)
-
-    def features(part: str, records: Records) -> Features:
-        extract = extractor(records)
-        return cache.load_or_extract(cache_file(run, splits, part, config), source, records, extract, progress=progress)
-
-    return Sides(features("query", splits.query), features("gallery", splits.gallery), protocol)
-
-
-def features_in(query: Path, gallery: Path, config: EvaluateSettings) -> Sides:
-    """The two sides from feature files of any program; `DataError` names the file, and the row, that is at fault."""
-    protocol = protocols.find(config.protocol or "market")
-    sides = Sides(feature_files.read(query), feature_files.read(gallery), protocol)
-    for file, side in ((query, sides.query), (gallery, sides.gallery)):
-        if not len(side):
-            raise DataError(f"{file}: holds no features, expected one image or more. Make it again.")
-    if sides.query.width != sides.gallery.width:
-        raise DataError(
-            f"{query} has features of width {sides.query.width}, {gallery} of width {sides.gallery.width}. "
-            "Extract both with the same weights."
-        )
-    nobody = np.flatnonzero(sides.query.pids == DISTRACTOR)
-    if len(nobody):
-        raise DataError(
-            f"{query}: row {nobody[0]} ({sides.query.paths[nobody[0]]}): pid 0, which is no person here but a "
-            f"distractor, and can be nobody's query ({len(nobody)} rows). Where people count from 0, add 1 to the pids "
-            "of both files; otherwise leave these queries out."
-        )
-    return sides
+    extractor = Extractor.from_run(run, settings)
+    features = {
+        part: cache.describe_status(cache_file(run, splits, part, settings), extractor, records, settings.dtype)
+        for part, records in (("query", splits.query), ("gallery", splits.gallery))
+    }
+    width = extractor.network.feature_width
+    return {
+        "run": str(run.path),
+        "settings": _settings_of_run(run, splits, settings),
+        "query": splits.query.count(),
+        "gallery": splits.gallery.count(),
+        "features": features | {"width": width},
+        "memory": _memory(len(splits.query), len(splits.gallery), width, settings),
+    }
 
 
-def score(sides: Sides, config: EvaluateSettings) -> Scores:
-    """The scores of ranking the gallery for each query, as `config` asks."""
-    sides = expanded(sides, config)
-    return score_blocks(distances(sides, config), sides, config)
+def preview_files(query: Path, gallery: Path, settings: EvaluateSettings) -> dict[str, Any]:
+    """The same for two feature files, which are read and checked."""
+    retrieval = read_retrieval(query, gallery, settings)
+    num_queries, num_gallery, width = len(retrieval.query), len(retrieval.gallery), retrieval.query.width
+    return {
+        "files": {"query": str(query), "gallery": str(gallery)},
+        "settings": _settings_in_effect(settings, protocol=retrieval.protocol.name),
+        "query": {"images": num_queries},
+        "gallery": {"images": num_gallery},
+        "features": {"width": width},
+        "memory": _memory(num_queries, num_gallery, width, settings),
+    }
 
 
-def score_blocks(source: Iterable[Block], sides: Sides, config: EvaluateSettings) -> Scores:
-    """As `score`, from the `distances` between the two sides."""
-    query, gallery, protocol = sides.query, sides.gallery, sides.protocol
-    return evaluate_blocks(source, query, gallery, protocol, ap=config.ap, draws=config.draws, seed=config.seed)
+def _evaluate(retrieval: Retrieval, settings: EvaluateSettings, progress: Progress, tables: Tables) -> dict[str, Any]:
+    query, gallery = retrieval.query, retrieval.gallery
+    estimate = estimate_ranking_memory(len(query), len(gallery), query.width, settings)
+    if excess := describe_excess(estimate, settings):
+        progress.note(excess)
+    ranking = rank(retrieval, settings, progress)
+    scores = score_ranking(ranking, settings, progress)
+    summary = scores.summary()
+    if settings.bootstrap:
+        summary["intervals"] = score_intervals(scores, query.pids, resamples=settings.bootstrap, seed=settings.seed)
+    if settings.per_camera:
+        blocks = report_blocks(ranking, "rank by camera", progress)
+        summary["cameras"] = camera_scores(ranking.retrieval, blocks, ap=settings.ap).cells()
+    if tables.queries:
+        _write_queries(tables.queries, query, scores)
+    if tables.ranks:
+        _write_rank_lists(tables.ranks, ranking, settings)
+    return summary
 
 
-def expanded(sides: Sides, config: EvaluateSettings) -> Sides:
-    """The two sides, the queries expanded where `config` asks for it."""
-    if not config.expand:
-        return sides
-    query = expand(
-        sides.query,
-        sides.gallery,
-        size=config.expand,
-        alpha=config.expand_alpha,
-        memory_budget=config.budget_bytes,
-        device=_ranked_on(config),
+def _settings_of_run(run: RunFolder, splits: Splits, settings: EvaluateSettings) -> dict[str, Any]:
+    """The settings with defaults filled in: the dataset, its protocol, the network's readout."""
+    readout = Extractor.from_run(run, settings).readout
+    protocol = settings.protocol or splits.protocol
+    return _settings_in_effect(
+        settings, data=splits.name, protocol=protocol, flip=readout.flip, normalize=readout.normalize
     )
-    return replace(sides, query=query)
 
 
-def distances(sides: Sides, config: EvaluateSettings) -> Stream:
-    """The distances of all pairs as `config` asks for them, re-ranked or not, in blocks: see `Stream`."""
-    query, gallery, budget, device = sides.query, sides.gallery, config.budget_bytes, _ranked_on(config)
-    if not config.rerank:
-        return Stream(lambda: blocks(query, gallery, metric=config.metric, memory_budget=budget, device=device))
-    from ptlreid.retrieval.rerank import rerank  # SciPy
-
-    k1, k2, weight = config.rerank_k1, config.rerank_k2, config.rerank_lambda
-    return rerank(query, gallery, k1=k1, k2=k2, weight=weight, memory_budget=budget, device=device)
+def _settings_in_effect(settings: EvaluateSettings, **chosen: object) -> dict[str, Any]:
+    # Re-ranking compares L2-normalised features, whatever the metric.
+    return settings.model_copy(update=chosen | ({"metric": "cosine"} if settings.rerank else {})).model_dump()
 
 
-def source_of(run: RunFolder, config: EvaluateSettings) -> cache.Source:
-    """What the features of the run are made with, as `config` asks: the network's own readout where it does not."""
-    weights = read_weights_header(run.weights(config.weights))
-    asked = {name: getattr(config, name) for name in ("flip", "normalize", "amp")}
-    readout = replace(weights.readout, **{name: value for name, value in asked.items() if value is not None})
-    return cache.Source(weights, readout, EvalView(weights.spec.height, weights.spec.width), config.dtype)
+def _memory(num_queries: int, num_gallery: int, width: int, settings: EvaluateSettings) -> dict[str, Any]:
+    estimate = estimate_ranking_memory(num_queries, num_gallery, width, settings)
+    sizes = {
+        "features_mb": estimate.features_bytes,
+        "ranking_mb": estimate.ranking_bytes,
+        "reranking_mb": estimate.reranking_bytes,
+        "total_mb": estimate.total_bytes,
+    }
+    excess = describe_excess(estimate, settings)
+    return {name: round(size / 1e6) for name, size in sizes.items()} | ({"note": excess} if excess else {})
 
 
-def cache_file(run: RunFolder, splits: Splits, part: str, config: EvaluateSettings) -> Path:
-    """Where the features of the `query` or `gallery` of `splits` are cached."""
-    return run.features / f"{splits.name.replace(':', '-')}.{part}.{config.weights}.h5"
+def _write_queries(file: Path, query: Features, scores: Scores) -> None:
+    """One line per query, in order; without a true match, the last three columns are empty."""
+    columns = (scores.average_precision, scores.first_match_rank, scores.inp)
+    found = dict(zip(scores.rows.tolist(), zip(*(column.tolist() for column in columns), strict=True), strict=True))
+    _write_csv(
+        file,
+        ("row", "path", "pid", "camid", "AP", "first_match_rank", "INP"),
+        ((row, *_image(query, row), *found.get(row, ("", "", ""))) for row in range(len(query))),
+    )
 
 
-def _ranked_on(config: EvaluateSettings) -> str:
-    # To look for a GPU takes importing torch, which lasts longer than most rankings: one that is named is used.
-    return config.device if config.device.startswith("cuda") else "cpu"
+def _write_rank_lists(file: Path, ranking: Ranking, settings: EvaluateSettings) -> None:
+    """One line per rank of each query, nearest first; a query that sees fewer images has fewer lines."""
+    query, gallery = ranking.retrieval.query, ranking.retrieval.gallery
+    # Distances are exact where they can be: re-ranked ones are as they were ranked.
+    metric = None if settings.rerank else settings.metric
+    ranks = rank_list(ranking.retrieval, ranking.blocks, settings.ranklist_size, metric=metric)
+
+    def lines() -> Iterable[Sequence[Any]]:
+        for row, columns in enumerate(ranks.columns):
+            for place, column in enumerate(columns.tolist()):
+                if column >= 0:
+                    verdict = "match" if ranks.matches[row, place] else "other"
+                    distance = float(ranks.distances[row, place])
+                    yield (row, *_image(query, row), place + 1, column, *_image(gallery, column), distance, verdict)
+
+    names = ("row", "path", "pid", "camid")
+    sides = ([f"{side}_{name}" for name in names] for side in ("query", "gallery"))
+    _write_csv(file, (*next(sides), "rank", *next(sides), "distance", "verdict"), lines())
 
 
-def _extractor(
-    source: cache.Source, config: EvaluateSettings, progress: Progress
-) -> Callable[[Records], cache.Extract]:
-    """Extracts features with the network of `source`, which is built when it is first needed."""
-    network = None
+def _image(features: Features, row: int) -> tuple[str, int, int]:
+    return str(features.paths[row]), int(features.pids[row]), int(features.camids[row])
 
-    def of(records: Records) -> cache.Extract:
-        def extract(start: int) -> Iterator[np.ndarray]:
-            nonlocal network
-            from ptlreid import features
-            from ptlreid.devices import check_amp, choose_device, choose_workers
 
-            device = choose_device(config.device)
-            check_amp(source.readout.amp, device)
-            network = network or source.saved.build().to(device)
-            return features.stream(
-                network,
-                records,
-                source.view,
-                readout=source.readout,
-                device=device,
-                batch_size=config.batch_size,
-                workers=choose_workers(config.workers, device),
-                start=start,
-                progress=progress,
-            )
-
-        return extract
-
-    return of
+def _write_csv(file: Path, names: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(names)
+        writer.writerows(lines)

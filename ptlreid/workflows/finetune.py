@@ -52,8 +52,8 @@ def finetune(
                 _write_report(settings, splits, run, progress)
             return metrics
 
+        from ptlreid.engine import scoring
         from ptlreid.engine.training_run import train
-        from ptlreid.workflows import scoring
 
         job = TrainingJob(settings, splits, sampler, run, progress, objective=objective, depends=depends)
         training = train(job, scoring.in_training)
@@ -104,7 +104,7 @@ def _rescore_changed_test_set(
     metrics: dict[str, Any], settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress
 ) -> dict[str, Any]:
     """The metrics of a finished run; its weights are scored again if the test set has changed."""
-    from ptlreid.workflows.evaluate import evaluate_run
+    from ptlreid.evaluation import evaluate_run
 
     before = metrics.get("test_images")  # absent from runs of older versions, which are trusted
     now = distributed.run_on_main(lambda: test_set_digest(splits)) if before and splits.has_test else before

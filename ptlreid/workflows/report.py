@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from ptlreid import distributed
+from ptlreid import datasets, distributed
 from ptlreid.errors import CheckpointError, DataError, OptionError
+from ptlreid.evaluation import evaluate, load_retrieval
 from ptlreid.plugins import unknown_name
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
@@ -19,13 +21,12 @@ from ptlreid.reports.page import write_page
 from ptlreid.reports.rank_lists import plot_rank_lists
 from ptlreid.reports.retrieval_plots import plot_cameras, plot_cmc, plot_distances
 from ptlreid.reports.run_page import describe_runs, make_run_page, show_rank_lists, tabulate_scores
-from ptlreid.reports.run_summary import RunSummary
+from ptlreid.reports.run_summary import EvaluatedRun, RunSummary
 from ptlreid.reports.training_plots import plot_cells, plot_training
 from ptlreid.retrieval.thresholds import count_pairs
 from ptlreid.runs import RunFolder, find_run
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.report import ReportSettings
-from ptlreid.workflows.accounts import evaluated, required
 
 FIGURES = ("cmc", "ranklist", "cameras", "curves", "distances", "cells")
 _TRAINING_FIGURES = ("curves", "cells")  # these evaluate nothing
@@ -78,8 +79,8 @@ def write_report(
     `settings` must be there. All processes call this; the main one writes.
     """
     out = out or runs[0].path / "report.html"
-    first, evaluation = evaluated(runs[0], settings, progress, splits)
-    summaries = [first, *(evaluated(run, settings, progress, splits)[0] for run in runs[1:])]
+    first, evaluation = _try_to_evaluate(runs[0], settings, progress, splits)
+    summaries = [first, *(_try_to_evaluate(run, settings, progress, splits)[0] for run in runs[1:])]
     if not distributed.is_main():
         return out
     with progress.task(f"report {first.name}", 3) as advance:
@@ -119,7 +120,7 @@ def write_figure(kind: str, runs: Sequence[RunFolder], settings: ReportSettings,
     if kind in _TRAINING_FIGURES:
         plots = _plot_history(kind, runs)
     elif kind == "cmc":
-        summaries = [required(run, settings, progress)[0] for run in runs]
+        summaries = [_evaluate(run, settings, progress)[0] for run in runs]
         plots = [plot_cmc({summary.name: summary.scores.cmc for summary in summaries if summary.scores})]
     else:
         plots = _plot_evaluation(kind, runs[0], settings, progress)
@@ -129,7 +130,7 @@ def write_figure(kind: str, runs: Sequence[RunFolder], settings: ReportSettings,
 def write_table(runs: Sequence[RunFolder], settings: ReportSettings, out: Path, progress: Progress) -> None:
     """Write the scores of the runs, a row each, to a Markdown, LaTeX or CSV file."""
     tables.get_format(out)  # fail before the work, not after
-    tables.write_table(tabulate_scores([required(run, settings, progress)[0] for run in runs]), out)
+    tables.write_table(tabulate_scores([_evaluate(run, settings, progress)[0] for run in runs]), out)
 
 
 def _plot_history(kind: str, runs: Sequence[RunFolder]) -> list[Plot]:
@@ -144,22 +145,41 @@ def _plot_history(kind: str, runs: Sequence[RunFolder]) -> list[Plot]:
 
 
 def _plot_evaluation(kind: str, run: RunFolder, settings: ReportSettings, progress: Progress) -> list[Plot]:
-    _, evaluation = required(run, settings, progress)
+    _, evaluation = _evaluate(run, settings, progress)
     if kind == "cameras":
         return plot_cameras(evaluation)
     if kind == "distances":
         how = evaluation.settings
-        counts = count_pairs(
-            evaluation.query,
-            evaluation.gallery,
-            evaluation.protocol,
-            metric=how.metric,
-            memory_budget=how.budget_bytes,
-        )
+        counts = count_pairs(evaluation.retrieval, metric=how.metric, memory_budget=how.budget_bytes)
         return [plot_distances(counts, settings.false_accept_rates)]
     size, seed = settings.ranklist_size, settings.seed
     section = show_rank_lists(evaluation, queries=settings.queries, ranklist_size=size, seed=seed)
     return [plot_rank_lists([one for group in section.rank_lists.values() for one in group])]
+
+
+def _try_to_evaluate(
+    run: RunFolder, settings: ReportSettings, progress: Progress, splits: Splits | None
+) -> tuple[RunSummary, EvaluatedRun | None]:
+    """The summary of the run and its evaluation; without one, the summary says why."""
+    try:
+        return _evaluate(run, settings, progress, splits)
+    except (CheckpointError, DataError, OptionError) as error:
+        if settings.data:
+            raise
+        progress.note(f"{run.path.name} could not be evaluated: {error}")
+        return replace(RunSummary.read(run), evaluation_error=str(error)), None
+
+
+def _evaluate(
+    run: RunFolder, settings: ReportSettings, progress: Progress, splits: Splits | None = None
+) -> tuple[RunSummary, EvaluatedRun]:
+    """The summary of the run and its evaluation."""
+    summary = RunSummary.read(run)
+    splits = splits or datasets.load(settings.data or summary.evaluated_on, Path(settings.root))
+    evaluation = settings.evaluation()
+    retrieval = load_retrieval(run, splits, evaluation, progress)
+    scores = evaluate(retrieval, evaluation)
+    return replace(summary, evaluated_on=splits.name, scores=scores), EvaluatedRun(retrieval, scores, evaluation)
 
 
 def _find_chain(names: Sequence[str], runs: Path) -> Path | None:

@@ -7,17 +7,15 @@ from typing import Any
 
 import torch
 
-from ptlreid import distributed, features, files
-from ptlreid.devices import choose_workers
+from ptlreid import distributed, files
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.job import TrainingJob
+from ptlreid.evaluation import evaluate, evaluate_run, extract_retrieval
+from ptlreid.features import Extractor
 from ptlreid.models import weights
-from ptlreid.retrieval import protocols
-from ptlreid.retrieval.metrics import evaluate
 from ptlreid.runs import test_set_digest
 from ptlreid.settings import EvaluateSettings
 from ptlreid.views import EvalView
-from ptlreid.workflows.evaluate import evaluate_run
 
 
 def in_training(
@@ -34,11 +32,9 @@ def in_training(
         return {}
     before()
     distributed.broadcast_buffers(network)  # all extract with the network that is saved
-    view, workers = EvalView(job.spec.height, job.spec.width), choose_workers(config.workers, device)
-    query, gallery = (
-        features.extract(network, part, view, device=device, workers=workers) for part in (splits.query, splits.gallery)
-    )
-    scores = distributed.run_on_main(lambda: evaluate(query, gallery, protocols.find(splits.protocol)))
+    settings = EvaluateSettings(root=config.root, device=str(device), workers=config.workers)
+    extractor = Extractor.from_network(network, EvalView(job.spec.height, job.spec.width), settings)
+    scores = evaluate(extract_retrieval(extractor, splits), settings)
     training.stale += 1
     if scores.mean_ap > training.best:
         training.best, training.stale = scores.mean_ap, 0

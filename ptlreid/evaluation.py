@@ -1,0 +1,144 @@
+"""The one evaluation: features of a test set to `Scores`. `evaluate`, `compare`, `report`, chains and training call it.
+
+`load_retrieval` (a run on a dataset), `read_retrieval` (feature files) and `extract_retrieval` (a network in training)
+make a `Retrieval`; `evaluate` scores it. Where the features are cached, no image is decoded and torch is not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ptlreid import cache, distributed
+from ptlreid.errors import DataError
+from ptlreid.features import Extractor
+from ptlreid.progress import Progress, Silent
+from ptlreid.records import DISTRACTOR, Records, Splits
+from ptlreid.retrieval import feature_files
+from ptlreid.retrieval.distance import Block, Blocks, distance_blocks
+from ptlreid.retrieval.expansion import expand_queries
+from ptlreid.retrieval.memory_plan import MemoryEstimate, estimate_memory
+from ptlreid.retrieval.metrics import score
+from ptlreid.retrieval.protocols import find_protocol
+from ptlreid.retrieval.types import Features, Retrieval, Scores
+from ptlreid.runs import RunFolder
+from ptlreid.settings import EvaluateSettings
+
+
+def evaluate_run(run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress) -> Scores:
+    """The scores of the run's weights on the test set of `splits`."""
+    return evaluate(load_retrieval(run, splits, settings, progress), settings)
+
+
+def evaluate(retrieval: Retrieval, settings: EvaluateSettings) -> Scores:
+    """The scores of ranking the gallery for every query; of joined processes the main one ranks, all get the scores."""
+    return distributed.run_on_main(lambda: score_ranking(rank(retrieval, settings), settings))
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A retrieval, its queries expanded where asked for, with its distances, re-ranked where asked for."""
+
+    retrieval: Retrieval
+    blocks: Blocks
+
+
+def rank(retrieval: Retrieval, settings: EvaluateSettings, progress: Progress | None = None) -> Ranking:
+    """The ranking that `settings` ask for. Only re-ranking computes distances before `blocks` are iterated."""
+    budget, progress = settings.budget_bytes, progress or Silent()
+    if settings.expand:
+        retrieval = expand_queries(retrieval, size=settings.expand, alpha=settings.expand_alpha, memory_budget=budget)
+    if not settings.rerank:
+        return Ranking(retrieval, distance_blocks(retrieval, metric=settings.metric, memory_budget=budget))
+    from ptlreid.retrieval.rerank import rerank_blocks  # SciPy
+
+    k1, k2, weight = settings.rerank_k1, settings.rerank_k2, settings.rerank_lambda
+    with progress.task("find k-reciprocal neighbours", None):
+        return Ranking(retrieval, rerank_blocks(retrieval, k1=k1, k2=k2, weight=weight, memory_budget=budget))
+
+
+def score_ranking(ranking: Ranking, settings: EvaluateSettings, progress: Progress | None = None) -> Scores:
+    """The scores of a ranking."""
+    blocks = report_blocks(ranking, "rank", progress) if progress else ranking.blocks
+    samples, seed = settings.single_shot_samples, settings.seed
+    return score(ranking.retrieval, blocks, ap=settings.ap, single_shot_samples=samples, seed=seed)
+
+
+def report_blocks(ranking: Ranking, title: str, progress: Progress) -> Blocks:
+    """The ranking's blocks, each reported when it has been processed."""
+
+    def make() -> Iterator[Block]:
+        with progress.task(title, len(ranking.retrieval.query)) as advance:
+            for block in ranking.blocks:
+                yield block
+                advance(block.rows.stop)
+
+    return Blocks(make)
+
+
+def load_retrieval(run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress) -> Retrieval:
+    """The test set of `splits` by the run's weights, from the run's cache or extracted into it by joined processes.
+
+    Raises `DataError` for a dataset without a test set, `CheckpointError` for a run without weights.
+    """
+    splits.require_test()
+    protocol = find_protocol(settings.protocol or splits.protocol)
+    extractor = Extractor.from_run(run, settings)
+
+    def load(part: str, records: Records) -> Features:
+        file = cache_file(run, splits, part, settings)
+        return cache.load_or_extract(file, extractor, records, dtype=settings.dtype, progress=progress)
+
+    return Retrieval(load("query", splits.query), load("gallery", splits.gallery), protocol)
+
+
+def extract_retrieval(extractor: Extractor, splits: Splits) -> Retrieval:
+    """The test set of `splits` by an extractor, nothing cached."""
+    splits.require_test()
+    query, gallery = extractor.extract(splits.query), extractor.extract(splits.gallery)
+    return Retrieval(query, gallery, find_protocol(splits.protocol))
+
+
+def read_retrieval(query_file: Path, gallery_file: Path, settings: EvaluateSettings) -> Retrieval:
+    """Two feature files of any program; `DataError` names the file, and the row, at fault."""
+    protocol = find_protocol(settings.protocol or "market")
+    query, gallery = feature_files.read(query_file), feature_files.read(gallery_file)
+    if query.width != gallery.width:
+        raise DataError(
+            f"{query_file} has features of width {query.width}, {gallery_file} of width {gallery.width}: expected the "
+            "same width. Extract both with the same weights."
+        )
+    distractors = np.flatnonzero(query.pids == DISTRACTOR)
+    if len(distractors):
+        raise DataError(
+            f"{query_file}: row {distractors[0]} ({query.paths[distractors[0]]}): pid 0 is a distractor here, which "
+            f"cannot be a query ({len(distractors)} rows). Where identities count from 0, add 1 to the pids of both "
+            "files; otherwise remove these queries."
+        )
+    return Retrieval(query, gallery, protocol)
+
+
+def cache_file(run: RunFolder, splits: Splits, part: str, settings: EvaluateSettings) -> Path:
+    """Where the features of the `query` or `gallery` of `splits` are cached."""
+    return run.features / f"{splits.name.replace(':', '-')}.{part}.{settings.weights}.h5"
+
+
+def estimate_ranking_memory(
+    num_queries: int, num_gallery: int, width: int, settings: EvaluateSettings
+) -> MemoryEstimate:
+    """The memory that ranking takes with these settings."""
+    budget = settings.budget_bytes
+    return estimate_memory(num_queries, num_gallery, width, rerank=settings.rerank, memory_budget=budget)
+
+
+def describe_excess(estimate: MemoryEstimate, settings: EvaluateSettings) -> str | None:
+    """A note where the memory budget is below the smallest that works, otherwise None."""
+    if settings.budget_bytes is None or estimate.ranking_bytes <= settings.budget_bytes:
+        return None
+    return (
+        f"--memory-budget {settings.memory_budget} is less than ranking these features needs: using "
+        f"{estimate.ranking_bytes / 1e6:.0f}MB"
+    )
