@@ -47,20 +47,20 @@ def load_batches(
     view: View,
     rows: Iterable[np.ndarray],
     *,
-    seed: tuple[int, ...] = (),
-    workers: int = 0,
+    augmentation_seed: tuple[int, ...] = (),
+    workers: int,
     progress: Progress | None = None,
 ) -> Iterator[Batch]:
     """The images of each batch of `rows`, in that order for any number of `workers`.
 
     If the dataset has a pack of the view's size, images are read from it, bit for bit the same; `progress` gets a
-    note if it cannot be used. Each image has its own random generator, from `seed` and its row: augmentation depends
-    neither on the other images of the batch nor on the process that loads it. Raises `DataError` for a file that
-    cannot be decoded.
+    note if it cannot be used. Each image has its own random generator, from `augmentation_seed` and its row:
+    augmentation depends neither on the other images of the batch nor on the process that loads it. Raises `DataError`
+    for a file that cannot be decoded.
     """
     packed = packs.find_packed(paths, view.height, view.width, progress)
     loader = DataLoader(
-        _Images(paths, view, packed, seed),
+        _Images(paths, view, packed, augmentation_seed),
         sampler=list(rows),  # a batch at a time: one fetch, one array
         batch_size=None,
         num_workers=workers,
@@ -106,17 +106,16 @@ class _Images(Dataset[Batch | DataError]):
 
     def __getitem__(self, rows: np.ndarray) -> Batch | DataError:
         try:
-            pixels = [self._load(row) for row in rows.tolist()]
+            pixels = []
+            for row in rows.tolist():
+                packed = self.packed.get(row)
+                pixels.append(decode(self.paths[row]) if packed is None else packed)
         except DataError as error:
             return error  # raised in a worker, it would come with that worker's traceback
         images = resize(pixels, self.view.height, self.view.width)
         for image, rng in zip(images, self._make_generators(rows.tolist()), strict=True):
             self.view.augment(image, rng)
         return Batch(torch.from_numpy(images), torch.from_numpy(np.array(rows, dtype=np.int64)))
-
-    def _load(self, row: int) -> np.ndarray:
-        packed = self.packed.get(row)
-        return decode(self.paths[row]) if packed is None else packed
 
     def _make_generators(self, rows: list[int]) -> Iterator[np.random.Generator]:
         """A generator for each row, valid until the next is requested: one generator, moved to that row's numbers.

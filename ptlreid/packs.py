@@ -18,12 +18,12 @@ import numpy as np
 
 from ptlreid.contents import file_state
 from ptlreid.errors import DataError
-from ptlreid.progress import Progress, Silent
+from ptlreid.progress import Progress
 from ptlreid.views import INTERPOLATION
 
 SCHEMA = "1"
 _LEVELS = 4  # a pack is looked for in this many folders above an image
-_ADVICE = "Make it again with `ptlreid prepare --pack`, or remove it."
+_ADVICE = "Make it again with `ptlreid pack`, or remove it."
 
 
 def pack_name(height: int, width: int) -> str:
@@ -95,20 +95,23 @@ def open_pack(file: Path) -> Pack:
     return pack
 
 
+@dataclass(frozen=True)
 class PackedImages:
-    """The images of some records that are in packs, by row. Each process maps a pack when it first reads from it."""
+    """The images that are in packs: for each such row, the pack and the image's place in it.
 
-    def __init__(self, found: dict[int, tuple[Pack, int]]) -> None:
-        self._found = found
+    Each process maps a pack when it first reads from it.
+    """
+
+    found: dict[int, tuple[Pack, int]]
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self.found)
 
     def get(self, row: int) -> np.ndarray | None:
         """The (H, W, 3) uint8 image, read-only; None if its file must be decoded."""
-        if row not in self._found:
+        if row not in self.found:
             return None
-        pack, place = self._found[row]
+        pack, place = self.found[row]
         return None if pack.images is None else pack.images[place]
 
 
@@ -117,12 +120,16 @@ def find_packed(paths: Iterable[Path], height: int, width: int, progress: Progre
 
     `progress` gets a note on each pack that cannot be used, or not for all images, with the reason.
     """
-    finder = _Finder(pack_name(height, width), progress or Silent())
+    name = pack_name(height, width)
+    packs: dict[Path, Pack | None] = {}  # each file is looked for, and opened, once
+    homes: dict[str, tuple[Pack, str] | None] = {}
     found: dict[int, tuple[Pack, int]] = {}
     stale: dict[Path, list[str]] = {}
     for row, path in enumerate(map(str, paths)):
         folder, _, file = path.rpartition(os.sep)
-        home = finder.find(folder)
+        if folder not in homes:
+            homes[folder] = _find_home(Path(folder), name, packs, progress)
+        home = homes[folder]
         if home is None:
             continue
         pack, below = home
@@ -132,41 +139,32 @@ def find_packed(paths: Iterable[Path], height: int, width: int, progress: Progre
         else:
             found[row] = pack, place
     for pack_file, missed in stale.items():
-        finder.progress.note(
-            f"{pack_file}: {len(missed):,} images are new or changed since it was made, such as {missed[0]}. They are "
-            "decoded from their files; `ptlreid prepare --pack` updates the pack."
-        )
+        if progress:
+            progress.note(
+                f"{pack_file}: {len(missed):,} images are new or changed since it was made, such as {missed[0]}. They "
+                "are decoded from their files; `ptlreid pack` updates the pack."
+            )
     return PackedImages(found)
 
 
-class _Finder:
-    """Which pack belongs to a folder of images: each is looked for, and opened, once."""
+def _find_home(
+    folder: Path, name: str, packs: dict[Path, Pack | None], progress: Progress | None
+) -> tuple[Pack, str] | None:
+    """The pack for a folder of images, and the path from the pack's folder to it, such as `query/`."""
+    for above in [folder, *folder.parents][:_LEVELS]:
+        file = above / name
+        if file not in packs:
+            packs[file] = _try_to_open(file, progress) if file.is_file() else None
+        pack = packs[file]
+        if pack is not None:
+            return pack, "".join(f"{part}/" for part in folder.relative_to(above).parts)
+    return None
 
-    def __init__(self, name: str, progress: Progress) -> None:
-        self.name, self.progress = name, progress
-        self._homes: dict[str, tuple[Pack, str] | None] = {}
-        self._packs: dict[Path, Pack | None] = {}
 
-    def find(self, folder: str) -> tuple[Pack, str] | None:
-        """The pack, and the path from its folder to `folder`, such as `query/`; None if there is none."""
-        if folder not in self._homes:
-            self._homes[folder] = self._look_up(Path(folder))
-        return self._homes[folder]
-
-    def _look_up(self, folder: Path) -> tuple[Pack, str] | None:
-        for above in [folder, *folder.parents][:_LEVELS]:
-            if above not in self._packs:
-                self._packs[above] = self._open(above / self.name)
-            pack = self._packs[above]
-            if pack is not None:
-                return pack, "".join(f"{part}/" for part in folder.relative_to(above).parts)
+def _try_to_open(file: Path, progress: Progress | None) -> Pack | None:
+    try:
+        return open_pack(file)
+    except DataError as error:
+        if progress:
+            progress.note(f"{error} Until then, image files are decoded.")
         return None
-
-    def _open(self, file: Path) -> Pack | None:
-        if not file.is_file():
-            return None
-        try:
-            return open_pack(file)
-        except DataError as error:
-            self.progress.note(f"{error} Until then, image files are decoded.")
-            return None

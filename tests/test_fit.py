@@ -54,10 +54,10 @@ def test_an_epoch_equals_a_plain_pytorch_loop(train):
     rows = np.split(np.random.default_rng(0).permutation(16), 2)
     labels = torch.from_numpy(train.labels())
     network, plain = tiny_network(), tiny_network()
-    batches = load_batches(train, EvalView(64, 32), rows)
+    batches = load_batches(train.paths, EvalView(64, 32), rows, workers=0)
     steps = list(train_epoch(training_of(network, lr=0.1), batches, labels, objective))
     optimizer = SGD(plain.parameters(), lr=0.1)
-    for step, batch in zip(steps, load_batches(train, EvalView(64, 32), rows), strict=True):
+    for step, batch in zip(steps, load_batches(train.paths, EvalView(64, 32), rows, workers=0), strict=True):
         logits = plain(standardize(batch.images)).logits["pid"]
         loss = nn.functional.cross_entropy(logits, labels[batch.rows])
         optimizer.zero_grad()
@@ -75,7 +75,7 @@ def test_a_tiny_dataset_is_overfitted(train, memory):
     network = tiny_network(memory)
     training = training_of(network, lr=0.05, momentum=0.9)
     labels = torch.from_numpy(train.labels())
-    batches = list(load_batches(train, EvalView(64, 32), [np.arange(16)]))
+    batches = list(load_batches(train.paths, EvalView(64, 32), [np.arange(16)], workers=0))
     for _ in range(40):
         reset_memory(network)
         (step,) = train_epoch(training, batches, labels, objective)
@@ -89,10 +89,14 @@ def test_the_gradient_of_an_update_is_the_mean_over_its_batches(train):
     ours, theirs = Linear(), Linear()
     steps = list(
         train_epoch(
-            training_of(ours, lr=0.1), load_batches(train, EvalView(64, 32), rows), labels, objective, accumulate=2
+            training_of(ours, lr=0.1),
+            load_batches(train.paths, EvalView(64, 32), rows, workers=0),
+            labels,
+            objective,
+            accumulate=2,
         )
     )
-    whole = load_batches(train, EvalView(64, 32), [np.concatenate(rows)])
+    whole = load_batches(train.paths, EvalView(64, 32), [np.concatenate(rows)], workers=0)
     (expected,) = train_epoch(training_of(theirs, lr=0.1), whole, labels, objective)
     assert len(steps) == 1
     assert steps[0].images == expected.images == 16
@@ -103,7 +107,7 @@ def test_the_gradient_of_an_update_is_the_mean_over_its_batches(train):
 def test_batches_that_do_not_fill_an_update_change_nothing(train):
     network = Linear()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    batches = load_batches(train, EvalView(64, 32), [np.arange(8)])
+    batches = load_batches(train.paths, EvalView(64, 32), [np.arange(8)], workers=0)
     labels = torch.from_numpy(train.labels())
     assert list(train_epoch(training_of(network, lr=0.1), batches, labels, objective, accumulate=2)) == []
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -116,7 +120,7 @@ def test_the_schedule_steps_with_each_update_and_the_reported_rate_is_the_one_us
     rates = build_schedule(optimizer, updates_per_epoch=1, epochs=4, decay_every=1, decay_factor=0.5)
     rows = [np.arange(8)] * 3
     labels = torch.from_numpy(train.labels())
-    batches = load_batches(train, EvalView(64, 32), rows)
+    batches = load_batches(train.paths, EvalView(64, 32), rows, workers=0)
     steps = list(train_epoch(Training(network, optimizer, rates), batches, labels, objective))
     assert [step.lr for step in steps] == pytest.approx([0.1, 0.05, 0.025])
 

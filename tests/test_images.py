@@ -27,7 +27,7 @@ def train(market_folder) -> Records:
 
 def test_batches_come_in_the_order_asked_for(train):
     rows = [np.array([5, 0, 3]), np.array([1])]
-    batches = list(load_batches(train, EvalView(64, 32), rows))
+    batches = list(load_batches(train.paths, EvalView(64, 32), rows, workers=0))
     assert [batch.rows.tolist() for batch in batches] == [[5, 0, 3], [1]]
     assert batches[0].images.shape == (3, 64, 32, 3)
     assert np.array_equal(batches[0].images[1].numpy(), decode(train.paths[0]))
@@ -37,7 +37,9 @@ def test_augmentation_depends_on_seed_and_row_alone(train):
     rows = np.arange(16)
 
     def images(parts: list[np.ndarray], seed: tuple[int, ...], workers: int = 0) -> torch.Tensor:
-        return torch.cat([batch.images for batch in load_batches(train, VIEW, parts, seed=seed, workers=workers)])
+        return torch.cat(
+            [batch.images for batch in load_batches(train.paths, VIEW, parts, augmentation_seed=seed, workers=workers)]
+        )
 
     expected = images([rows], (0, 1))
     assert torch.equal(images(np.array_split(rows, 5), (0, 1)), expected)
@@ -50,7 +52,7 @@ def test_the_global_generators_are_left_alone(train):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    list(load_batches(train, VIEW, [np.arange(4)], seed=(0,)))
+    list(load_batches(train.paths, VIEW, [np.arange(4)], workers=0, augmentation_seed=(0,)))
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -60,7 +62,7 @@ def test_a_broken_image_is_one_clear_message_from_any_process(tmp_path, workers)
     path.write_bytes(b"no image")
     records = Records.make([Path(path)], [1], [1], "some")
     with pytest.raises(DataError) as error:
-        list(load_batches(records, EvalView(64, 32), [np.array([0])], workers=workers))
+        list(load_batches(records.paths, EvalView(64, 32), [np.array([0])], workers=workers))
     assert str(error.value).startswith(f"{path}: not an image")
     assert "Traceback" not in str(error.value)
 
@@ -76,5 +78,5 @@ def test_a_killed_loader_process_is_one_clear_message(tmp_path):
     killer = threading.Timer(0.5, kill_children)
     killer.start()
     with pytest.raises(DataError, match=r"A process that loads images died .* fewer --workers"):
-        list(load_batches(records, EvalView(64, 32), [np.array([0])], workers=1))
+        list(load_batches(records.paths, EvalView(64, 32), [np.array([0])], workers=1))
     killer.join()

@@ -49,7 +49,7 @@ def train_of(folder: Path) -> Records:
 
 def images(records: Records, view: EvalView | TrainView, workers: int = 0, notes: Notes | None = None) -> torch.Tensor:
     rows = np.array_split(np.arange(len(records)), 3)
-    batches = load_batches(records, view, rows, seed=(1, 2), workers=workers, progress=notes)
+    batches = load_batches(records.paths, view, rows, augmentation_seed=(1, 2), workers=workers, progress=notes)
     return torch.cat([batch.images for batch in batches])
 
 

@@ -126,7 +126,7 @@ def _load_batches(job: TrainingJob, training: Training, device: torch.device) ->
         job.splits.train.paths,
         TrainView(job.spec.height, job.spec.width, flip=settings.flip, pad=settings.pad, erase=settings.erase),
         rows,
-        seed=(settings.seed, training.epoch),
+        augmentation_seed=(settings.seed, training.epoch),
         workers=choose_workers(settings.workers, device),
         progress=job.progress if training.step + training.epoch == 0 else None,  # its notes once a run are enough
     )

@@ -45,7 +45,12 @@ class BConvCell(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H', W') from (N, C_in, H, W): H' = H / stride, rounded up."""
         if not self.training:
-            return self._forward_from_zero(x)
+            # From the zero state there is nothing to forget, so that gate is left out.
+            conv, rows = self.gates, 3 * self.gates.out_channels // 4
+            assert conv.bias is not None
+            gates = nn.functional.conv2d(x, conv.weight[:rows], conv.bias[:rows], conv.stride, conv.padding)
+            i, o, candidate = gates.chunk(3, dim=1)
+            return torch.sigmoid(o) * torch.tanh(torch.sigmoid(i) * torch.tanh(candidate))
         i, o, candidate, f = self.gates(x).chunk(4, dim=1)
         state = torch.sigmoid(i).float() * torch.tanh(candidate)
         if self.state is not None:
@@ -59,13 +64,6 @@ class BConvCell(nn.Module):
     def reset(self) -> None:
         """Set the state to zero, as at the start of every epoch."""
         self.state = None
-
-    def _forward_from_zero(self, x: Tensor) -> Tensor:
-        conv, rows = self.gates, 3 * self.gates.out_channels // 4
-        assert conv.bias is not None
-        gates = nn.functional.conv2d(x, conv.weight[:rows], conv.bias[:rows], conv.stride, conv.padding)
-        i, o, candidate = gates.chunk(3, dim=1)
-        return torch.sigmoid(o) * torch.tanh(torch.sigmoid(i) * torch.tanh(candidate))
 
     def _store(self, state: Tensor) -> None:
         if self.memory == "slot":

@@ -93,7 +93,7 @@ def faults(file: Path, digests: Mapping[Path, str], progress: Progress) -> Itera
             advance(row + 1)
 
 
-_REMEDY = "Remove the pack, and make it again with `ptlreid prepare --pack`."
+_REMEDY = "Remove the pack, and make it again with `ptlreid pack`."
 
 
 def _read_current(file: Path, progress: Progress) -> dict[str, tuple[Pack, int]]:

@@ -41,7 +41,7 @@ def decode(records: Records) -> None:
 
 def load(records: Records, view: TrainView) -> None:
     """Load every image as the training loop does."""
-    for _ in load_batches(records, view, ShuffleSampler(len(records), BATCH, 0).epoch(0), seed=(0, 0)):
+    for _ in load_batches(records.paths, view, ShuffleSampler(len(records), BATCH, 0).epoch(0), workers=0):
         pass
 
 
