@@ -31,6 +31,7 @@ BESIDE = {
     ("records", "errors"),
     ("plugins", "errors"),
     ("files", "errors"),
+    ("distributed", "devices"),
     ("images", "views"),
     ("images", "packs"),
     ("packs", "views"),

@@ -10,7 +10,7 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from ptlreid.distributed import mean
+from ptlreid.distributed import all_reduce_mean
 from ptlreid.models.bconv import BConvCell
 
 RANKS, BATCH = 2, 3
@@ -64,4 +64,4 @@ def test_two_processes_compute_what_one_does(tmp_path, memory):
 
 def test_on_one_process_the_mean_is_the_value_itself():
     value = torch.ones(2)
-    assert mean(value) is value
+    assert all_reduce_mean(value) is value

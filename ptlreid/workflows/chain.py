@@ -14,7 +14,6 @@ from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
 from ptlreid.settings import ChainSettings, DistillSettings, EvaluateSettings, FinetuneSettings
 from ptlreid.workflows.evaluate import evaluate_run
-from ptlreid.workflows.processes import join_processes
 from ptlreid.workflows.report import write_chain_report
 from ptlreid.workflows.stage_runner import Stage, StageRunner, missing_datasets
 
@@ -79,7 +78,7 @@ def run_chain(config: ChainSettings, folder: ChainFolder, progress: Progress) ->
     tests = _tests(config, stages)
     rows: list[tuple[Stage, RunFolder]] = []
     scores: list[list[Cell]] = []
-    with join_processes(config.device):
+    with distributed.process_group(config.device):
         distributed.run_on_main(lambda: folder.claim(config))
         for stage in (_start(config), *plan(config)):
             run = stages.run(stage)

@@ -16,7 +16,6 @@ from ptlreid.records import Splits
 from ptlreid.runs import RunFolder, test_set_digest
 from ptlreid.samplers import IdentitySampler, ShuffleSampler
 from ptlreid.settings import EvaluateSettings, FinetuneSettings
-from ptlreid.workflows.processes import join_processes
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +42,7 @@ def finetune(
     """
     config = resolve_size(config)
     sampler = build_sampler(config, splits)
-    with join_processes(config.device), _alone(run):
+    with distributed.process_group(config.device), _alone(run):
         finished = distributed.run_on_main(lambda: _finished(config, splits, run, depends))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")

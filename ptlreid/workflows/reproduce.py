@@ -11,7 +11,6 @@ from ptlreid import datasets, distributed, files
 from ptlreid.progress import Progress, Silent
 from ptlreid.settings.reproduce import ReproduceSettings, Row, Scale, Table
 from ptlreid.workflows.chain import plan
-from ptlreid.workflows.processes import join_processes
 from ptlreid.workflows.stage_runner import Stage, StageRunner, missing_datasets
 
 # Work for one image in training against one pass forward: the gradients of maps and of weights cost a pass each.
@@ -27,7 +26,7 @@ def reproduce(table: Table, config: ReproduceSettings, runs: Path, scale: Scale,
     config, runs = _place(config, runs, scale)
     stages = StageRunner(runs, progress)
     rows = []
-    with join_processes(config.device):
+    with distributed.process_group(config.device):
         distributed.run_on_main(lambda: _draw(table, config, scale, progress))
         for row in _rows(table, scale):
             stage = _last(row, config, scale)
