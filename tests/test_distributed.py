@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,50 @@ def test_two_processes_compute_what_one_does(tmp_path, memory):
 def test_on_one_process_the_mean_is_the_value_itself():
     value = torch.ones(2)
     assert all_reduce_mean(value) is value
+
+
+# Two processes by a fork that train one step and print the names of the threads that are left. A fresh interpreter,
+# since what holds the group is imported by torch.optim only once.
+LEFT_THREADS = """
+import os, sys
+from pathlib import Path
+import torch
+child = os.fork()
+os.environ["RANK"] = "1" if child else "0"
+from ptlreid import distributed
+from ptlreid.errors import Stopped
+
+def train():
+    network = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    wrapped = torch.nn.parallel.DistributedDataParallel(network)
+    wrapped(torch.ones(1, 1)).sum().backward()
+    distributed.any_process([True])
+    if sys.argv[1] == "stopped":
+        raise Stopped("", 143)
+
+try:
+    with distributed.process_group("cpu"):
+        train()
+except Stopped as error:
+    stop = error  # kept, with its traceback
+    print("stopped")
+left = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+print("left:", [name for name in left if name.startswith(("gloo", "pt_gloo"))], flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
+@pytest.mark.parametrize("end", ["finished", "stopped"])
+def test_no_thread_of_the_process_group_outlives_it(end):
+    # One that does may abort the process at its exit, after all work is done: see `distributed._part`.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-c", LEFT_THREADS, end]
+    output = subprocess.run(command, env=os.environ | places, capture_output=True, text=True, timeout=300, check=True)
+    assert output.stdout.count("left: []") == 2, output.stdout + output.stderr
+    assert output.stdout.count("stopped") == (2 if end == "stopped" else 0)

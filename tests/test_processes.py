@@ -64,7 +64,7 @@ class At(Silent):
 
 
 def work(rank: int, port: str, data: str, folder: str, settings: dict, ends: dict) -> None:
-    """One of two processes: writes how it ended to `<folder>.<rank>` and its threads to `<folder>.threads.<rank>`."""
+    """One of two processes; how it ended is written to `<folder>.<rank>`."""
     import conftest  # noqa: F401 - makes the tiny backbones known here
 
     torch.set_num_threads(1)
@@ -81,12 +81,6 @@ def work(rank: int, port: str, data: str, folder: str, settings: dict, ends: dic
     except PtlreidError as error:
         told = f"error {error}"
     Path(f"{folder}.{rank}").write_text(told)
-    Path(f"{folder}.threads.{rank}").write_text("\n".join(thread_names()))
-
-
-def thread_names() -> list[str]:
-    """The names of this process's threads, as torch and gloo gave them; empty where there is no /proc."""
-    return [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
 
 
 def spy_on_extraction(file: Path) -> None:
@@ -155,16 +149,6 @@ def test_a_signal_to_one_process_stops_both_and_they_go_on_to_the_same_weights(t
     ours, theirs = (read_weights_header(run.weights()).build().state_dict() for run in (stopped, whole))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
     assert losses(stopped) == losses(whole)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads thread names from /proc")
-@pytest.mark.parametrize("ends", [{}, {1: (3, signal.SIGTERM)}], ids=["finished", "stopped"])
-def test_no_thread_of_the_process_group_is_left(tmp_path, data, ends):
-    # One that is left may abort the process at exit, after all work is done: see `distributed._part`.
-    together(tmp_path / "run", data, {"epochs": 1}, ends)
-    for rank in range(RANKS):
-        names = (tmp_path / f"run.threads.{rank}").read_text().split("\n")
-        assert [name for name in names if name.startswith(("pt_gloo", "gloo"))] == []
 
 
 def test_a_process_that_dies_ends_the_other_with_a_message(tmp_path, data):
