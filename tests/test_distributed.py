@@ -1,4 +1,4 @@
-"""Latent states across two processes, for real: gloo on this machine."""
+"""Latent states over two processes, and how processes part: gloo on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ptlreid.models.bconv import BConvCell
 RANKS, BATCH = 2, 3
 
 
-def cell(memory: str) -> BConvCell:
+def build_cell(memory: str) -> BConvCell:
     torch.manual_seed(0)
     return BConvCell(2, 4, memory=memory)
 
@@ -32,35 +32,35 @@ def batches() -> torch.Tensor:
 def work(rank: int, memory: str, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
-    mine = cell(memory)
+    cell = build_cell(memory)
     for batch in batches():
-        y = mine(batch[rank * BATCH : (rank + 1) * BATCH])
-    torch.save({"state": mine.state, "y": y.detach()}, f"{folder}/{rank}.pt")
+        y = cell(batch[rank * BATCH : (rank + 1) * BATCH])
+    torch.save({"state": cell.state, "y": y.detach()}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def run(memory: str, folder: Path) -> list[dict[str, torch.Tensor]]:
+def run_two(memory: str, folder: Path) -> list[dict[str, torch.Tensor]]:
     mp.spawn(work, args=(memory, str(folder)), nprocs=RANKS)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 
-def alone(memory: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """State and output of one process that sees every image."""
-    whole = cell(memory)
+def run_one(memory: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """State and output of one process that gets all images."""
+    cell = build_cell(memory)
     for batch in batches():
-        y = whole(batch)
-    return whole.state, y.detach()
+        y = cell(batch)
+    return cell.state, y.detach()
 
 
 @pytest.mark.parametrize("memory", ["mean", "slot"])
 def test_two_processes_compute_what_one_does(tmp_path, memory):
-    state, y = alone(memory)
-    ranks = run(memory, tmp_path)
-    for rank, found in enumerate(ranks):
+    state, y = run_one(memory)
+    ranks = run_two(memory, tmp_path)
+    for rank, result in enumerate(ranks):
         mine = slice(rank * BATCH, (rank + 1) * BATCH)
-        torch.testing.assert_close(found["y"], y[mine])
-        # One state that all agree on; or each rank's own, that of the images it saw.
-        torch.testing.assert_close(found["state"], state if memory == "mean" else state[mine])
+        torch.testing.assert_close(result["y"], y[mine])
+        # `mean`: one state for all processes. `slot`: a state for each image of the process.
+        torch.testing.assert_close(result["state"], state if memory == "mean" else state[mine])
     same = torch.equal(ranks[0]["state"], ranks[1]["state"])
     assert same is (memory == "mean")
 
