@@ -1,71 +1,101 @@
-"""The few things that several processes agree on; on one process each is a no-op.
+"""Several processes as one: how they join and part, and the few values that they exchange.
 
-Processes are started by `torchrun` or Slurm, which tell each its place by environment variables. Besides what trains
-(NCCL on CUDA, gloo elsewhere), a gloo group on the CPU carries small decisions.
+`torchrun` or Slurm starts the processes and numbers them by environment variables. Tensors on a GPU are exchanged by
+NCCL, everything else by gloo. With one process every function here is a no-op.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ptlreid.errors import PtlreidError
+from ptlreid.errors import PtlreidError, Stopped
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 T = TypeVar("T")
 
-# How long one process waits for another that neither answers nor ends: longer than scoring the largest dataset takes.
-PATIENCE = timedelta(hours=1)
+# How long a process waits for another that neither answers nor ends: longer than scoring the largest dataset takes.
+TIMEOUT = timedelta(hours=1)
 
 
 def world_size() -> int:
-    """The number of processes that train together: 1 where none were started by `torchrun`."""
+    """The number of processes that work together; 1 where neither `torchrun` nor Slurm started any."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """This process's place among them, from 0."""
+    """The number of this process, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files and tells what happens."""
+    """Whether this is the process that writes files and prints."""
     return rank() == 0
 
 
 @contextmanager
-def process_group(device_type: str) -> Iterator[None]:
-    """Joins the processes for the length of the block; does nothing on one process.
+def process_group(device: str) -> Iterator[None]:
+    """Joins the processes for the length of the block; `device` is the setting of that name.
 
-    A process that ends early ends the others with a `PtlreidError` naming the likely cause.
+    With one process it does nothing and imports no torch. A block inside another does nothing either: a command that
+    trains several runs joins once, around all of them, since processes that have parted may fail to meet again.
+    Raises a `PtlreidError` with the likely cause where another process ends early.
     """
-    if world_size() == 1:
+    if world_size() == 1 or active():
         yield
         return
-    import torch
-    from torch import distributed
-
-    if device_type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    backend = "cuda:nccl,cpu:gloo" if device_type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=PATIENCE)
+    _join(device)
     try:
         yield
+    except Stopped as stop:
+        # Its traceback keeps the network's DistributedDataParallel, and that the group: see `_part`.
+        traceback.clear_frames(stop.__traceback__)
+        raise
     except RuntimeError as error:
-        if not _lost(error):
+        if not _is_lost_peer(error):
             raise
         raise PtlreidError(
             f"Process {rank()} of {world_size()} lost the others ({str(error).splitlines()[0][:200]}). One of them "
-            "ended before its time: its own message, further up, says why. The same command goes on from the last "
-            "checkpoint."
+            "ended early: its own message, further up, says why. The same command resumes from the last checkpoint."
         ) from None
     finally:
-        distributed.destroy_process_group()
+        _part()
+
+
+def _join(device: str) -> None:
+    # Before the group exists: the functions of this module have the group as a default argument. Imported later, as
+    # torch.optim does, they would keep it for as long as the interpreter runs.
+    import torch.distributed.nn.functional
+    from torch import distributed
+
+    from ptlreid.devices import choose_device
+
+    backend = "gloo"
+    if choose_device(device).type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        backend = "cuda:nccl,cpu:gloo"
+    distributed.init_process_group(backend, timeout=TIMEOUT)
+
+
+def _part() -> None:
+    """Destroy the group and end its threads.
+
+    torch ends the threads with the last reference to the group. One that is left may still hold the tensors of the
+    last exchange, and takes the GIL to free them; where the interpreter is shutting down by then, Python ends that
+    thread inside a destructor, and the finished process dies of SIGABRT ("terminate called without an active
+    exception", pytorch issue 190489).
+    """
+    from torch import distributed
+
+    gc.collect()  # DistributedDataParallel, which is part of a reference cycle, holds the group
+    distributed.destroy_process_group()
 
 
 def active() -> bool:
@@ -89,7 +119,7 @@ def all_reduce_mean(value: Tensor) -> Tensor:
 
 
 def broadcast_buffers(network: nn.Module) -> None:
-    """Give every process the main one's buffers, such as batch norm's statistics, which each gathers for itself."""
+    """Copy the main process's buffers to all: each gathers its own batch-norm statistics during training."""
     if not active():
         return
     from torch import distributed
@@ -99,7 +129,7 @@ def broadcast_buffers(network: nn.Module) -> None:
 
 
 def all_gather(value: Any) -> list[Any]:
-    """The `value` of each process, by rank, on every process. Values are pickled: small or NumPy."""
+    """The `value` of every process, by rank, on every process. It is pickled: keep it small, or NumPy."""
     if not active():
         return [value]
     from torch import distributed
@@ -109,36 +139,39 @@ def all_gather(value: Any) -> list[Any]:
     return values
 
 
-def run_on_main(make: Callable[[], T]) -> T:
-    """What `make()` returns on the main process, on every process. Where it raises a `PtlreidError`, all raise it."""
+def run_on_main(call: Callable[[], T]) -> T:
+    """The result of `call()`, which only the main process runs, on every process.
+
+    A `PtlreidError` that it raises is raised on every process.
+    """
     if not active():
-        return make()
+        return call()
     from torch import distributed
 
-    made: list[Any] = [None, None]
+    result: list[Any] = [None, None]
     if is_main():
         try:
-            made[0] = make()
+            result[0] = call()
         except PtlreidError as error:
-            made[1] = error
-    distributed.broadcast_object_list(made, src=0)
-    if made[1] is not None:
-        raise made[1]
-    return made[0]
+            result[1] = error
+    distributed.broadcast_object_list(result, src=0)
+    if result[1] is not None:
+        raise result[1]
+    return result[0]
 
 
 def any_process(flags: list[bool]) -> list[bool]:
-    """For each flag, whether any process raised it: the same answer everywhere."""
+    """For each flag, whether it is set on any process: the same answer on all of them."""
     if not active():
         return flags
     import torch
     from torch import distributed
 
-    raised = torch.tensor(flags, dtype=torch.int32)  # on the CPU: gloo, which does not wait for a GPU
-    distributed.all_reduce(raised, op=distributed.ReduceOp.MAX)
-    return [bool(flag) for flag in raised.tolist()]
+    flags_set = torch.tensor(flags, dtype=torch.int32)  # on the CPU: gloo, which does not wait for a GPU
+    distributed.all_reduce(flags_set, op=distributed.ReduceOp.MAX)
+    return [bool(flag) for flag in flags_set.tolist()]
 
 
-def _lost(error: RuntimeError) -> bool:
+def _is_lost_peer(error: RuntimeError) -> bool:
     words = ("connection", "peer", "nccl", "gloo", "timed out", "timeout", "store")
     return any(word in str(error).lower() for word in words)

@@ -1,8 +1,11 @@
-"""Latent states across two processes, for real: gloo on this machine."""
+"""Latent states over two processes, and how processes part: gloo on this machine."""
 
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +13,13 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
-from ptlreid.distributed import mean
+from ptlreid.distributed import all_reduce_mean
 from ptlreid.models.bconv import BConvCell
 
 RANKS, BATCH = 2, 3
 
 
-def cell(memory: str) -> BConvCell:
+def build_cell(memory: str) -> BConvCell:
     torch.manual_seed(0)
     return BConvCell(2, 4, memory=memory)
 
@@ -29,39 +32,86 @@ def batches() -> torch.Tensor:
 def work(rank: int, memory: str, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
-    mine = cell(memory)
+    cell = build_cell(memory)
     for batch in batches():
-        y = mine(batch[rank * BATCH : (rank + 1) * BATCH])
-    torch.save({"state": mine.state, "y": y.detach()}, f"{folder}/{rank}.pt")
+        y = cell(batch[rank * BATCH : (rank + 1) * BATCH])
+    torch.save({"state": cell.state, "y": y.detach()}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def run(memory: str, folder: Path) -> list[dict[str, torch.Tensor]]:
+def run_two(memory: str, folder: Path) -> list[dict[str, torch.Tensor]]:
     mp.spawn(work, args=(memory, str(folder)), nprocs=RANKS)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 
-def alone(memory: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """State and output of one process that sees every image."""
-    whole = cell(memory)
+def run_one(memory: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """State and output of one process that gets all images."""
+    cell = build_cell(memory)
     for batch in batches():
-        y = whole(batch)
-    return whole.state, y.detach()
+        y = cell(batch)
+    return cell.state, y.detach()
 
 
 @pytest.mark.parametrize("memory", ["mean", "slot"])
 def test_two_processes_compute_what_one_does(tmp_path, memory):
-    state, y = alone(memory)
-    ranks = run(memory, tmp_path)
-    for rank, found in enumerate(ranks):
+    state, y = run_one(memory)
+    ranks = run_two(memory, tmp_path)
+    for rank, result in enumerate(ranks):
         mine = slice(rank * BATCH, (rank + 1) * BATCH)
-        torch.testing.assert_close(found["y"], y[mine])
-        # One state that all agree on; or each rank's own, that of the images it saw.
-        torch.testing.assert_close(found["state"], state if memory == "mean" else state[mine])
+        torch.testing.assert_close(result["y"], y[mine])
+        # `mean`: one state for all processes. `slot`: a state for each image of the process.
+        torch.testing.assert_close(result["state"], state if memory == "mean" else state[mine])
     same = torch.equal(ranks[0]["state"], ranks[1]["state"])
     assert same is (memory == "mean")
 
 
 def test_on_one_process_the_mean_is_the_value_itself():
     value = torch.ones(2)
-    assert mean(value) is value
+    assert all_reduce_mean(value) is value
+
+
+# Two processes by a fork that train one step and print the names of the threads that are left. A fresh interpreter,
+# since what holds the group is imported by torch.optim only once.
+LEFT_THREADS = """
+import os, sys
+from pathlib import Path
+import torch
+child = os.fork()
+os.environ["RANK"] = "1" if child else "0"
+from ptlreid import distributed
+from ptlreid.errors import Stopped
+
+def train():
+    network = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+    wrapped = torch.nn.parallel.DistributedDataParallel(network)
+    wrapped(torch.ones(1, 1)).sum().backward()
+    distributed.any_process([True])
+    if sys.argv[1] == "stopped":
+        raise Stopped("", 143)
+
+try:
+    with distributed.process_group("cpu"):
+        train()
+except Stopped as error:
+    stop = error  # kept, with its traceback
+    print("stopped")
+left = [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
+print("left:", [name for name in left if name.startswith(("gloo", "pt_gloo"))], flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
+@pytest.mark.parametrize("end", ["finished", "stopped"])
+def test_no_thread_of_the_process_group_outlives_it(end):
+    # One that does may abort the process at its exit, after all work is done: see `distributed._part`.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-c", LEFT_THREADS, end]
+    output = subprocess.run(command, env=os.environ | places, capture_output=True, text=True, timeout=300, check=True)
+    assert output.stdout.count("left: []") == 2, output.stdout + output.stderr
+    assert output.stdout.count("stopped") == (2 if end == "stopped" else 0)

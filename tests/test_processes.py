@@ -28,7 +28,7 @@ from ptlreid.workflows.finetune import finetune
 RANKS = 2
 
 
-def config(**changed) -> FinetuneSettings:
+def settings_of(**changes) -> FinetuneSettings:
     settings = {
         "backbone": "tiny-even",
         "ptl": False,
@@ -38,7 +38,7 @@ def config(**changed) -> FinetuneSettings:
         "epochs": 3,
         "report": False,
     }
-    return FinetuneSettings.resolve(None, device="cpu", evaluate_every=2, **{"batch_size": 4} | settings | changed)
+    return FinetuneSettings.resolve(None, device="cpu", evaluate_every=2, **{"batch_size": 4} | settings | changes)
 
 
 def free_port() -> str:
@@ -47,8 +47,8 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-class At(Silent):
-    """Sends itself a signal when this many updates have been told."""
+class SignalAtUpdate(Silent):
+    """Sends this process a signal when `update` updates are done."""
 
     def __init__(self, update: int, number: int) -> None:
         self.update, self.number = update, number
@@ -62,51 +62,54 @@ class At(Silent):
         yield advance
 
 
-def work(rank: int, port: str, data: str, folder: str, settings: dict, ends: dict) -> None:
-    """One of two processes; how it ended is written to `<folder>.<rank>`."""
-    import conftest  # noqa: F401 - makes the tiny backbones known here
+def train_one(rank: int, port: str, data: str, folder: str, settings: dict, ends: dict) -> None:
+    """Train in one of two processes and write the outcome to `<folder>.<rank>`."""
+    import conftest  # noqa: F401 - registers the tiny backbones in this process
 
     torch.set_num_threads(1)
-    places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
-    os.environ |= places | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= environment | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
     splits = datasets.load("market", Path(data))
     spy_on_extraction(Path(f"{folder}.extracted.{rank}"))
-    progress = At(*ends[rank]) if rank in ends else Silent()
+    progress = SignalAtUpdate(*ends[rank]) if rank in ends else Silent()
     try:
-        metrics = finetune(config(**settings), splits, RunFolder(Path(folder)), progress)
-        told = f"mAP {metrics['mAP']:.9f}"
+        metrics = finetune(settings_of(**settings), splits, RunFolder(Path(folder)), progress)
+        outcome = f"mAP {metrics['mAP']:.9f}"
     except Stopped as stop:
-        told = f"stopped {stop.code}"
+        outcome = f"stopped {stop.code}"
     except PtlreidError as error:
-        told = f"error {error}"
-    Path(f"{folder}.{rank}").write_text(told)
+        outcome = f"error {error}"
+    Path(f"{folder}.{rank}").write_text(outcome)
 
 
 def spy_on_extraction(file: Path) -> None:
-    """Writes a digest of the network that features are extracted with in the middle of training."""
+    """Write a digest of the network to `file` whenever features are extracted during training."""
     extract = scoring.features.extract
 
     def spied(network, *arguments, **settings):
         sums = [value.double().sum().item() for value in network.state_dict().values()]
-        with file.open("a") as told:
-            print(sums, file=told)
+        with file.open("a") as lines:
+            print(sums, file=lines)
         return extract(network, *arguments, **settings)
 
     scoring.features = SimpleNamespace(extract=spied)
 
 
-def together(folder: Path, data: Path, settings: dict | None = None, ends: dict | None = None) -> list[str | None]:
-    """How each of two processes ended; None for one that was killed."""
+def train_on_two(folder: Path, data: Path, settings: dict | None = None, ends: dict | None = None) -> list[str | None]:
+    """The outcome of each of two processes; None for one that was killed.
+
+    `ends`: by rank, the update after which it gets a signal, and the signal.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ptlreid.engine.training_run"])
     port = free_port()
     arguments = (port, str(data), str(folder), settings or {}, ends or {})
-    processes = [context.Process(target=work, args=(rank, *arguments)) for rank in range(RANKS)]
+    processes = [context.Process(target=train_one, args=(rank, *arguments)) for rank in range(RANKS)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(120)
-        assert process.exitcode is not None, "it hangs"
+        assert process.exitcode is not None, "the process hangs"
     files = [Path(f"{folder}.{rank}") for rank in range(RANKS)]
     return [file.read_text() if file.exists() else None for file in files]
 
@@ -120,45 +123,46 @@ def data(market_folder) -> Path:
     return market_folder.parent
 
 
-def test_two_processes_learn_what_one_learns_from_the_doubled_batch(tmp_path, data):
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, data):
     one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
-    metrics = finetune(config(batch_size=8), datasets.load("market", data), one, Silent())
-    ended = together(two.path, data)
+    metrics = finetune(settings_of(batch_size=8), datasets.load("market", data), one, Silent())
+    ended = train_on_two(two.path, data)
     assert ended[0] == ended[1] == f"mAP {metrics['mAP']:.9f}"
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     ours, theirs = (read_weights_header(run.weights()).build().state_dict() for run in (two, one))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_in_training_all_extract_with_the_same_network(tmp_path, data):
-    together(tmp_path / "run", data, {"backbone": "tiny", "ptl": True})  # each gathers batch norm's statistics
+def test_all_processes_evaluate_the_same_network_during_training(tmp_path, data):
+    # With batch norm, of which each process gathers its own statistics.
+    train_on_two(tmp_path / "run", data, {"backbone": "tiny", "ptl": True})
     networks = [(tmp_path / f"run.extracted.{rank}").read_text() for rank in range(RANKS)]
     assert networks[0] == networks[1]
     assert networks[0].count("\n") == 2  # query and gallery, after the second of three epochs
 
 
 @pytest.mark.parametrize("settings", [{}, {"backbone": "tiny", "ptl": True, "accumulate": 2, "batch_size": 2}], ids=str)
-def test_a_signal_to_one_process_stops_both_and_they_go_on_to_the_same_weights(tmp_path, data, settings):
+def test_a_signal_to_one_process_stops_both_and_they_resume_to_the_same_weights(tmp_path, data, settings):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
-    together(whole.path, data, settings)
-    ended = together(stopped.path, data, settings, {1: (3, signal.SIGTERM)})
+    train_on_two(whole.path, data, settings)
+    ended = train_on_two(stopped.path, data, settings, {1: (3, signal.SIGTERM)})
     assert ended[1] == f"stopped {128 + signal.SIGTERM}"
     assert ended[0].startswith("stopped")
-    together(stopped.path, data, settings)
+    train_on_two(stopped.path, data, settings)
     ours, theirs = (read_weights_header(run.weights()).build().state_dict() for run in (stopped, whole))
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
     assert losses(stopped) == losses(whole)
 
 
 def test_a_process_that_dies_ends_the_other_with_a_message(tmp_path, data):
-    ended = together(tmp_path / "run", data, {}, {1: (3, signal.SIGKILL)})
+    ended = train_on_two(tmp_path / "run", data, {}, {1: (3, signal.SIGKILL)})
     assert ended[1] is None
     assert ended[0].startswith("error Process 0 of 2 lost the others")
-    assert "The same command goes on from the last checkpoint." in ended[0]
+    assert "The same command resumes from the last checkpoint." in ended[0]
 
 
-def test_a_fault_of_the_data_is_told_once_by_each_and_nobody_waits(tmp_path, data):
-    ended = together(tmp_path / "run", data, {"batch_size": 16})
+def test_a_data_error_is_raised_by_every_process_and_none_waits(tmp_path, data):
+    ended = train_on_two(tmp_path / "run", data, {"batch_size": 16})
     assert all(end.startswith("error 16 training images do not fill one batch of 32") for end in ended)
 
 
@@ -181,11 +185,11 @@ def test_torchrun_runs_the_same_command(tmp_path, data):
         env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count('"mAP"') == 1  # the main process alone tells of the result
+    assert result.stdout.count('"mAP"') == 1  # only the main process prints the result
     assert (tmp_path / "two" / "metrics.json").is_file()
 
 
-def test_on_one_process_everything_is_its_own():
+def test_with_one_process_nothing_is_exchanged():
     assert distributed.all_gather(7) == [7]
     assert distributed.run_on_main(lambda: 7) == 7
     assert distributed.any_process([False, True]) == [False, True]

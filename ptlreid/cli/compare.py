@@ -34,11 +34,11 @@ def compare(
     """
     settings = options.settings(CompareSettings, locals())
 
+    from ptlreid.distributed import process_group
     from ptlreid.runs import find_run
     from ptlreid.workflows.compare import compare as workflow
-    from ptlreid.workflows.processes import join_processes
 
-    with join_processes(settings.device):
+    with process_group(settings.device):
         result = workflow([find_run(runs, name) for name in names], settings, console.Reporter())
     if json:
         console.show_json(result)

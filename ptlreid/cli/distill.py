@@ -48,9 +48,9 @@ def distill(
     chosen = [options.settings(DistillSettings, {**given, "lambda_": share}) for share in shares]
 
     from ptlreid import datasets
+    from ptlreid.distributed import process_group
     from ptlreid.transfer.distillation import check_widths, complete_settings
     from ptlreid.workflows import distill as workflow
-    from ptlreid.workflows.processes import join_processes
 
     progress = console.Reporter()
     full = complete_settings(chosen[0], runs, progress)
@@ -65,7 +65,7 @@ def distill(
     for one, run in zip(settings, folders, strict=True):
         if not run.finished:  # of a sweep, all before the first is trained
             check_widths(one, runs)
-    with join_processes(full.device):
+    with process_group(full.device):
         found = [workflow.distill(one, splits, run, progress) for one, run in zip(settings, folders, strict=True)]
     if json and sweep is None:
         console.show_json(found[0])

@@ -81,15 +81,15 @@ def _of_run(
     name: str, runs: Path, settings: EvaluateSettings, *, dry_run: bool, csv: Path | None, ranklist: Path | None
 ) -> dict[str, Any]:
     from ptlreid import datasets
+    from ptlreid.distributed import process_group
     from ptlreid.runs import find_run
     from ptlreid.workflows import evaluate as workflow
-    from ptlreid.workflows.processes import join_processes
 
     run = find_run(runs, name)
     splits = datasets.load(settings.data or run.settings().data, Path(settings.root))
     if dry_run:
         return workflow.preview_run(run, splits, settings)
-    with join_processes(settings.device):
+    with process_group(settings.device):
         return workflow.evaluate_run(run, splits, settings, console.Reporter(), workflow.Tables(csv, ranklist))
 
 

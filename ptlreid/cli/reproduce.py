@@ -33,8 +33,8 @@ def reproduce(
     settings = options.settings(ReproduceSettings, locals())
     chosen = tables(table)
 
+    from ptlreid.distributed import process_group
     from ptlreid.workflows import reproduce as workflow
-    from ptlreid.workflows.processes import join_processes
 
     size = SCALES[settings.scale]
     if dry_run:
@@ -46,7 +46,7 @@ def reproduce(
             _show_plan(plan)
         return
     progress = console.Reporter()
-    with join_processes(settings.device):
+    with process_group(settings.device):
         results = [workflow.reproduce(one, settings, runs, size, progress) for one in chosen]
     if json:
         console.show_json({"tables": results})

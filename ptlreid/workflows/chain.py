@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid import distributed, files
+from ptlreid.distributed import process_group
 from ptlreid.evaluation import evaluate_run
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
@@ -17,7 +18,6 @@ from ptlreid.transfer.matrix import Cell, chain_result
 from ptlreid.transfer.stages import Stage, StageRunner, missing_datasets, plan_stages, plan_start
 from ptlreid.workflows.distill import distill
 from ptlreid.workflows.finetune import finetune
-from ptlreid.workflows.processes import join_processes
 from ptlreid.workflows.report import write_chain_report
 
 
@@ -30,7 +30,7 @@ def run_chain(settings: ChainSettings, folder: ChainFolder, progress: Progress) 
     tests = _load_tests(settings, stages)
     rows: list[tuple[Stage, RunFolder]] = []
     scores: list[list[Cell]] = []
-    with join_processes(settings.device):
+    with process_group(settings.device):
         distributed.run_on_main(lambda: folder.claim(settings))
         for stage in (plan_start(settings), *plan_stages(settings)):
             run = stages.run(stage, train_stage)

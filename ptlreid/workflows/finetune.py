@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptlreid import distributed, files
+from ptlreid.distributed import process_group
 from ptlreid.engine.job import TrainingJob, build_sampler, resolve_size
 from ptlreid.errors import DataError
 from ptlreid.locks import lock_run
@@ -16,7 +17,6 @@ from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder, test_set_digest
 from ptlreid.settings import EvaluateSettings, FinetuneSettings
-from ptlreid.workflows.processes import join_processes
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ def finetune(
     """
     settings = resolve_size(settings)
     sampler = build_sampler(settings, splits)
-    with join_processes(settings.device), _lock_unless_finished(run):
+    with process_group(settings.device), _lock_unless_finished(run):
         finished = distributed.run_on_main(lambda: _finished_metrics(settings, splits, run, depends))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid import datasets, distributed, files
+from ptlreid.distributed import process_group
 from ptlreid.progress import Progress, Silent
 from ptlreid.settings.reproduce import ReproduceSettings, Row, Scale, Table
 from ptlreid.transfer.stages import Stage, StageRunner, missing_datasets, plan_stages
 from ptlreid.workflows.chain import train_stage
-from ptlreid.workflows.processes import join_processes
 
 # The cost of training on an image, in forward passes: gradients of maps and of weights cost one each.
 _PASSES = 3
@@ -29,7 +29,7 @@ def reproduce(
     settings, runs = _own_folders(settings, runs, scale)
     stages = StageRunner(runs, progress)
     rows = []
-    with join_processes(settings.device):
+    with process_group(settings.device):
         distributed.run_on_main(lambda: _prepare_sites(table, settings, scale, progress))
         for row in _rows(table, scale):
             stage = _last_stage(row, settings, scale)
