@@ -31,9 +31,19 @@ def find(package: ModuleType, name: str, kind: str) -> ModuleType:
     return import_module(f"{package.__name__}.{name.replace('-', '_')}")
 
 
+def load_all(package: ModuleType) -> dict[str, ModuleType]:
+    """Every part of `package` by its public name, imported."""
+    return {name: find(package, name, "part") for name in names(package)}
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> OptionError:
     """The error for a name that is not among `known`, with a near-miss hint."""
+    return OptionError(f"No {kind} is called {name!r}. {suggest_name(name, known)}")
+
+
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """The sentences that help with a misspelt name: the nearest one that is `known`, and all of them."""
     choices = sorted(known)
     near = get_close_matches(name.lower(), choices, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    return OptionError(f"No {kind} is called {name!r}. {hint}Known: {', '.join(choices)}.")
+    return f"{hint}Known: {', '.join(choices)}."
