@@ -73,7 +73,7 @@ class RunFolder:
     def settings(self) -> FinetuneSettings:
         """The settings that made the run; a `DistillSettings` where it had a teacher."""
         kind = DistillSettings if "teacher" in read_toml(self.config) else FinetuneSettings
-        return kind.resolve(self.config)
+        return kind.load(self.config)
 
     def same_people(self, splits: Splits) -> bool:
         """Whether the run's classes are the people of these training images, by dataset and labels."""

@@ -13,9 +13,7 @@ _FACTS = ("title", "variants", "citation", "licence", "terms", "note", "source",
 
 
 def datasets(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Describe this dataset.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Describe this dataset.")] = None,
     json: Json = False,
 ) -> None:
     """List the datasets that ptlreid knows, or describe one.

@@ -26,13 +26,11 @@ def demo(settings: DemoSettings, *, runs: Runs = Path("runs"), json: Json = Fals
     name = scores["PTL"]["run"]
     console.say(f"Run folder: {runs / name}. Open its report.html in a browser to see rank lists and curves.")
     root, folders = _flag("--root", settings.root, "data"), _flag("--runs", str(runs), "runs")
-    size = "--height 128 --width 64"
+    network = f"--backbone resnet18 --init {name} --height 128 --width 64"
     console.say("Next, adapt it to another camera network:")
     console.say(f"  ptlreid prepare synthetic-b{root}")
     console.say(f"  ptlreid evaluate --run {name} --data synthetic-b{root}{folders}")
-    console.say(
-        f"  ptlreid finetune --data synthetic-b --backbone resnet18 --init {name} {size} --epochs 5{root}{folders}"
-    )
+    console.say(f"  ptlreid finetune --data synthetic-b {network} --epochs 5{root}{folders}")
 
 
 def _flag(flag: str, value: str, default: str) -> str:

@@ -32,15 +32,16 @@ def prepare(
     variant: Annotated[str | None, typer.Option(metavar="NAME", help="The same as :NAME after the dataset.")] = None,
     *,
     check: Annotated[bool, typer.Option("--check", help="Then check it, as `ptlreid check`.")] = False,
-    pack: Annotated[bool, typer.Option("--pack", help="Then pack it, at --height and --width [256, 128].")] = False,
+    pack: Annotated[bool, typer.Option("--pack", help="Then pack it, as `ptlreid pack`.")] = False,
     list_names: Annotated[bool, typer.Option("--list", hidden=True, help="The same as `ptlreid datasets`.")] = False,
     json: Json = False,
 ) -> None:
     """Make a dataset ready: from its archive or folder, from your own images, or synthetic.
 
     Public datasets and your own images come from --source. A synthetic dataset has --identities, --cameras,
-    --images-per-camera, --height, --width and --seed; your own images have --name, --test-share and --seed. The same
-    command again reuses what is there, and resumes what was stopped.
+    --images-per-camera, --height, --width and --seed; your own images have --name, --test-share and --seed; with
+    --pack, --height and --width are those of the pack. The same command again reuses what is there, and resumes what
+    was stopped.
 
     Examples:
       ptlreid prepare market --source Market-1501-v15.09.15.zip

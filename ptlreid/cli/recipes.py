@@ -13,9 +13,7 @@ from ptlreid.settings import recipes as files
 
 
 def recipes(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show the file of this recipe.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show the file of this recipe.")] = None,
     json: Json = False,
 ) -> None:
     """List the recipes that --recipe takes, or show one.

@@ -15,7 +15,7 @@ class DemoSettings(RootSettings):
 
     device: Device = "auto"
     epochs: Annotated[int, COMMON] = Field(3, ge=1, description="Training epochs.")
-    identities: Annotated[int | None, Option(common=True, default="128")] = Field(
+    identities: Annotated[int | None, Option(common=True, default="as `prepare`")] = Field(
         None, ge=4, description="Identities of the synthetic dataset."
     )
     seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")

@@ -8,7 +8,6 @@ from importlib import import_module
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from ptlreid import plugins
@@ -18,10 +17,10 @@ from ptlreid import plugins
 class Option:
     """What the command line has to know of a setting and its field does not say: `Annotated[int, Option(...)]`.
 
-    `common`: shown by --help; the other settings by --help-all. `machine`: says where or how work is done, so that two
-    runs that differ in it alone are the same run. `env`: the environment variable that may give it. `default`: what is
-    used where the field's own default, None, stands for something else. `parts`: the package whose parts, by file name,
-    are the only values. `metavar`: what stands behind the option, for text. `panel`: another heading than "More settings".
+    `common`: shown by --help; the other settings by --help-all. `machine`: where or how work is done; two runs that
+    differ in it alone are the same run. `env`: the environment variable that may give it. `default`: what help shows
+    where the default is None. `parts`: the package whose parts, by file name, are the only values. `metavar`: what help
+    writes behind the option. `panel`: another heading than "More settings".
     """
 
     common: bool = False
@@ -113,10 +112,11 @@ def find_kind(field: FieldInfo) -> Kind | None:
 
 
 def _limits(metadata: Sequence[Any]) -> dict[str, Any]:
+    """The limits among the metadata of a field, which pydantic keeps as objects with `ge`, `gt`, `le` or `lt`."""
     found: dict[str, Any] = {}
     for item in metadata:
-        if isinstance(item, Ge | Gt):
-            found |= {"low": item.ge if isinstance(item, Ge) else item.gt, "above": isinstance(item, Gt)}
-        elif isinstance(item, Le | Lt):
-            found |= {"high": item.le if isinstance(item, Le) else item.lt, "below": isinstance(item, Lt)}
+        for name, limit, strict in (("ge", "low", "above"), ("le", "high", "below")):
+            for attribute in (name, name.replace("e", "t")):
+                if hasattr(item, attribute):
+                    found |= {limit: getattr(item, attribute), strict: attribute != name}
     return found

@@ -43,7 +43,7 @@ class ChainFolder:
         """Raise `OptionError` when the folder holds a run, or results of a chain with other settings."""
         if RunFolder(self.path).config.is_file():
             raise OptionError(f"{self.path} holds a run, and a chain has a folder of its own. Give it another --name.")
-        changed = ChainSettings.resolve(self.config).differences(config) if self.result.is_file() else []
+        changed = ChainSettings.load(self.config).differences(config) if self.result.is_file() else []
         if changed:
             raise OptionError(
                 f"{self.path} holds another chain ({'; '.join(changed)}). Give this one another --name: stages that "

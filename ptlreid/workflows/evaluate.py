@@ -88,7 +88,9 @@ def score(sides: Sides, config: EvaluateSettings) -> Scores:
 def score_blocks(source: Iterable[Block], sides: Sides, config: EvaluateSettings) -> Scores:
     """As `score`, from the `distances` between the two sides."""
     query, gallery, protocol = sides.query, sides.gallery, sides.protocol
-    return evaluate_blocks(source, query, gallery, protocol, ap=config.ap, draws=config.draws, seed=config.seed)
+    return evaluate_blocks(
+        source, query, gallery, protocol, ap=config.ap, draws=config.single_shot_samples, seed=config.seed
+    )
 
 
 def expanded(sides: Sides, config: EvaluateSettings) -> Sides:

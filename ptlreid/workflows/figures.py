@@ -60,14 +60,16 @@ def figure(kind: str, runs: Sequence[RunFolder], config: ReportSettings, progres
         return sections.cameras(found, metric=config.metric)
     if kind == "distances":
         counts = count_pairs(found.query, found.gallery, found.protocol, metric=config.metric)
-        return [distances.distances(counts, config.false_rates)]
+        return [distances.distances(counts, config.false_accept_rates)]
     lists = [one for group in rank_lists(found, config).lists.values() for one in group]
     return [ranklists.ranklists(lists)]
 
 
 def rank_lists(found: Retrieval, config: ReportSettings) -> Section:
     """The rank lists of a report: the worst queries, then some drawn by lot."""
-    return sections.lists(found, count=config.queries, places=config.places, seed=config.seed, metric=config.metric)
+    return sections.lists(
+        found, count=config.queries, places=config.ranklist_size, seed=config.seed, metric=config.metric
+    )
 
 
 def _some(pictures: list[Picture], otherwise: str) -> list[Picture]:

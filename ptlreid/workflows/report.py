@@ -82,7 +82,7 @@ def write_report(
         summary = sections.summary(first, found)
         parts = [sections.comparison(accounts), replace(summary, title=first.name)] if len(accounts) > 1 else [summary]
         if found:
-            parts.append(sections.retrieval(first, found, rates=config.false_rates, metric=config.metric))
+            parts.append(sections.retrieval(first, found, rates=config.false_accept_rates, metric=config.metric))
         advance(1, status="rank lists")
         if len(accounts) == 1:
             parts.append(Section("training", "Training", pictures=sections.training([first])))
