@@ -307,7 +307,7 @@ def test_a_name_holds_one_chain(whole):
 
 def test_a_chain_that_failed_before_its_first_score_binds_nobody(root, tmp_path):
     folder = ChainFolder(tmp_path / "chain")
-    with pytest.raises(OptionError, match=r"No backbone is called 'tinny'\. Did you mean 'tiny'"):
+    with pytest.raises(OptionError, match=r"backbone = 'tinny': no such backbone\. Did you mean 'tiny'"):
         run_chain(config(root, SITES[0], backbone="tinny"), folder, Silent())
     folder.claim(config(root, SITES[0]))
 

@@ -209,7 +209,7 @@ def test_with_lambda_0_another_teacher_makes_no_other_run():
 def test_lambda_outside_0_to_1_is_refused(ptlreid, value):
     code, _, told = ptlreid("distill", "--lambda", value)
     assert code == 1
-    assert f"lambda = {value} is not possible" in told
+    assert f"--lambda {value}: expected a number in [0, 1]." in told
 
 
 def test_a_teacher_that_is_not_there_gets_a_hint(runs):

@@ -246,7 +246,7 @@ def test_a_table_has_a_row_a_run(ptlreid, runs, market_folder):
         (("plain", "--figure", "cells", "--out", "a.png"), "tells of no BConv-Cells"),
         (("ptl", "--data", "markt"), "Did you mean 'market'"),
         (("ptl", "--data", "duke"), "DukeMTMC-reID was not found"),
-        (("ptl", "--places", 0), "places = 0 is not possible"),
+        (("ptl", "--ranklist-size", 0), "--ranklist-size 0: expected an integer in [1, 50]"),
     ],
 )
 def test_a_mistake_is_one_clear_message(ptlreid, runs, market_folder, arguments, message):
@@ -330,10 +330,10 @@ def test_a_stage_whose_history_is_damaged_is_without_curves_and_says_why(runs, t
     assert "Scores over epochs" in html  # of the other stage
 
 
-@pytest.mark.parametrize("option", ["data", "weights", "metric", "places"])
+@pytest.mark.parametrize("option", ["data", "weights", "metric", "ranklist-size"])
 def test_a_chain_refuses_options_that_it_would_ignore(ptlreid, tmp_path, option):
     files.write_json(tmp_path / "chain" / "chain.json", CHAIN)
-    value = {"data": "market", "weights": "last", "metric": "cosine", "places": 3}[option]
+    value = {"data": "market", "weights": "last", "metric": "cosine", "ranklist-size": 3}[option]
     code, _, err = ptlreid("report", str(tmp_path / "chain"), f"--{option}", value)
     assert code == 1
-    assert f"whose page evaluates nothing. Leave out {option}." in " ".join(err.split())
+    assert f"whose page evaluates nothing. Leave out {option.replace('-', '_')}." in " ".join(err.split())

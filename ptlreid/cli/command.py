@@ -29,7 +29,7 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments and options by heading; options with a heading of their own are left out of --help."""
-        shown = [param for param in self.get_params(ctx) if not param.hidden]
+        shown = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
         for heading, params in group_params(shown).items():
             if heading in ("Arguments", "Options") or ctx.meta.get(ALL_OPTIONS):
                 # The bracket is explained once, so that most options have one line.

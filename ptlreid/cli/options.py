@@ -156,7 +156,7 @@ def _option(name: str, field: FieldInfo, default: str | None) -> Any:
         else None,
     )
     # Numbers are read here; whether a value is possible is said by the settings, for every place it may come from.
-    return Annotated[list[str] | None if kind.many else kind.type | None, info]  # type: ignore[return-value]
+    return Annotated[list[str] | None if kind.many else kind.type | None, info]
 
 
 def _metavar(kind: Kind) -> str:

@@ -136,7 +136,8 @@ def _pack(dataset: DatasetRef, folder: Path, given: Given, source: Path | None) 
 
 def _refuse_others(dataset: DatasetRef, given: Given, *models: type[Settings]) -> None:
     """Raise `OptionError` for an option that is of none of these `models`: it has no meaning here."""
-    allowed = {name for model in (RootSettings, *models) for name in model.model_fields}
+    known: tuple[type[Settings], ...] = (RootSettings, *models)
+    allowed = {name for model in known for name in model.model_fields}
     for name, origin in given.origins.items():
         if name not in allowed:
             raise OptionError(
