@@ -1,7 +1,7 @@
 """Parts found by file name, so that a new dataset, backbone or loss is one new file.
 
-In a plugin package every module is a part, its name that of its file (`_` read as `-`); names that start with an
-underscore are helpers. Listing imports nothing, so it stays cheap where the parts need torch.
+In a plugin package every module is a part, named after its file with `-` for `_`; files that start with an underscore
+are helpers. Listing imports no part, so that it is cheap where parts need torch.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def names(package: ModuleType) -> list[str]:
 
 
 def find(package: ModuleType, name: str, kind: str) -> ModuleType:
-    """The module in `package` whose public name is `name`, with `_` and `-` taken for the same.
+    """The module in `package` whose public name is `name`, `_` and `-` being the same.
 
-    Raises `OptionError` with the nearest names when there is none; `kind` says in words what was looked for.
+    Raises `OptionError` with the nearest name when there is none; `kind` is the word for such a part.
     """
     if name.replace("_", "-") not in names(package):
         raise unknown_name(kind, name, names(package))

@@ -51,9 +51,7 @@ def distill(
     splits = datasets.load(full.data, Path(full.root))
     folders = [_folder(runs, name, one, several=sweep is not None) for one in students]
     if dry_run:
-        plans = [_plan(one, splits, run) for one, run in zip(students, folders, strict=True)]
-        _show_plans(plans, as_json=json)
-        return
+        return _show_plans([_plan(*pair, splits) for pair in zip(students, folders, strict=True)], as_json=json)
     for one, run in zip(students, folders, strict=True):
         if not run.finished:  # of a sweep, all before the first is trained
             workflow.check_widths(one, runs)
@@ -66,8 +64,8 @@ def distill(
         console.show_json({"teacher": full.teacher, "runs": rows})
     else:
         title = f"{full.backbone}, distilled from {full.teacher}, on {splits.name} (protocol {splits.protocol})"
-        scores = {f"λ = {one.lambda_:g}": _scores(metrics) for one, metrics in zip(students, found, strict=True)}
-        console.show_scores(title, scores)
+        values = (f"λ = {one.lambda_:g}" for one in students)
+        console.show_scores(title, {value: _scores(metrics) for value, metrics in zip(values, found, strict=True)})
         for run in folders:
             console.say(f"Run folder: {run.path}")
 
@@ -95,7 +93,7 @@ def _folder(runs: Path, name: str | None, settings: DistillSettings, *, several:
     return RunFolder(runs / (f"{name}-{settings.lambda_:g}" if several else name))
 
 
-def _plan(settings: DistillSettings, splits: Splits, run: RunFolder) -> dict[str, Any]:
+def _plan(settings: DistillSettings, run: RunFolder, splits: Splits) -> dict[str, Any]:
     """What would be trained; raises what training would raise before its first update."""
     from ptlreid.workflows import distill as workflow
     from ptlreid.workflows import finetune

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 
 from ptlreid.cli import console
 from ptlreid.cli.check import count_parts, show_check, show_counts
+from ptlreid.cli.datasets import datasets as list_datasets
 from ptlreid.cli.options import Given, Json, from_settings
 from ptlreid.cli.pack import pack_images, show_pack
 from ptlreid.errors import OptionError
@@ -18,6 +20,7 @@ from ptlreid.settings import OwnImagesSettings, PackSettings, RootSettings, Sett
 
 if TYPE_CHECKING:
     from ptlreid.datasets import DatasetRef
+    from ptlreid.records import Splits
 
 
 @from_settings(SyntheticSettings, OwnImagesSettings, PackSettings, RootSettings)
@@ -51,10 +54,7 @@ def prepare(
     from ptlreid import datasets
 
     if list_names:
-        from ptlreid.cli.datasets import datasets as list_datasets
-
-        list_datasets(json=json)
-        return
+        return list_datasets(json=json)
     if data is None:
         raise OptionError("Which dataset? Give its name, such as synthetic-b; `ptlreid datasets` lists all names.")
     root = Path(given.resolve(RootSettings, config=False).root)
@@ -71,13 +71,17 @@ def prepare(
     splits = dataset.read(folder)
     if json:
         console.show_json({"data": splits.name, "folder": str(folder), **made, **packed, **count_parts(splits)})
-        return
+    else:
+        _show(splits, folder, made, packed)
+
+
+def _show(splits: Splits, folder: Path, made: Mapping[str, bool], packed: dict[str, Any]) -> None:
     show_counts(splits.name, count_parts(splits))
     if not splits.has_test:
         console.say("No test set: it can be trained on, and not evaluated on.")
     new = ("Rendered into" if made.get("drawn") else "Prepared in") if any(made.values()) else "Reused:"
     console.say(f"{new} {folder}")
-    if pack:
+    if packed:
         show_pack(packed)
 
 
