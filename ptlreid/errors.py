@@ -1,16 +1,16 @@
 """The exceptions that a user may see.
 
-Each message names three things: what was given, what was expected, and what to do next. The command line
-prints the message alone and exits with 1; any other exception is our own mistake and shows its traceback.
+Each message states three things: what is wrong, what was expected, and what to do. The command line prints the message
+alone and exits with 1; any other exception is a bug and shows its traceback.
 """
 
 
 class PtlreidError(Exception):
-    """Something the user can put right."""
+    """Something that the user can correct."""
 
 
 class DataError(PtlreidError):
-    """Image files, folders or feature files are not what they should be."""
+    """Image files, folders or feature files are missing, damaged or of another layout."""
 
 
 class CheckpointError(PtlreidError):
@@ -18,11 +18,11 @@ class CheckpointError(PtlreidError):
 
 
 class OptionError(PtlreidError):
-    """An option, a name or a setting has no meaning here."""
+    """An option, a name or a setting is wrong."""
 
 
-class Stopped(PtlreidError):  # noqa: N818 - it is nobody's fault
-    """Work that was asked to stop, and stopped where it can go on. `code`: the exit code, 128 + the signal's number."""
+class Stopped(PtlreidError):  # noqa: N818 - not an error
+    """Work that was told to stop, and stopped where it can resume. `code`: the exit code, 128 + the signal's number."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
 """Parts found by file name, so that a new dataset, backbone or loss is one new file.
 
-In a plugin package every module is a part, its name that of its file (`_` read as `-`); names that start with an
-underscore are helpers. Listing imports nothing, so it stays cheap where the parts need torch.
+In a plugin package every module is a part, named after its file with `-` for `_`; files that start with an underscore
+are helpers. Listing imports no part, so that it is cheap where parts need torch.
 """
 
 from __future__ import annotations
@@ -22,18 +22,28 @@ def names(package: ModuleType) -> list[str]:
 
 
 def find(package: ModuleType, name: str, kind: str) -> ModuleType:
-    """The module in `package` whose public name is `name`, with `_` and `-` taken for the same.
+    """The module in `package` whose public name is `name`, `_` and `-` being the same.
 
-    Raises `OptionError` with the nearest names when there is none; `kind` says in words what was looked for.
+    Raises `OptionError` with the nearest name when there is none; `kind` is the word for such a part.
     """
     if name.replace("_", "-") not in names(package):
         raise unknown_name(kind, name, names(package))
     return import_module(f"{package.__name__}.{name.replace('-', '_')}")
 
 
+def load_all(package: ModuleType) -> dict[str, ModuleType]:
+    """Every part of `package` by its public name, imported."""
+    return {name: find(package, name, "part") for name in names(package)}
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> OptionError:
     """The error for a name that is not among `known`, with a near-miss hint."""
+    return OptionError(f"No {kind} is called {name!r}. {suggest_name(name, known)}")
+
+
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """The sentences that help with a misspelt name: the nearest one that is `known`, and all of them."""
     choices = sorted(known)
     near = get_close_matches(name.lower(), choices, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    return OptionError(f"No {kind} is called {name!r}. {hint}Known: {', '.join(choices)}.")
+    return f"{hint}Known: {', '.join(choices)}."

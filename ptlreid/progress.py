@@ -1,4 +1,4 @@
-"""How long work tells of itself: the core reports to a `Progress`, and only the command line shows it."""
+"""How long work reports its progress: the core calls a `Progress`, and only the command line shows it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Called inside a task: `done` steps so far, what there is to say about them, and the total where it is new."""
+    """Called within a task: `done` steps so far, a few words about them, and the total where it has changed."""
 
     def __call__(self, done: int, *, status: str = "", total: int | None = None) -> None: ...
 
 
 class Progress(Protocol):
-    """Where work reports to."""
+    """What work reports to."""
 
     def task(self, title: str, total: int | None) -> AbstractContextManager[Advance]:
-        """A context manager that yields the `Advance` of one piece of work of `total` steps (None: not known yet)."""
+        """A context manager that yields the `Advance` of a task of `total` steps (None: not known yet)."""
         ...
 
     def note(self, text: str) -> None:
-        """One line that stays, such as what was reused."""
+        """One line that stays on the screen, such as what was reused."""
         ...
 
 
 class Silent:
-    """A `Progress` that says nothing: the default of every function that takes one."""
+    """A `Progress` that shows nothing: the default of every function that takes one."""
 
     @contextmanager
     def task(self, title: str, total: int | None) -> Iterator[Advance]:

@@ -73,7 +73,7 @@ class RunFolder:
     def settings(self) -> FinetuneSettings:
         """The settings of the run; `DistillSettings` if it had a teacher."""
         kind = DistillSettings if "teacher" in read_toml(self.config) else FinetuneSettings
-        return kind.resolve(self.config)
+        return kind.load(self.config)
 
     def has_same_identities(self, splits: Splits) -> bool:
         """Whether the run's classes are the identities of these training images, by dataset and labels."""

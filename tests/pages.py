@@ -28,12 +28,11 @@ from typing import Any
 import miniatures
 import numpy as np
 import pytest
-import typer
 from blocks import blocks, to_run
 from conftest import write_image
 
 from ptlreid import models
-from ptlreid.cli import app
+from ptlreid.cli import load_command
 from ptlreid.datasets import market
 from ptlreid.models import pretrained
 from ptlreid.settings import DemoSettings, FinetuneSettings, Settings, SyntheticSettings
@@ -100,7 +99,7 @@ def parse(command: str) -> None:
     """Read the options of a `ptlreid` command as the program does, and run nothing."""
     _, name, *rest = shlex.split(re.split(r" (?:[|>;]|&&) ", command)[0], comments=True)
     if not name.startswith("-"):
-        typer.main.get_command(app).commands[name].make_context(name, rest)  # type: ignore[attr-defined]
+        load_command(name).make_context(name, rest)
 
 
 def furnish(page: Path, ptlreid: Run) -> None:

@@ -141,7 +141,7 @@ def loaded_by(code: str) -> set[str]:
     [
         "sys.argv += ['--help']; from ptlreid.cli import main; main()",
         "sys.argv += ['finetune', '--help']; from ptlreid.cli import main; main()",
-        "sys.argv += ['prepare', '--list']; from ptlreid.cli import main; main()",
+        "sys.argv += ['datasets']; from ptlreid.cli import main; main()",
         "sys.argv += ['finetune', '--backbone', 'resnet5']; from ptlreid.cli import main; main()",
         "from ptlreid.workflows import demo, evaluate, finetune",
     ],
@@ -150,6 +150,9 @@ def test_what_does_not_compute_does_not_import_torch(code):
     assert not {"torch", "torchvision", "matplotlib", "scipy", "sklearn"} & loaded_by(code)
 
 
-def test_help_imports_neither_numpy_nor_h5py():
-    loaded = loaded_by("sys.argv += ['--help']; from ptlreid.cli import main; main()")
+@pytest.mark.parametrize("word", ["--help", "--version", "evalute"])
+def test_no_command_is_loaded_before_it_is_called(word):
+    loaded = loaded_by(f"sys.argv += ['{word}']; from ptlreid.cli import main; main()")
     assert not {"numpy", "h5py", "PIL"} & loaded
+    assert word == "evalute" or not {"pydantic", "rich"} & loaded  # to reject a word, Typer itself loads pydantic
+    assert [name for name in loaded if name.startswith("ptlreid.")] == ["ptlreid.cli"]

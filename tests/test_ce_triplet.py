@@ -1,4 +1,4 @@
-"""The combination of cross-entropy and triplet loss, and how losses find their settings."""
+"""The combination of cross-entropy and triplet loss, and how losses get their settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_both_terms_under_their_names():
     }
 
 
-def test_settings_go_to_the_loss_that_names_them():
+def test_each_loss_gets_its_own_settings():
     # Smoothed by 0.2 over two classes, 0.9 of the label is class 0's; scores (1, 0): 0.9 ln(1 + 1/e) + 0.1 ln(1 + e).
     output = Output(LINE[:1], logits={"pid": torch.tensor([[1.0, 0.0]])})
     settings = {"margin": 7.0, "label_smoothing": 0.2, "lr": 3.0}
@@ -37,3 +37,8 @@ def test_the_smoothed_label_reaches_the_combination():
     output = Output(LINE, logits={"pid": torch.tensor([[1.0, 0.0]] * 4)}, metric={"global": LINE})
     terms = losses.find("ce-triplet", {"label_smoothing": 0.2})(output, torch.tensor([0, 0, 0, 0]))
     assert terms["ce"].item() == pytest.approx(0.9 * 0.3132617 + 0.1 * 1.3132617, rel=1e-6)
+
+
+def test_a_loss_without_given_settings_has_its_defaults():
+    # Margin 0.3: relu(0.3 + 3 - 4), 0.3 + 3 - 1, 0.3 + 6 - 1 and relu(0.3 + 6 - 7).
+    assert losses.find("triplet", {})(OUTPUT, LABELS)["triplet"].item() == pytest.approx((0 + 2.3 + 5.3 + 0) / 4)

@@ -316,7 +316,7 @@ def test_a_folder_holds_one_chain(whole):
 
 def test_a_chain_that_failed_before_its_first_score_leaves_its_folder_free(root, tmp_path):
     folder = ChainFolder(tmp_path / "chain")
-    with pytest.raises(OptionError, match=r"No backbone is called 'tinny'\. Did you mean 'tiny'"):
+    with pytest.raises(OptionError, match=r"backbone = 'tinny': no such backbone\. Did you mean 'tiny'"):
         run_chain(make_settings(root, SITES[0], backbone="tinny"), folder, Silent())
     folder.claim(make_settings(root, SITES[0]))
 

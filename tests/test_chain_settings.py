@@ -73,11 +73,14 @@ def test_lambda_makes_no_other_chain_where_nothing_is_distilled():
         ("", "Which datasets"),
         ('data = "market"\n[[stage]]\ndata = "duke"', "A chain has several datasets"),
         ("[[stage]]\nepochs = 3", "Stage 1 names no dataset"),
-        ('[[stage]]\ndata = "duke"\ninit = "none"', "Stage 1 has init, which is the same for the whole chain"),
+        ('[[stage]]\ndata = "duke"\ninit = "none"', "Stage 1 sets init, which is the same for the whole chain"),
         ('[[stage]]\ndata = "duke"\nepoch = 3', "Stage 1: No setting is called 'epoch'. Did you mean 'epochs'"),
-        ('[[stage]]\ndata = "duke"\n[[stage]]\ndata = "market"\nlr = -1.0', "Stage 2: lr = -1.0 is not possible"),
+        (
+            '[[stage]]\ndata = "duke"\n[[stage]]\ndata = "market"\nlr = -1.0',
+            "Stage 2: lr = -1.0: expected a number",
+        ),
         ('[[stage]]\ndata = "duke"\nrecipe = "papper"', "Stage 1: No recipe is called 'papper'. Did you mean 'paper'"),
-        ('lambda = 0.3\n[[stage]]\ndata = "duke"', "--lambda weighs what --std distils"),
+        ('lambda = 0.3\n[[stage]]\ndata = "duke"', "--lambda is a weight in the distillation of --std"),
         ('std = true\nptl = false\n[[stage]]\ndata = "duke"', "Leave out --no-ptl, or --std"),
     ],
 )
@@ -87,7 +90,7 @@ def test_what_cannot_be_is_named(tmp_path, text, message):
     assert message in str(error.value)
 
 
-def test_data_sets_are_named_once(tmp_path):
+def test_datasets_are_named_once(tmp_path):
     with pytest.raises(OptionError, match="Leave the datasets out of the command"):
         ChainSettings.resolve(file(tmp_path, '[[stage]]\ndata = "duke"'), chain=["market"])
 
@@ -99,3 +102,24 @@ def test_all_methods_of_the_experiment_begin_with_the_same_plain_network(chosen)
     plain, _ = ChainSettings.resolve(experiment, recipe="small").stages(ptl=False)
     assert first == plain
     assert (second.ptl, second.memory) == (chosen.get("ptl", True), chosen.get("memory", "slot"))
+
+
+def test_a_chain_of_version_0_1_loads(tmp_path):
+    text = 'images_per_person = 2\n[[stage]]\ndata = "duke"\nimages_per_person = 4\n[[stage]]\ndata = "market"\n'
+    first, second = ChainSettings.load(file(tmp_path, text)).stages()
+    assert (first.images_per_identity, second.images_per_identity) == (4, 2)
+
+
+def test_a_stage_with_another_loss_leaves_the_chains_loss_settings_behind(tmp_path):
+    text = """
+    loss = "ce-triplet"
+    margin = 0.5
+    images_per_identity = 4
+    [[stage]]
+    data = "duke"
+    loss = "ce"
+    [[stage]]
+    data = "market"
+    """
+    first, second = ChainSettings.resolve(file(tmp_path, text)).stages()
+    assert (first.loss, first.margin, second.loss, second.margin) == ("ce", 0.3, "ce-triplet", 0.5)

@@ -62,7 +62,7 @@ def test_a_config_file_fills_in_and_options_override_it(ptlreid, market_folder, 
     assert (settings["backbone"], settings["epochs"], settings["lr"]) == ("tiny", 2, 0.5)
 
 
-def test_prepare_draws_a_site_once(ptlreid, tmp_path):
+def test_prepare_renders_a_synthetic_dataset_once(ptlreid, tmp_path):
     draw = ("prepare", "synthetic-b", "--identities", 6, "--cameras", 3, "--images-per-camera", 2, "--seed", 1)
     code, out, err = ptlreid(*draw, "--json")
     assert code == 0, err
@@ -75,10 +75,36 @@ def test_prepare_draws_a_site_once(ptlreid, tmp_path):
     assert json.loads(ptlreid(*draw, "--json")[1])["drawn"] is False
 
 
-def test_names_of_data_sets_are_listed(ptlreid):
-    code, out, _ = ptlreid("prepare", "--list")
+@pytest.mark.parametrize("command", [("datasets",), ("prepare", "--list")])
+def test_datasets_are_listed_and_no_line_is_cut_in_a_pipe(ptlreid, command):
+    code, out, _ = ptlreid(*command)
     assert code == 0
-    assert all(name in out for name in ("market1501", "synthetic-c"))
+    assert "…" not in out
+    rows = [line for line in out.splitlines() if line.startswith("│")]
+    assert any("market, market1501" in row and "Market-1501" in row for row in rows)
+    assert any("detected, labeled" in row for row in rows)
+
+
+def test_a_dataset_is_described(ptlreid):
+    code, out, _ = ptlreid("datasets", "market")
+    assert code == 0
+    assert "names: market, market1501" in out
+    assert "12,936 train images" in out  # Zheng et al. 2015
+    assert json.loads(ptlreid("datasets", "market", "--json")[1])["counts"][""]["train_images"] == 12936
+    assert "Did you mean 'market'" in ptlreid("datasets", "markt")[2]
+
+
+def test_a_dataset_is_checked_and_packed_by_commands_of_their_own(ptlreid, market_folder):
+    root = ("--root", market_folder.parent)
+    code, out, err = ptlreid("check", "market", "--json", *root)
+    assert json.loads(out)["data"] == "market", err
+    assert (code, out) == ptlreid("prepare", "market", "--check", "--json", *root)[:2]
+    code, out, err = ptlreid("pack", "market", "--height", 20, "--width", 10, "--json", *root)
+    assert code == 0, err
+    packed = json.loads(out)
+    assert packed["pack"].endswith("packed-20x10.h5")
+    assert packed["packed"] > 0
+    assert json.loads(ptlreid("pack", "market", "--height", 20, "--width", 10, "--json", *root)[1])["packed"] == 0
 
 
 @pytest.mark.parametrize(
@@ -86,15 +112,15 @@ def test_names_of_data_sets_are_listed(ptlreid):
     [
         (("finetune", "--backbone", "resnet5"), "Did you mean 'resnet50'"),
         (("finetune", "--data", "markt"), "Did you mean 'market'"),
-        (("finetune", "--data", "market"), "Market-1501 was not found: expected it at data/market"),
+        (("finetune", "--data", "market"), "Market-1501 was not found: looked for data/market"),
         (("finetune", "--data", "./nowhere"), "no folder bounding_box_train"),
-        (("finetune", "--memory", "all"), "memory = 'all' is not possible"),
-        (("finetune", "--epochs", -1), "epochs = -1 is not possible: input should be greater than or equal to 0"),
+        (("finetune", "--memory", "all"), "--memory all: expected 'slot', 'mean' or 'none'."),
+        (("finetune", "--epochs", -1), "--epochs -1: expected an integer ≥ 0."),
         (("finetune", "--config", "none.toml"), "none.toml: cannot be read"),
         (("evaluate", "--run", "none"), "No run is called 'none'"),
         (("prepare", "market"), "Market-1501 cannot be made here: get it from https://"),
         (("prepare",), "Which dataset?"),
-        (("prepare", "synthetic", "--identities", 3), "identities = 3 is not possible"),
+        (("prepare", "synthetic", "--identities", 3), "--identities 3: expected an integer ≥ 4."),
     ],
 )
 def test_a_mistake_is_one_clear_message_and_exit_code_1(ptlreid, arguments, message):
@@ -121,16 +147,16 @@ def test_the_version_is_the_packages(ptlreid):
     assert (code, out) == (0, f"ptlreid {version('ptlreid')}\n")
 
 
-def test_ctrl_c_says_how_to_go_on(ptlreid, market_folder, monkeypatch):
-    def stop(*_: object, **__: object) -> None:
+def test_ctrl_c_says_how_to_resume(ptlreid, market_folder, monkeypatch):
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    from ptlreid.engine import training_run
+    from ptlreid.workflows import training
 
-    monkeypatch.setattr(training_run, "train_epochs", stop)
+    monkeypatch.setattr(training, "train_epochs", stop)
     code, out, err = ptlreid(*TRAIN, "--root", market_folder.parent)
     assert (code, out) == (130, "")
-    assert "to go on: ptlreid finetune" in err
+    assert "To resume: ptlreid finetune" in err
     assert "Traceback" not in err
 
 
@@ -153,4 +179,4 @@ def test_models_lists_every_network_with_and_without_cells(ptlreid, monkeypatch)
     monkeypatch.setattr("ptlreid.models.names", lambda: ["mobilenet-v3-large", "resnet50"])
     code, out, _ = ptlreid("models")
     assert code == 0
-    assert max(len(line) for line in out.splitlines()) <= 80
+    assert sum(line.startswith("│") for line in out.splitlines()) == 2  # a pipe gets a network on one line

@@ -75,8 +75,8 @@ def test_the_seed_decides_the_draws(ptlreid, runs, market_folder):
 def test_the_verdict_is_told_in_words(ptlreid, runs, market_folder):
     code, out, _ = ptlreid("compare", "a", "c", "--root", market_folder.parent)
     assert code == 0
-    assert "c against a: mAP +0.0 (+0.0 to +0.0), inside the noise." in out
-    assert "c against a: CMC-1 +0.0 (+0.0 to +0.0), inside the noise." in out
+    assert "c vs. a: mAP +0.0 (95% CI +0.0 to +0.0), inside the noise." in out
+    assert "c vs. a: CMC-1 +0.0 (95% CI +0.0 to +0.0), inside the noise." in out
 
 
 def test_what_cannot_be_compared_is_an_error(ptlreid, runs, market_folder):

@@ -215,7 +215,7 @@ def test_with_lambda_0_another_teacher_is_the_same_run():
 def test_lambda_outside_0_to_1_is_refused(ptlreid, value):
     code, _, told = ptlreid("distill", "--lambda", value)
     assert code == 1
-    assert f"lambda = {value} is not possible" in told
+    assert f"--lambda {value}: expected a number in [0, 1]." in told
 
 
 def test_an_unknown_teacher_gets_a_suggestion(runs):

@@ -282,16 +282,19 @@ def test_a_second_evaluation_imports_neither_torch_nor_scipy(scored, market_fold
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "What is to be scored? Give --run RUN"),
-        (("--query", "q.npz"), "What is to be scored?"),
-        (("--run", "tiny", "--query", "q.npz", "--gallery", "g.npz"), "What is to be scored?"),
+        ((), "Nothing to evaluate: expected --run RUN"),
+        (("--query", "q.npz"), "Nothing to evaluate"),
+        (("--run", "tiny", "--query", "q.npz", "--gallery", "g.npz"), "Nothing to evaluate"),
         (("--query", "q.npz", "--gallery", "none.npz"), "none.npz: no such file"),
         (("--query", "wide.npz", "--gallery", "g.npz"), "wide.npz has features of width 5, g.npz of width 4"),
         (("--query", "q.npz", "--gallery", "empty.npz"), "empty.npz: holds no features"),
         (("--query", "zero.npz", "--gallery", "g.npz"), "zero.npz: row 2 (zero.npz#2): pid 0 is a distractor"),
-        (("--query", "q.npz", "--gallery", "g.npz", "--flip"), "--flip is for a --run"),
+        (("--query", "q.npz", "--gallery", "g.npz", "--flip"), "--flip: for a --run only"),
         (("--query", "q.npz", "--gallery", "g.npz", "--protocol", "markt"), "Did you mean 'market'"),
-        (("--query", "q.npz", "--gallery", "g.npz", "--memory-budget", "lots"), "is no amount of memory"),
+        (
+            ("--query", "q.npz", "--gallery", "g.npz", "--memory-budget", "lots"),
+            "expected a number and a unit, such as 500MB or 2GB",
+        ),
         (("--query", "q.npz", "--gallery", "one.npz"), "None of the 30 queries has a true match"),
     ],
 )
@@ -323,7 +326,7 @@ def test_the_tables_are_shown_to_people(ptlreid, files):
     code, out, err = ptlreid(*FILES, "--per-camera", "--bootstrap", 50)
     assert code == 0, err
     assert "30 of 30 queries have a true match; 90 gallery images, 0 of them junk." in out
-    assert "With other people, in 95 of 100 draws: mAP " in out
+    assert "95% CI (bootstrap over identities): mAP " in out
     assert "mAP in percent by query camera (a line each) and gallery camera" in out
     assert [line.split()[0] for line in out.splitlines()[-4:]] == ["1", "1", "2", "3"]
     assert out.splitlines()[-3].split()[1] == "-"

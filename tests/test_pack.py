@@ -390,7 +390,7 @@ def test_the_size_of_a_pack_comes_from_a_settings_file(ptlreid, tmp_path):
         (("synthetic-a", "--pack"), "was not found"),
         (("market", "--pack"), "was not found"),
         (("market", "--pack", "--identities", 3), "--identities has no meaning for market"),
-        (("market", "--pack", "--height", 0), "height = 0 is not possible"),
+        (("market", "--pack", "--height", 0), "--height 0: expected an integer ≥ 1"),
     ],
 )
 def test_a_mistake_in_packing_is_one_clear_message(ptlreid, tmp_path, arguments, message):

@@ -249,7 +249,7 @@ def test_a_table_has_a_row_for_each_run(ptlreid, runs, market_folder):
         (("plain", "--figure", "cells", "--out", "a.png"), "has no BConv-Cells"),
         (("ptl", "--data", "markt"), "Did you mean 'market'"),
         (("ptl", "--data", "duke"), "DukeMTMC-reID was not found"),
-        (("ptl", "--ranklist-size", 0), "ranklist_size = 0 is not possible"),
+        (("ptl", "--ranklist-size", 0), "--ranklist-size 0: expected an integer in [1, 50]"),
     ],
 )
 def test_a_wrong_call_is_one_clear_message(ptlreid, runs, market_folder, arguments, message):

@@ -24,7 +24,7 @@ PAPER = SCALES["paper"]
 SMALLER = replace(
     TINY,
     settings={**TINY.settings, "backbone": "tiny", "height": 64, "width": 32, "epochs": 1, "batch_size": 8},
-    of_recipe={"large-batch": {"batch_size": 12}},
+    recipe_settings={"large-batch": {"batch_size": 12}},
     sites=SyntheticSettings(identities=8, cameras=2, images_per_camera=2, height=64, width=32),
 )
 ROWS = [(table, row) for table in tables("all") for row in table.rows]

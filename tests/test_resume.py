@@ -369,5 +369,5 @@ def test_a_signal_to_a_command_and_its_loaders_ends_in_one_message(tmp_path, mar
     assert "Traceback" not in told
     (error,) = (line for line in told.splitlines() if line.startswith("error:"))
     assert error.startswith(f"error: {number.name}: stopped after update")
-    assert "To go on: ptlreid finetune --backbone mobilenet-v3-small" in error
+    assert "To resume: ptlreid finetune --backbone mobilenet-v3-small" in error
     assert torch.load(checkpoint, weights_only=True)["epoch"] >= 0

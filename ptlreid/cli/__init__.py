@@ -1,45 +1,89 @@
-"""The command line: one file a command. Light to import: torch is loaded inside the commands that compute."""
+"""The command line, one file a command. A command's module is loaded when it is called: `--help` needs none of them."""
 
 from __future__ import annotations
 
-import shlex
 import signal
-import sys
 import threading
-from collections.abc import Callable
-from functools import wraps
+from importlib import import_module
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import ptlreid
-from ptlreid.cli import console
-from ptlreid.cli.compare import compare
-from ptlreid.cli.demo import demo
-from ptlreid.cli.distill import distill
-from ptlreid.cli.evaluate import evaluate
-from ptlreid.cli.finetune import finetune
-from ptlreid.cli.models import models
-from ptlreid.cli.prepare import prepare
-from ptlreid.cli.recipes import recipes
-from ptlreid.cli.report import report
-from ptlreid.cli.reproduce import reproduce
-from ptlreid.cli.transfer_chain import transfer_chain
-from ptlreid.errors import PtlreidError, Stopped
+
+# Each command with its summary, the first sentence of its own help, by the heading under which it is listed.
+COMMANDS = {
+    "Datasets": {
+        "datasets": "List the datasets that ptlreid knows, or describe one.",
+        "prepare": "Make a dataset ready: from its archive or folder, from your own images, or synthetic.",
+        "check": "Check a dataset: decode every image, compare every count, find leaks and duplicates.",
+        "pack": "Resize all images of a dataset once, into one file that trains faster.",
+    },
+    "Training": {
+        "finetune": "Fine-tune a network on a dataset, with BConv-Cells (PTL) unless --no-ptl.",
+        "distill": "Distil a finished run into a plain backbone (student-teacher distillation).",
+        "transfer-chain": "Fine-tune one network on several datasets in a row, and evaluate it on all after each.",
+    },
+    "Evaluation": {
+        "evaluate": "Evaluate a run on a dataset, or features of any program: mAP, CMC and mINP.",
+        "compare": "Compare runs on one test set: differences of mAP and CMC-1 with 95% CIs.",
+        "report": "Write an HTML report on runs, or one figure or table for a paper.",
+    },
+    "More": {
+        "demo": "Train a small network with and without PTL on a synthetic dataset, and compare both.",
+        "models": "List every network, with and without PTL: parameters and multiply-adds.",
+        "recipes": "List the recipes that --recipe takes, or show one.",
+        "reproduce": "Train the runs behind a table of the paper, and compare with the published figures.",
+    },
+}
+
+
+def load_command(name: str) -> TyperCommand:
+    """The command called `name`, its module imported."""
+    from ptlreid.cli.command import build_command
+
+    word = name.replace("-", "_")
+    return build_command(name, getattr(import_module(f"ptlreid.cli.{word}"), word))
+
+
+class Commands(TyperGroup):
+    """The commands, by name and summary only until one of them is called."""
+
+    def __init__(self, **named: Any) -> None:
+        super().__init__(**named)
+        for heading, commands in COMMANDS.items():
+            for name, summary in commands.items():
+                self.add_command(TyperCommand(name, help=summary, rich_markup_mode=None, rich_help_panel=heading))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The commands by heading, their summaries wrapped and never cut."""
+        width = max(map(len, self.commands))
+        for heading, commands in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), summary) for name, summary in commands.items()])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called, loaded."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load_command(name) if name else command, rest
+
 
 app = typer.Typer(
+    cls=Commands,
     name="ptlreid",
-    help="Adapt a person re-identification model to a new camera network.",
+    help="Person re-identification: fine-tune, distil, transfer and evaluate, with progressive transfer learning.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # plain help pages: narrow terminals have room for them, and paragraphs wrap
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        console.say(f"ptlreid {ptlreid.__version__}")
+        typer.echo(f"ptlreid {ptlreid.__version__}")
         raise typer.Exit
 
 
@@ -52,59 +96,6 @@ def _program(
     pass
 
 
-def _told(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which tells of what went wrong, or of being stopped, in one message and an exit code."""
-
-    @wraps(command)
-    def run(**options: Any) -> None:
-        try:
-            command(**options)
-        except Stopped as stop:
-            console.fail(f"{stop} To go on: {_typed()}")
-            raise typer.Exit(stop.code) from None
-        except PtlreidError as error:
-            console.fail(str(error))
-            raise typer.Exit(1) from None
-        except BrokenPipeError:
-            raise  # whoever reads our output has seen enough: Typer ends quietly
-        except OSError as error:
-            reason = f"{error.filename or 'a file'}: {error.strerror or error}"
-            console.fail(f"{reason}. Check that it may be read and written and that the disk has room, then try again.")
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt as stop:
-            code = 128 + (stop.args[0] if stop.args else signal.SIGINT)
-            console.fail(f"stopped. What was finished is kept; to go on: {_typed()}")
-            raise typer.Exit(code) from None
-
-    return run
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM, treated as Ctrl-C is: what is open is put in order on the way out."""
-    raise KeyboardInterrupt(number)
-
-
-def _typed() -> str:
-    """The command as it was typed."""
-    return shlex.join(["ptlreid", *sys.argv[1:]])
-
-
-for command in (
-    demo,
-    prepare,
-    finetune,
-    distill,
-    transfer_chain,
-    evaluate,
-    compare,
-    report,
-    models,
-    recipes,
-    reproduce,
-):
-    app.command()(_told(command))
-
-
 def main() -> None:
     """Run the command line.
 
@@ -113,3 +104,8 @@ def main() -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     app()
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM, treated as Ctrl-C is: what is open is put in order on the way out."""
+    raise KeyboardInterrupt(number)

@@ -1,30 +1,28 @@
-"""What a person sees: results on standard output, progress and notes on standard error."""
+"""What the command line prints: results on standard output, progress and notes on standard error."""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from rich.table import Column, Table
 
 from ptlreid import distributed
 from ptlreid.progress import Advance, Silent
 
-# Of several processes, the main one alone tells of results and progress; each tells of its own faults.
-out = Console(soft_wrap=False, quiet=not distributed.is_main())
+# Of several processes, the main one alone prints results and progress; each prints its own errors.
 err = Console(stderr=True)
 
 _LINE_EVERY_SECONDS = 10.0
+_NO_LIMIT = 100_000  # columns of a file or a pipe
 
 
-def fail(message: str) -> None:
+def show_error(message: str) -> None:
     """One message about what went wrong, on standard error."""
     err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
@@ -37,11 +35,11 @@ def show_json(value: Any) -> None:
 
 def say(text: str) -> None:
     """A line of the result, on standard output."""
-    out.print(escape(text), highlight=False, soft_wrap=True)
+    _out().print(escape(text), highlight=False, soft_wrap=True)
 
 
 def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
-    """What a dry run found: one JSON document, or `key = value` lines with nested keys dotted."""
+    """The plan of a dry run: one JSON document, or `key = value` lines with nested keys dotted."""
     if as_json:
         show_json(plan)
         return
@@ -55,33 +53,43 @@ def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
 
 def show_scores(title: str, rows: Mapping[str, Mapping[str, Any] | None]) -> None:
     """A table of scores in percent, a row each; None where a run has no test set."""
-    table = Table(
-        "",
-        *(Column(name, justify="right") for name in ("mAP", "CMC-1", "CMC-5", "CMC-10", "mINP")),
-        title=escape(title),
-    )
+    cells = []
     for name, scores in rows.items():
         if scores is None:
-            table.add_row(escape(name), "no test set")
+            cells.append([name, "no test set", *[""] * 4])
             continue
         cmc = scores["cmc"]
         values = (scores["mAP"], cmc["1"], cmc["5"], cmc["10"], scores["mINP"])
-        table.add_row(escape(name), *(f"{100 * value:.1f}" for value in values))
-    out.print(table)
+        cells.append([name, *(f"{100 * value:.1f}" for value in values)])
+    show_rows(title, ("", "mAP", "CMC-1", "CMC-5", "CMC-10", "mINP"), cells, right=True)
 
 
-def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A plain table, whose first column is never cut."""
+def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = False) -> None:
+    """A table below its title. A narrow terminal wraps cells, a file or pipe gets each row on one line.
+
+    `right`: columns after the first are numbers.
+    """
+    from rich.table import Column, Table
+
+    justify: Literal["left", "right"] = "right" if right else "left"
+    first, *others = columns
     table = Table(
-        Column(columns[0], no_wrap=True, min_width=max(len(row[0]) for row in rows)), *columns[1:], title=title
+        Column(first, overflow="fold"),
+        *(Column(name, overflow="fold", justify=justify, no_wrap=right) for name in others),
     )
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    out.print(table)
+    say(title)
+    _out().print(table)
+
+
+def _out() -> Console:
+    """Standard output as it is now; wider than any row unless it is a terminal."""
+    return Console(quiet=not distributed.is_main(), width=None if sys.stdout.isatty() else _NO_LIMIT)
 
 
 class Reporter:
-    """A `Progress` for people: live bars on a terminal, a line now and then elsewhere."""
+    """A `Progress` on standard error: live bars on a terminal, a line now and then elsewhere."""
 
     def note(self, text: str) -> None:
         if distributed.is_main():
@@ -90,15 +98,24 @@ class Reporter:
     @contextmanager
     def task(self, title: str, total: int | None) -> Iterator[Advance]:
         if not distributed.is_main():
-            how = Silent().task(title, total)
+            shown = Silent().task(title, total)
         else:
-            how = _bar(title, total) if err.is_terminal else _lines(title, total)
-        with how as advance:
+            shown = _bar(title, total) if err.is_terminal else _lines(title, total)
+        with shown as advance:
             yield advance
 
 
 @contextmanager
 def _bar(title: str, total: int | None) -> Iterator[Advance]:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -107,7 +124,7 @@ def _bar(title: str, total: int | None) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[status]}"),
     )
-    with Bars(*columns, console=err, expand=True) as bars:
+    with Progress(*columns, console=err, expand=True) as bars:
         task = bars.add_task(escape(title), total=total, status="")
 
         def advance(done: int, *, status: str = "", total: int | None = None) -> None:
@@ -119,16 +136,18 @@ def _bar(title: str, total: int | None) -> Iterator[Advance]:
 @contextmanager
 def _lines(title: str, total: int | None) -> Iterator[Advance]:
     began = shown = time.monotonic()
-    all_steps = total
+    steps = total
 
     def advance(done: int, *, status: str = "", total: int | None = None) -> None:
-        nonlocal shown, all_steps
-        all_steps = total or all_steps
+        nonlocal shown, steps
+        steps = total or steps
         now = time.monotonic()
         if now - shown >= _LINE_EVERY_SECONDS:
             shown = now
-            of = f" of {all_steps}" if all_steps else ""
-            err.print(escape(f"{title}: {done}{of}, {now - began:.0f} s {status}".rstrip()), highlight=False)
+            count = f"{done}/{steps}" if steps else f"{done}"
+            err.print(
+                escape(f"{title}: {count}, {now - began:.0f} s {status}".rstrip()), highlight=False, soft_wrap=True
+            )
 
     yield advance
-    err.print(escape(f"{title}: done in {time.monotonic() - began:.1f} s"), highlight=False)
+    err.print(escape(f"{title}: done in {time.monotonic() - began:.1f} s"), highlight=False, soft_wrap=True)

@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from ptlreid.cli import console, options
+from ptlreid.cli import console
+from ptlreid.cli.options import Json, Runs, from_settings
 from ptlreid.settings import DemoSettings
 
 
-def demo(
-    epochs: Annotated[int | None, options.option(DemoSettings, "epochs")] = None,
-    identities: Annotated[int | None, options.option(DemoSettings, "identities")] = None,
-    seed: Annotated[int | None, options.option(DemoSettings, "seed")] = None,
-    root: options.Root = None,
-    runs: options.Runs = Path("runs"),
-    device: options.Device = None,
-    json: options.Json = False,
-) -> None:
-    """Draw a small dataset, train a network with and without PTL on it, and score both beside an untrained one.
+@from_settings(DemoSettings)
+def demo(settings: DemoSettings, *, runs: Runs = Path("runs"), json: Json = False) -> None:
+    """Train a small network with and without PTL on a synthetic dataset, and compare both.
 
-    A few minutes on two cores, without a GPU or a download. A second time, everything is reused.
+    Both are compared with the same network untrained. A few minutes on two cores, without a GPU or a download; the
+    second time, everything is reused.
     """
-    settings = options.settings(DemoSettings, locals())
-
     from ptlreid.workflows.demo import run_demo
 
     scores = run_demo(settings, runs, console.Reporter())
     if json:
         console.show_json({"settings": settings.model_dump(), "runs": scores})
         return
-    console.show_scores("Retrieval of people never seen before, percent", scores)
+    console.show_scores("Retrieval of identities not seen in training, percent", scores)
     name = scores["PTL"]["run"]
-    console.say(f"Run folder: {runs / name}. Open its report.html in a browser to see what was found and what not.")
-    places = _where("--root", settings.root, "data") + _where("--runs", str(runs), "runs")
-    size = "--height 128 --width 64"
+    console.say(f"Run folder: {runs / name}. Open its report.html in a browser to see rank lists and curves.")
+    root, folders = _flag("--root", settings.root, "data"), _flag("--runs", str(runs), "runs")
+    network = f"--backbone resnet18 --init {name} --height 128 --width 64"
     console.say("Next, adapt it to another camera network:")
-    console.say(f"  ptlreid prepare synthetic-b{_where('--root', settings.root, 'data')}")
-    console.say(f"  ptlreid evaluate --run {name} --data synthetic-b{places}")
-    console.say(f"  ptlreid finetune --data synthetic-b --backbone resnet18 --init {name} {size} --epochs 5{places}")
+    console.say(f"  ptlreid prepare synthetic-b{root}")
+    console.say(f"  ptlreid evaluate --run {name} --data synthetic-b{root}{folders}")
+    console.say(f"  ptlreid finetune --data synthetic-b {network} --epochs 5{root}{folders}")
 
 
-def _where(flag: str, value: str, default: str) -> str:
+def _flag(flag: str, value: str, default: str) -> str:
     return "" if value == default else f" {flag} {value}"

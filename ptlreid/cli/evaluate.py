@@ -8,57 +8,45 @@ from typing import Annotated, Any
 
 import typer
 
-from ptlreid.cli import console, options
+from ptlreid.cli import console
+from ptlreid.cli.options import DryRun, Json, Runs, from_settings
 from ptlreid.errors import OptionError
 from ptlreid.settings import EvaluateSettings
 
 
+@from_settings(EvaluateSettings)
 def evaluate(
-    run: Annotated[str | None, typer.Option(help="Name of the run, or the path of its folder.")] = None,
-    data: options.TestData = None,
-    query: Annotated[Path | None, typer.Option(help="Instead of a run: file of query features, .h5 or .npz.")] = None,
-    gallery: Annotated[Path | None, typer.Option(help="File of gallery features, to go with --query.")] = None,
-    protocol: Annotated[str | None, options.option(EvaluateSettings, "protocol")] = None,
-    metric: Annotated[str | None, options.option(EvaluateSettings, "metric")] = None,
-    rerank: Annotated[bool | None, options.option(EvaluateSettings, "rerank", "--rerank/--no-rerank")] = None,
-    flip: Annotated[bool | None, options.option(EvaluateSettings, "flip", "--flip/--no-flip")] = None,
-    ap: Annotated[str | None, options.option(EvaluateSettings, "ap")] = None,
-    bootstrap: Annotated[int | None, options.option(EvaluateSettings, "bootstrap")] = None,
-    per_camera: Annotated[bool | None, options.option(EvaluateSettings, "per_camera", "--per-camera")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write a table of the queries to this CSV file.")] = None,
-    ranklist: Annotated[Path | None, typer.Option(help="Write each query's rank list to this CSV file.")] = None,
-    memory_budget: Annotated[str | None, options.option(EvaluateSettings, "memory_budget")] = None,
-    config: options.ConfigFile = None,
-    root: options.Root = None,
-    runs: options.Runs = Path("runs"),
-    json: options.Json = False,
-    dry_run: options.DryRun = False,
-    weights: Annotated[str | None, options.option(EvaluateSettings, "weights", hidden=True)] = None,
-    normalize: Annotated[
-        bool | None, options.option(EvaluateSettings, "normalize", "--normalize/--no-normalize", hidden=True)
+    settings: EvaluateSettings,
+    run: Annotated[str | None, typer.Option(metavar="RUN", help="Run: its name or folder.")] = None,
+    query: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="In place of a run: query features, .h5 or .npz.")
     ] = None,
-    amp: Annotated[str | None, options.option(EvaluateSettings, "amp", hidden=True)] = None,
-    batch_size: Annotated[int | None, options.option(EvaluateSettings, "batch_size", hidden=True)] = None,
-    ranklist_size: Annotated[int | None, options.option(EvaluateSettings, "ranklist_size", hidden=True)] = None,
-    seed: Annotated[int | None, options.option(EvaluateSettings, "seed", hidden=True)] = None,
-    device: Annotated[str | None, options.option(EvaluateSettings, "device", hidden=True)] = None,
-    workers: Annotated[int | None, options.option(EvaluateSettings, "workers", hidden=True)] = None,
+    gallery: Annotated[Path | None, typer.Option(metavar="FILE", help="Gallery features, with --query.")] = None,
+    *,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the scores of each query as CSV.")] = None,
+    ranklist: Annotated[Path | None, typer.Option(metavar="FILE", help="Write each query's rank list as CSV.")] = None,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Score a run on a dataset, or features of any program: mAP, CMC and mINP.
+    """Evaluate a run on a dataset, or features of any program: mAP, CMC and mINP.
 
-    A run's features are cached in its folder, so that a second evaluation decodes no image. Every other setting, such
-    as weights, seed, ranklist_size, rerank_k1, expand and device, is a line in the TOML file of --config.
+    The features of a run are cached in its folder, so that a second evaluation decodes no image.
+
+    Examples:
+      ptlreid evaluate --run market-resnet50-ptl-s0
+      ptlreid evaluate --run market-resnet50-ptl-s0 --data duke --rerank
+      ptlreid evaluate --query q.npz --gallery g.npz --metric cosine
     """
-    settings = options.settings(EvaluateSettings, locals())
     if run is None and query is not None and gallery is not None:
         _check_file_settings(settings)
-        result = _of_files(query, gallery, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
+        result = _evaluate_files(query, gallery, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{query} in {gallery}"
     elif run is not None and query is None and gallery is None:
-        result = _of_run(run, runs, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
+        result = _evaluate_run(run, runs, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{Path(result['run']).name} on {result['settings']['data']}"
     else:
-        raise OptionError("What is to be scored? Give --run RUN, or both --query FILE and --gallery FILE.")
+        raise OptionError("Nothing to evaluate: expected --run RUN, or both --query FILE and --gallery FILE.")
     if dry_run:
         console.show_plan(result, as_json=json)
     elif json:
@@ -67,17 +55,19 @@ def evaluate(
         _show(title, result)
 
 
-# What says how features are made, which for features from files is done.
-_OF_A_RUN = ("data", "weights", "flip", "normalize", "amp", "batch_size", "dtype")
+# Settings of feature extraction, which mean nothing for features from files.
+_EXTRACTION = ("data", "weights", "flip", "normalize", "amp", "batch_size", "dtype")
 
 
 def _check_file_settings(settings: EvaluateSettings) -> None:
-    given = [f"--{name.replace('_', '-')}" for name in _OF_A_RUN if name in settings.model_fields_set]
+    given = [f"--{name.replace('_', '-')}" for name in _EXTRACTION if name in settings.model_fields_set]
     if given:
-        raise OptionError(f"{', '.join(given)} is for a --run; --query and --gallery hold features as they are.")
+        raise OptionError(
+            f"{', '.join(given)}: for a --run only. The features in --query and --gallery are used as they are."
+        )
 
 
-def _of_run(
+def _evaluate_run(
     name: str, runs: Path, settings: EvaluateSettings, *, dry_run: bool, csv: Path | None, ranklist: Path | None
 ) -> dict[str, Any]:
     from ptlreid import datasets
@@ -93,7 +83,7 @@ def _of_run(
         return workflow.evaluate_run(run, splits, settings, console.Reporter(), workflow.Tables(csv, ranklist))
 
 
-def _of_files(
+def _evaluate_files(
     query: Path, gallery: Path, settings: EvaluateSettings, *, dry_run: bool, csv: Path | None, ranklist: Path | None
 ) -> dict[str, Any]:
     from ptlreid.workflows import evaluate as workflow
@@ -106,7 +96,7 @@ def _of_files(
 def _show(title: str, result: dict[str, Any]) -> None:
     settings, queries, gallery = result["settings"], result["queries"], result["gallery"]
     how = ", ".join(
-        [f"protocol {result['protocol']}", *(["re-ranked"] if settings["rerank"] else []), *_other(settings)]
+        [f"protocol {result['protocol']}", *(["re-ranked"] if settings["rerank"] else []), *_changed(settings)]
     )
     row = settings["weights"] if "run" in result else "features"
     console.show_scores(f"{title} ({how})", {row: result})
@@ -118,31 +108,32 @@ def _show(title: str, result: dict[str, Any]) -> None:
         found = result["intervals"]
         named = {"mAP": found["mAP"], "CMC-1": found["cmc"]["1"], "mINP": found["mINP"]}
         ends = ", ".join(f"{name} {100 * low:.1f} to {100 * high:.1f}" for name, (low, high) in named.items())
-        console.say(f"With other people, in 95 of 100 draws: {ends}.")
+        console.say(f"95% CI (bootstrap over identities): {ends}.")
     if "cameras" in result:
         _show_cameras(result["cameras"])
 
 
-def _other(settings: Mapping[str, Any]) -> list[str]:
-    """What the scores depend on and was not left as it is by default, such as `metric cosine`."""
+def _changed(settings: Mapping[str, Any]) -> list[str]:
+    """The settings that the scores depend on and that differ from their defaults, such as `metric cosine`."""
     fields = EvaluateSettings.model_fields
     changed = [
         name
         for name in ("metric", "ap", "flip", "normalize", "amp", "dtype", "expand", "single_shot_samples")
         if settings[name] != fields[name].default
     ]
-    return [
-        f"{name} {'on' if settings[name] is True else 'off' if settings[name] is False else settings[name]}"
-        for name in changed
-    ]
+    return [f"{name.replace('_', ' ')} {_word(settings[name])}" for name in changed]
+
+
+def _word(value: object) -> str:
+    return {"True": "on", "False": "off"}.get(str(value), str(value))
 
 
 def _show_cameras(cells: list[dict[str, Any]]) -> None:
-    """mAP by query camera and gallery camera, with what is to be known to read it."""
+    """mAP by query camera and gallery camera, with a note on how to read it."""
     columns = sorted({cell["gallery"] for cell in cells})
     console.say(
-        "mAP in percent by query camera (a line each) and gallery camera; - where no query has a true match. The "
-        "images of one camera are all that a cell searches: compare cells with one another, not with the whole."
+        "mAP in percent by query camera (rows) and gallery camera (columns); - where no query has a true match. Each "
+        "cell searches the images of one camera only: compare cells with one another, not with the overall mAP."
     )
     console.say(" " * 6 + "".join(f"{camera:>6}" for camera in columns))
     for camera in sorted({cell["query"] for cell in cells}):

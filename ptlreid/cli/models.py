@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from ptlreid.cli import console, options
+from ptlreid.cli import console
+from ptlreid.cli.options import Json
 
 
 def models(
-    classes: Annotated[int, typer.Option(min=1, help="Identities to tell apart: MSMT17 has 1041 for training.")] = 1041,
-    json: options.Json = False,
+    classes: Annotated[int, typer.Option(min=1, metavar="INT ≥ 1", help="Training identities; 1041 is MSMT17.")] = 1041,
+    json: Json = False,
 ) -> None:
-    """List every network, with and without PTL: Conv-blocks, input, parameters and multiply-adds."""
+    """List every network, with and without PTL: parameters and multiply-adds."""
     from ptlreid import models as networks
     from ptlreid.models.summary import summarize
 
@@ -35,4 +36,4 @@ def models(
     ]
     columns = ("network", "blocks", "input", "#Param M", "paper", "MACs G")
     console.show_rows(f"Networks at {classes} classes, plain → with BConv-Cells", columns, rows)
-    console.say("MACs: one image going forward in training. Paper: Table 1 and section 5.2.")
+    console.say("MACs: forward pass of one training image. Paper: Table 1 and section 5.2.")

@@ -1,60 +1,207 @@
-"""Options that several commands share: same name, same meaning. Defaults and help come from the config models."""
+"""Options made from settings: every setting of a command's model is an option, with its help, default and range.
+
+    @from_settings(FinetuneSettings, recipe=True)
+    def finetune(settings: FinetuneSettings, *, name: Name = None, json: Json = False) -> None: ...
+
+The command gets the checked settings and its own parameters, which Typer reads as usual. An option that is not given is
+None, so that recipe, file and model decide. To add a setting is to add a field to its model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic.fields import FieldInfo
 
-from ptlreid.settings import DataSettings, EvaluateSettings, FinetuneSettings, Settings
+from ptlreid.settings import Settings
+from ptlreid.settings.fields import Kind, find_kind, find_option
 
 S = TypeVar("S", bound=Settings)
 
+MORE = "More settings"
+ALL_OPTIONS = "ptlreid.all_options"  # in a context's `meta`: --help-all was given
+_LONGEST_CHOICES = 34  # characters in the column of a help page
 
-def option(model: type[Settings], field: str, *flags: str, hidden: bool = False) -> Any:
-    """The Typer option for one field of a config model: its help, and its default as text.
-
-    The parameter itself defaults to None, which means not given: only then do a config file and the model's own
-    default have their say. A `hidden` option works, and is left out of --help.
-    """
-    about = model.model_fields[field]
-    default = about.default
-    shown = str(default).lower() if isinstance(default, bool) else str(default)
-    return typer.Option(
-        *flags, help=about.description, show_default=shown if default is not None else False, hidden=hidden
-    )
-
-
-def settings(model: type[S], arguments: Mapping[str, Any]) -> S:
-    """The settings of a command: its own arguments (`locals()` at its first line), its --config, its --recipe."""
-    given = {name: value for name, value in arguments.items() if name in model.model_fields}
-    return model.resolve(arguments.get("config"), recipe=arguments.get("recipe"), **given)
-
-
-Root = Annotated[
-    str | None,
-    typer.Option(envvar="PTLREID_DATA", help=DataSettings.model_fields["root"].description, show_default="data"),
-]
-Runs = Annotated[Path, typer.Option(envvar="PTLREID_RUNS", help="Folder that holds the runs.")]
-Device = Annotated[str | None, option(DataSettings, "device")]
-Workers = Annotated[int | None, option(DataSettings, "workers")]
+Runs = Annotated[Path, typer.Option(envvar="PTLREID_RUNS", metavar="DIR", help="Folder of the runs.")]
 Name = Annotated[
-    str | None, typer.Option(help="Name of the run folder.", show_default="from data, backbone, method, seed")
+    str | None,
+    typer.Option(metavar="NAME", help="Run folder.", show_default="data-backbone-method-seed"),
 ]
-Recipe = Annotated[
-    str | None, typer.Option(help="Named settings, which --config and options override: see `ptlreid recipes`.")
-]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file of settings; options override it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]
-Backbone = Annotated[str | None, option(FinetuneSettings, "backbone")]
-Init = Annotated[str | None, option(FinetuneSettings, "init")]
-Epochs = Annotated[int | None, option(FinetuneSettings, "epochs")]
-BatchSize = Annotated[int | None, option(FinetuneSettings, "batch_size")]
-Height = Annotated[int | None, option(FinetuneSettings, "height")]
-Width = Annotated[int | None, option(FinetuneSettings, "width")]
-Seed = Annotated[int | None, option(FinetuneSettings, "seed")]
-Data = Annotated[str | None, option(FinetuneSettings, "data")]
-TestData = Annotated[str | None, option(EvaluateSettings, "data")]
+
+
+def _show_all(ctx: typer.Context, asked: bool) -> None:
+    if asked:
+        ctx.meta[ALL_OPTIONS] = True
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+_CONFIG = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML file of settings; options override it.")
+]
+_RECIPE = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="NAME", help="Named settings; see `ptlreid recipes`."),
+]
+_HELP_ALL = Annotated[
+    bool, typer.Option("--help-all", help="Show every setting and exit.", is_eager=True, callback=_show_all)
+]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given of a command's settings. `origins`: how a message names each, such as `--metric cos`."""
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+    config: Path | None
+    recipe: str | None
+
+    def resolve(self, model: type[S], *, config: bool = True, **more: Any) -> S:
+        """The settings of one model, with `more` that is given otherwise. `config`: with those of --config."""
+        own = {name: value for name, value in self.values.items() if name in model.model_fields}
+        origins = {name: self.origins[name] for name in own}
+        return model.resolve(self.config if config else None, recipe=self.recipe, origins=origins, **own, **more)
+
+
+def from_settings(
+    *models: type[Settings], config: bool = True, recipe: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that makes options of the settings of these models, and --config and --recipe where asked for.
+
+    The first parameter of the command receives them: the settings where it is called `settings`; where it is called
+    `given` a `Given`, of which the command makes them itself. Of settings that share a name the first is shown. In
+    help, parameters before the `*` of the command come first, the others after its common settings.
+    """
+    fields = {
+        name: (model, field)
+        for model in reversed(models)
+        for name, field in model.model_fields.items()
+        if find_kind(field) and name not in model.NO_OPTION
+    }
+    shared = ({"config": _CONFIG} if config else {}) | ({"recipe": _RECIPE} if recipe else {})
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        first, *own = inspect.signature(command, eval_str=True).parameters.values()
+        names = {parameter.name for parameter in own}
+        assert not names & set(fields), f"{command.__name__} has a parameter with a setting's name"
+
+        @wraps(command)
+        def run(ctx: typer.Context, **arguments: Any) -> None:
+            given = _read(ctx, {name: field for name, (_, field) in fields.items()}, arguments)
+            rest = {name: value for name, value in arguments.items() if name in names}
+            command(given if first.name == "given" else given.resolve(models[0]), **rest)
+
+        parameters = [
+            inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+            *_order(fields, own, shared),
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate
+
+
+def _order(
+    fields: Mapping[str, tuple[type[Settings], FieldInfo]], own: list[inspect.Parameter], shared: Mapping[str, Any]
+) -> list[inspect.Parameter]:
+    """The parameters as help shows them: common settings amid the command's own options, then all other settings."""
+    options = {
+        name: _keyword(name, _option(name, field, model.SHOWN_DEFAULTS.get(name)))
+        for name, (model, field) in fields.items()
+    }
+    common = [name for name, (_, field) in fields.items() if find_option(field).common]
+    place = [name for name in common if find_option(fields[name][1]).machine]
+    more = [options[name] for name in fields if name not in common]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return [
+        *(one.replace(kind=keyword) for one in own if one.kind is not keyword),
+        *(options[name] for name in common if name not in place),
+        *(_keyword(name, annotation) for name, annotation in shared.items()),
+        *(options[name] for name in place),
+        *(one for one in own if one.kind is keyword),
+        *more,
+        *([_keyword("help_all", _HELP_ALL).replace(default=False)] if more else []),
+    ]
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _option(name: str, field: FieldInfo, default: str | None) -> Any:
+    """The Typer option of one setting. `default`: as help shows it, where that is not the field's."""
+    kind, option = find_kind(field), find_option(field)
+    assert kind is not None
+    flag = "--" + (field.alias or name).replace("_", "-")
+    flags = f"{flag}/--no-{flag[2:]}" if kind.type is bool else flag
+    info = typer.Option(
+        flags,
+        help=field.description,
+        metavar=None if kind.type is bool else option.metavar or _metavar(kind),
+        envvar=option.env,
+        show_default=default or option.default or _default(field.default),
+        rich_help_panel=None if option.common else option.panel or MORE,
+        autocompletion=(lambda incomplete: [one for one in kind.choices if one.startswith(incomplete)])
+        if kind.choices
+        else None,
+    )
+    # Numbers are read here; whether a value is possible is said by the settings, for every place it may come from.
+    return Annotated[list[str] | None if kind.many else kind.type | None, info]
+
+
+def _metavar(kind: Kind) -> str:
+    """What stands behind an option in its help: its choices, or its type and range."""
+    choices = f"[{'|'.join(kind.choices)}]"
+    if kind.choices and len(choices) <= _LONGEST_CHOICES:
+        return choices
+    word = {int: "INT", float: "FLOAT"}.get(kind.type, "NAME" if kind.choices else "TEXT")
+    return f"{word},..." if kind.many else f"{word} {kind.limits}".rstrip()
+
+
+def _default(value: Any) -> str | bool:
+    """A field's default as help shows it; False for none."""
+    if value is None or value == []:
+        return False
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _read(ctx: typer.Context, fields: Mapping[str, FieldInfo], arguments: Mapping[str, Any]) -> Given:
+    """The settings among the `arguments` of a command, and how to name each in a message."""
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name, field in fields.items():
+        if (value := arguments[name]) is None or value == []:
+            continue
+        kind, option = find_kind(field), find_option(field)
+        assert kind is not None
+        shown = ",".join(value) if kind.many else value
+        values[name] = [_number(part, kind.type) for part in shown.split(",") if part] if kind.many else value
+        flag = "--" + (field.alias or name).replace("_", "-")
+        source = ctx.get_parameter_source(name)
+        if option.env and source is not None and source.name == "ENVIRONMENT":
+            origins[name] = f"environment variable {option.env} = {shown!r}"
+        elif kind.type is bool:
+            origins[name] = flag if value else f"--no-{flag[2:]}"
+        else:
+            origins[name] = f"{flag} {shown}"
+    return Given(values, origins, arguments.get("config"), arguments.get("recipe"))
+
+
+def _number(text: str, kind: type) -> Any:
+    """A part of a list as a number, or as it is where it is none: the settings say what was expected."""
+    try:
+        return kind(text)
+    except ValueError:
+        return text

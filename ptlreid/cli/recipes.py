@@ -6,22 +6,26 @@ from typing import Annotated
 
 import typer
 
-from ptlreid.cli import console, options
+from ptlreid.cli import console
+from ptlreid.cli.options import Json
 from ptlreid.settings import read_toml
-from ptlreid.settings import recipes as named
+from ptlreid.settings import recipes as files
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this recipe's file.", show_default=False)] = None,
-    json: options.Json = False,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show the file of this recipe.")] = None,
+    json: Json = False,
 ) -> None:
-    """List the recipes that --recipe takes, or show one: settings to copy into a TOML file of your own."""
-    names = [name] if name else named.names()
+    """List the recipes that --recipe takes, or show one.
+
+    A recipe's file can be copied, changed and given to --config.
+    """
+    names = [name] if name else files.names()
     if json:
         console.show_json(
-            [{"name": one, "about": named.about(one), "settings": read_toml(named.find(one))} for one in names]
+            [{"name": one, "about": files.about(one), "settings": read_toml(files.find(one))} for one in names]
         )
     elif name:
-        console.say(named.find(name).read_text(encoding="utf-8").rstrip())
+        console.say(files.find(name).read_text(encoding="utf-8").rstrip())
     else:
-        console.show_rows("Recipes", ("name", "what it follows"), [[one, named.about(one)] for one in names])
+        console.show_rows("Recipes", ("name", "source"), [[one, files.about(one)] for one in names])

@@ -7,44 +7,44 @@ from typing import Annotated
 
 import typer
 
-from ptlreid.cli import console, options
+from ptlreid.cli import console
+from ptlreid.cli.options import Json, Runs, from_settings
 from ptlreid.settings.report import ReportSettings
 
 
+@from_settings(ReportSettings)
 def report(
+    settings: ReportSettings,
     runs_or_chain: Annotated[
-        list[str], typer.Argument(metavar="RUN", help="Runs to compare with the first, or one transfer chain.")
+        list[str], typer.Argument(metavar="RUN...", help="Runs to compare with the first, or one transfer chain.")
     ],
+    *,
     out: Annotated[
-        Path | None, typer.Option(help="File to write.", show_default="report.html in the first run's folder")
+        Path | None, typer.Option(metavar="FILE", help="File to write.", show_default="report.html of the first run")
     ] = None,
-    data: options.TestData = None,
     figure: Annotated[
         str | None,
         typer.Option(
-            help="One picture into --out FILE.png, .svg or .pdf: cmc, ranklist, cameras, curves, distances, cells."
+            metavar="NAME",
+            help="One figure alone, into --out FILE.png, .svg or .pdf: cmc, ranklist, cameras, curves, distances or "
+            "cells.",
         ),
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(help="The scores of the runs alone, into this .md, .tex or .csv file.")
+        Path | None, typer.Option(metavar="FILE", help="Scores alone, into a .md, .tex or .csv file.")
     ] = None,
-    queries: Annotated[int | None, options.option(ReportSettings, "queries")] = None,
-    ranklist_size: Annotated[int | None, options.option(ReportSettings, "ranklist_size")] = None,
-    weights: Annotated[str | None, options.option(ReportSettings, "weights")] = None,
-    metric: Annotated[str | None, options.option(ReportSettings, "metric")] = None,
-    seed: Annotated[int | None, options.option(ReportSettings, "seed")] = None,
-    config: options.ConfigFile = None,
-    root: options.Root = None,
-    runs: options.Runs = Path("runs"),
-    device: options.Device = None,
-    json: options.Json = False,
+    runs: Runs = Path("runs"),
+    json: Json = False,
 ) -> None:
-    """Show runs on one HTML page that needs no network, or write one picture or table for a paper.
+    """Write an HTML report on runs, or one figure or table for a paper.
 
-    Features come from the run's cache and are extracted where they are not in it.
+    The page is one file without links to other sites. Features come from the run's cache; what is not in it is
+    extracted.
+
+    Examples:
+      ptlreid report market-resnet50-ptl-s0
+      ptlreid report market-resnet50-ptl-s0 market-resnet50-baseline-s0 --figure cmc --out cmc.pdf
     """
-    settings = options.settings(ReportSettings, locals())
-
     from ptlreid.workflows.report import report as write
 
     written = write(runs_or_chain, runs, settings, console.Reporter(), out=out, figure=figure, table=table)

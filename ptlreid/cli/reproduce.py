@@ -8,29 +8,26 @@ from typing import Annotated, Any
 
 import typer
 
-from ptlreid.cli import console, options
+from ptlreid.cli import console
+from ptlreid.cli.options import DryRun, Json, Runs, from_settings
 from ptlreid.settings.reproduce import SCALES, ReproduceSettings, tables
 
-_MACS_PER_SECOND = 1e13  # of a machine that the hours of an estimate are for
+_MACS_PER_SECOND = 1e13  # of the machine in the hours of an estimate
 
 
+@from_settings(ReproduceSettings)
 def reproduce(
+    settings: ReproduceSettings,
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Table of the paper, 1 to 6, or all.")],
-    scale: Annotated[str | None, options.option(ReproduceSettings, "scale")] = None,
-    seed: options.Seed = None,
-    config: options.ConfigFile = None,
-    root: options.Root = None,
-    runs: options.Runs = Path("runs"),
-    device: options.Device = None,
-    workers: options.Workers = None,
-    json: options.Json = False,
-    dry_run: options.DryRun = False,
+    *,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Make the runs behind a table of the paper, and show what they measured beside what was published.
+    """Train the runs behind a table of the paper, and compare with the published figures.
 
-    Rows whose datasets are missing say so. The same command again reuses what is finished and continues the rest.
+    Rows whose datasets are missing say so. The same command again reuses what is finished and resumes the rest.
     """
-    settings = options.settings(ReproduceSettings, locals())
     chosen = tables(table)
 
     from ptlreid.distributed import process_group
@@ -57,9 +54,9 @@ def reproduce(
 
 def _show_plan(plan: Mapping[str, Any]) -> None:
     def say(text: str) -> None:
-        console.say(_labelled(plan, text))
+        console.say(_label(plan, text))
 
-    say(f"Table {plan['table']}, {plan['title']}: {plan['trainings']} trainings, each done once")
+    say(f"Table {plan['table']}, {plan['title']}: {plan['trainings']} runs, each trained once")
     for row in plan["rows"]:
         say(f"{row['row']} [{_state(row)}]")
         for line in row.get("trainings", []):
@@ -68,14 +65,14 @@ def _show_plan(plan: Mapping[str, Any]) -> None:
 
 
 def _cost(cost: Mapping[str, Any] | None) -> str:
-    """The cost of a plan in plain words."""
+    """The cost of a plan in words."""
     if cost is None:
-        return "What it costs is known once the datasets are there."
+        return "The cost can be estimated when the datasets are there."
     hours = cost["macs"] / _MACS_PER_SECOND / 3600
     return (
-        f"From nothing: {_amount(cost['images'])} images (training images × epochs), each with "
-        f"{_amount(cost['macs'] / cost['images'])} multiply-adds forward and back, make {_amount(cost['macs'])}: "
-        f"{f'{hours:,.1f} hours' if hours >= 1 else f'{60 * hours:.1f} minutes'} of a machine that does "
+        f"Cost of all runs: {_amount(cost['images'])} images (training images × epochs) at "
+        f"{_amount(cost['macs'] / cost['images'])} multiply-adds forward and backward are {_amount(cost['macs'])}: "
+        f"{f'{hours:,.1f} hours' if hours >= 1 else f'{60 * hours:.1f} minutes'} at "
         f"{_amount(_MACS_PER_SECOND)} a second."
     )
 
@@ -98,25 +95,25 @@ def _state(row: Mapping[str, Any]) -> str:
 def _show_result(result: Mapping[str, Any]) -> None:
     compared = result["setting"] == "paper"
     columns = ("row", "mAP", "CMC-1", *(("published", "difference") if compared else ()))
-    rows = [[_labelled(row, row["row"]), *_cells(row)][: len(columns)] for row in result["rows"]]
-    title = _labelled(result, f"Table {result['table']}, {result['title']}, in percent")
+    rows = [[_label(row, row["row"]), *_cells(row)][: len(columns)] for row in result["rows"]]
+    title = _label(result, f"Table {result['table']}, {result['title']}, in percent")
     console.show_rows(title, columns, rows)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     """Measured mAP and CMC-1, what was published, and the differences."""
     published, difference = row.get("published"), row.get("difference")
-    beside = f"{published['mAP']:.2f} / {published['cmc1']:.2f}" if published else ""
+    target = f"{published['mAP']:.2f} / {published['cmc1']:.2f}" if published else ""
     if "cited" in row:
-        return ["", "", beside, f"cited: {row['cited']}"]
+        return ["", "", target, f"cited: {row['cited']}"]
     if row["missing"]:
-        return ["", "", beside, f"missing: {', '.join(row['missing'])}"]
+        return ["", "", target, f"missing: {', '.join(row['missing'])}"]
     measured = row["measured"]
-    apart = f"{difference['mAP']:+.2f} / {difference['cmc1']:+.2f}" if difference else ""
-    return [f"{measured['mAP']:.2f}", f"{measured['cmc1']:.2f}", beside, apart]
+    delta = f"{difference['mAP']:+.2f} / {difference['cmc1']:+.2f}" if difference else ""
+    return [f"{measured['mAP']:.2f}", f"{measured['cmc1']:.2f}", target, delta]
 
 
-def _labelled(content: Mapping[str, Any], text: str) -> str:
-    """The text, with the setting behind it where that is not the paper's."""
+def _label(content: Mapping[str, Any], text: str) -> str:
+    """The text, followed by the setting where that is not the paper's."""
     setting = content.get("setting", "paper")
     return text if setting == "paper" else f"{text} ({setting})"

@@ -8,42 +8,36 @@ from typing import Annotated, Any
 
 import typer
 
-from ptlreid.cli import console, options
+from ptlreid.cli import console
+from ptlreid.cli.options import DryRun, Given, Json, Runs, from_settings
 from ptlreid.settings import ChainSettings
 
 
+@from_settings(ChainSettings, recipe=True)
 def transfer_chain(
+    given: Given,
     chain: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA...", help="Datasets in order; market+duke is one step.")
+        list[str] | None, typer.Argument(metavar="DATA...", help="Datasets in order; market+duke is one stage.")
     ] = None,
-    backbone: options.Backbone = None,
-    ptl: Annotated[bool | None, options.option(ChainSettings, "ptl", "--ptl/--no-ptl")] = None,
-    memory: Annotated[str | None, options.option(ChainSettings, "memory")] = None,
-    std: Annotated[bool | None, options.option(ChainSettings, "std", "--std/--no-std")] = None,
-    lambda_: Annotated[float | None, options.option(ChainSettings, "lambda_", "--lambda")] = None,
-    init: options.Init = None,
-    recipe: options.Recipe = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    seed: options.Seed = None,
+    *,
     name: Annotated[
-        str | None, typer.Option(help="Name of the chain's folder.", show_default="from data, backbone, method, seed")
+        str | None, typer.Option(metavar="NAME", help="Chain folder.", show_default="chain-data-backbone-method-seed")
     ] = None,
-    config: options.ConfigFile = None,
-    root: options.Root = None,
-    runs: options.Runs = Path("runs"),
-    device: options.Device = None,
-    workers: options.Workers = None,
-    json: options.Json = False,
-    dry_run: options.DryRun = False,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Fine-tune one network on several datasets in a row, and score it on all of them after each.
+    """Fine-tune one network on several datasets in a row, and evaluate it on all after each.
 
     Each stage is a run folder of its own. Stages that another chain has trained are reused; the same command again
-    continues a chain that was stopped. Settings of single stages stand in the --config file: docs/transfer.md.
+    resumes a chain that was stopped. Settings of single stages are [[stage]] tables in the --config file: see
+    docs/transfer.md.
+
+    Examples:
+      ptlreid transfer-chain duke market msmt17
+      ptlreid transfer-chain market duke --backbone densenet161 --std
     """
-    given = {key: value for key, value in locals().items() if key in ChainSettings.model_fields}
-    settings = ChainSettings.resolve(config, recipe=recipe, chain=chain, **given)
+    settings = given.resolve(ChainSettings, chain=chain)
 
     from ptlreid.transfer.chain_folder import ChainFolder
     from ptlreid.workflows import chain as workflow
@@ -66,11 +60,11 @@ def _show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
         return
     rows = []
     for one in plan["trainings"]:
-        run = one["run"] or f"{one['data']} {one['method']}, named once it can start"
+        run = one["run"] or f"{one['data']} {one['method']}, named when it can start"
         rows.append([run, str(one["epochs"]), one["state"]])
     console.show_rows(str(plan["chain"]), ("run", "epochs", "state"), rows)
     if plan["missing"]:
-        console.say(f"Missing, to be made with `ptlreid prepare`: {', '.join(plan['missing'])}")
+        console.say(f"Missing datasets, for `ptlreid prepare`: {', '.join(plan['missing'])}")
 
 
 def _show_matrix(title: str, result: Mapping[str, Any]) -> None:

@@ -1,13 +1,18 @@
-"""One plain function a file, its name that of the loss: (Output, labels) to its terms, whose sum is minimised."""
+"""Losses, one file each, named after it.
+
+A file holds `loss(output, labels, *, ...)`, which returns its terms by name; their sum is minimised. It may hold
+`Settings`, a pydantic model of the loss's own settings, which the loss takes as keyword-only parameters, and
+`NEEDS_POSITIVES = True` where it needs several images of an identity in a batch. Loss files import torch inside their
+functions: `ptlreid finetune --help` shows their settings and loads no torch.
+"""
 
 from __future__ import annotations
 
-import inspect
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import ptlreid.losses
 from ptlreid import plugins
 
 if TYPE_CHECKING:
@@ -19,10 +24,12 @@ if TYPE_CHECKING:
 
 
 def find(name: str, settings: Mapping[str, Any]) -> Loss:
-    """The loss called `name`, its keyword-only parameters filled from the `settings` of the same names.
+    """The loss called `name` with its own among these `settings`; those that are missing have their defaults.
 
-    Parameters that `settings` do not name keep their own defaults. `OptionError` for an unknown name.
+    `OptionError` for an unknown name.
     """
-    loss: Loss = plugins.find(ptlreid.losses, name, "loss").loss
-    wanted = [p.name for p in inspect.signature(loss).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return partial(loss, **{name: settings[name] for name in wanted if name in settings})
+    module = plugins.find(sys.modules[__name__], name, "loss")
+    if not hasattr(module, "Settings"):
+        return partial(module.loss)
+    own = {key: settings[key] for key in module.Settings.model_fields if key in settings}
+    return partial(module.loss, **module.Settings(**own).model_dump())

@@ -1,10 +1,12 @@
-"""Student-teacher distillation (paper section 4, Eq. 4). No loss of `--loss`, which has no teacher."""
+"""Student-teacher distillation (paper section 4, Eq. 4). Not a loss for `--loss`: it needs a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def std(own: Mapping[str, Tensor], student: Tensor, teacher: Tensor, weight: float) -> dict[str, Tensor]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ptlreid.losses import ce, triplet
-from ptlreid.network_types import Output
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ptlreid.network_types import Output
+
+NEEDS_POSITIVES = True
 
 
-def loss(output: Output, labels: Tensor, *, label_smoothing: float = 0.0, margin: float = 0.3) -> dict[str, Tensor]:
-    """`ce`, the mean over heads, and `triplet`, the mean over the vectors of `output.metric`; both weigh 1."""
+class Settings(ce.Settings, triplet.Settings):
+    """Settings of both losses."""
+
+
+def loss(output: Output, labels: Tensor, *, label_smoothing: float, margin: float) -> dict[str, Tensor]:
+    """`ce`, the mean over heads, and `triplet`, the mean over the vectors of `output.metric`; both have weight 1."""
     return ce.loss(output, labels, label_smoothing=label_smoothing) | triplet.loss(output, labels, margin=margin)

@@ -1,31 +1,47 @@
-"""Batch-hard triplet loss (Hermans et al. 2017, arXiv 1703.07737, Eq. 5), by Euclidean distance."""
+"""Batch-hard triplet loss (Hermans et al. 2017, arXiv 1703.07737, Eq. 5) with Euclidean distances."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING
 
-from ptlreid.network_types import Output
+from pydantic import BaseModel, Field
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ptlreid.network_types import Output
+
+NEEDS_POSITIVES = True
 
 
-def loss(output: Output, labels: Tensor, *, margin: float = 0.3) -> dict[str, Tensor]:
+class Settings(BaseModel):
+    """Settings of the triplet loss."""
+
+    margin: float = Field(0.3, ge=0, description="Margin of the triplet loss.")
+
+
+def loss(output: Output, labels: Tensor, *, margin: float) -> dict[str, Tensor]:
     """`triplet`: the mean over `output.metric` of the mean over anchors, a scalar. `labels`: (B,).
 
-    For each image as anchor max(0, margin + farthest of the same person - nearest of another): at 1 and 4 with margin
-    5, that is 2. An anchor that has no other image of its person in the batch is left out of the mean; a batch without
+    For each image as anchor max(0, margin + farthest positive - nearest negative): at 1 and 4 with margin 5, that is 2.
+    An anchor without a positive, another image of its identity in the batch, is left out of the mean; a batch without
     any triplet costs 0, with gradients of 0.
     """
+    import torch
+
     vectors = output.metric.values()
     return {"triplet": torch.stack([batch_hard(metric, labels, margin) for metric in vectors]).mean()}
 
 
 def batch_hard(vectors: Tensor, labels: Tensor, margin: float) -> Tensor:
     """The mean over the anchors among `vectors`, (B, width). In float32 even under autocast."""
+    import torch
+    from torch.nn import functional as F
+
     distances = _distances(vectors)
     same = labels[:, None] == labels
     positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    # Where there is none, the farthest is -inf or the nearest inf, and the margin is kept whatever it is.
+    # Without a positive the farthest is -inf, without a negative the nearest inf: either way the hinge gives 0.
     farthest = distances.masked_fill(~positive, -torch.inf).amax(dim=1)
     nearest = distances.masked_fill(same, torch.inf).amin(dim=1)
     return F.relu(margin + farthest - nearest).sum() / positive.any(dim=1).sum().clamp(min=1)
@@ -33,6 +49,8 @@ def batch_hard(vectors: Tensor, labels: Tensor, margin: float) -> Tensor:
 
 def _distances(vectors: Tensor) -> Tensor:
     """(B, B) Euclidean distances; equal vectors are 0 apart, with a gradient of 0, where a plain root has none."""
+    import torch
+
     vectors = vectors.float()
-    # Not by a matrix product, which loses the digits of small distances, and which autocast would make in bf16.
+    # Not by a matrix product, which loses the digits of small distances, and which autocast would compute in bf16.
     return torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")

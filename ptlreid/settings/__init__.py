@@ -1,12 +1,12 @@
-"""One typed model per command: every default lives here, once. To and from TOML."""
+"""One typed model per command, which its options are made from: every default is here, once. To and from TOML."""
 
-from ptlreid.settings.base import DataSettings, Settings, read_toml
+from ptlreid.settings.base import DataSettings, RootSettings, Settings, read_toml
 from ptlreid.settings.chain import ChainSettings
 from ptlreid.settings.demo import DemoSettings
 from ptlreid.settings.distill import DistillSettings
 from ptlreid.settings.evaluate import EvaluateSettings
 from ptlreid.settings.finetune import FinetuneSettings
-from ptlreid.settings.prepare import OwnImagesSettings, SyntheticSettings
+from ptlreid.settings.prepare import OwnImagesSettings, PackSettings, SyntheticSettings
 
 __all__ = [
     "ChainSettings",
@@ -16,6 +16,8 @@ __all__ = [
     "EvaluateSettings",
     "FinetuneSettings",
     "OwnImagesSettings",
+    "PackSettings",
+    "RootSettings",
     "Settings",
     "SyntheticSettings",
     "read_toml",

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ptlreid import plugins
 from ptlreid.errors import OptionError
 from ptlreid.settings import recipes
+from ptlreid.settings.fields import Option, find_kind, find_option
+
+# Settings that had another name in version 0.1.
+RENAMED = {
+    "images_per_person": "images_per_identity",
+    "draws": "single_shot_samples",
+    "places": "ranklist_size",
+    "false_rates": "false_accept_rates",
+}
 
 
 class Settings(BaseModel):
@@ -20,28 +29,63 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    # Where the work is done: these may differ between two runs that are the same run.
-    MACHINE: ClassVar[frozenset[str]] = frozenset({"root", "device", "workers"})
+    # Where and how the work is done: two runs that differ in these alone are the same run. Filled from the fields.
+    MACHINE: ClassVar[frozenset[str]] = frozenset()
+    # Of the settings that a model inherits: those that are no option of its command, and other defaults in its help.
+    NO_OPTION: ClassVar[frozenset[str]] = frozenset()
+    SHOWN_DEFAULTS: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
-    def resolve(cls, file: Path | None = None, *, recipe: str | None = None, **given: Any) -> Self:
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls.MACHINE = frozenset(name for name, field in cls.model_fields.items() if find_option(field).machine)
+
+    @classmethod
+    def resolve(
+        cls,
+        file: Path | None = None,
+        *,
+        recipe: str | None = None,
+        origins: Mapping[str, str] | None = None,
+        **given: Any,
+    ) -> Self:
         """The settings: defaults, a named `recipe`, the TOML `file`, and what was `given` (None: not given).
 
-        Each overrides those before it.
+        Each overrides those before it. `origins`: how a message names what was given, by key, where it should not be
+        `key = value`: `--metric cos`.
         """
-        values = read_toml(recipes.find(recipe)) if recipe else {}
-        values |= read_toml(file) if file else {}
-        values.update({cls.key(name): value for name, value in given.items() if value is not None})
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            raise OptionError(_explain(error, cls, file)) from None
+        values: dict[str, Any] = {}
+        named: dict[str, str] = {}
+        for place, path in ((f"recipe {recipe}", recipes.find(recipe) if recipe else None), (str(file), file)):
+            if path:
+                layer = read_toml(path)
+                values = cls.overlay(values, layer)
+                named |= {key: f"{place}: {key} = {value!r}" for key, value in layer.items()}
+        layer = {cls.key(name): value for name, value in given.items() if value is not None}
+        named |= {key: f"{key} = {value!r}" for key, value in layer.items()}
+        named |= {cls.key(name): text for name, text in (origins or {}).items()}
+        return cls._check(cls.overlay(values, layer), named)
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """The settings that `to_toml` wrote into `file`, in this version or an earlier one."""
+        values = cls.translate(read_toml(file))
+        return cls._check(values, {key: f"{file}: {key} = {value!r}" for key, value in values.items()}, parts=False)
+
+    @classmethod
+    def overlay(cls, below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings `below`, overridden by those `above`."""
+        return {**below, **above}
+
+    @classmethod
+    def translate(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that an earlier version wrote, under their names of today."""
+        return {RENAMED.get(key, key): value for key, value in values.items()}
 
     @classmethod
     def key(cls, name: str) -> str:
         """The TOML key of the field called `name`: the same word, but where Python keeps that word for itself."""
-        about = cls.model_fields.get(name)
-        return (about and about.alias) or name
+        field = cls.model_fields.get(name)
+        return (field and field.alias) or name
 
     def to_toml(self) -> str:
         """The settings as TOML; a key whose value is None is left out, as TOML has no such value."""
@@ -59,14 +103,46 @@ class Settings(BaseModel):
             if key not in self.MACHINE and key not in same and mine[key] != yours[key]
         ]
 
+    @classmethod
+    def _check(cls, values: Mapping[str, Any], origins: Mapping[str, str], *, parts: bool = True) -> Self:
+        """The checked settings. `origins`: where each value is from, in a message. `parts`: also look up names."""
+        try:
+            settings = cls(**values)
+        except ValidationError as error:
+            raise OptionError(_explain(error, cls, origins)) from None
+        for name, field in cls.model_fields.items() if parts else ():
+            value, kind = getattr(settings, name), find_kind(field) if find_option(field).parts else None
+            if kind and value not in kind.choices:
+                raise OptionError(f"{origins[name]}: no such {name}. {plugins.suggest_name(value, kind.choices)}")
+        return settings
 
-class DataSettings(Settings):
+
+def _name_device(value: Any) -> Any:
+    return f"cuda:{value}" if (isinstance(value, str) and value.isdecimal()) or type(value) is int else value
+
+
+Device = Annotated[
+    str,
+    BeforeValidator(_name_device),
+    Option(common=True, machine=True),
+    Field(description="auto, cpu, mps, cuda or a GPU's number."),
+]
+
+
+class RootSettings(Settings):
+    """What every command that reads datasets shares."""
+
+    root: Annotated[str, Option(common=True, machine=True, env="PTLREID_DATA", metavar="DIR")] = Field(
+        "data", description="Folder of the datasets."
+    )
+
+
+class DataSettings(RootSettings):
     """What every command that reads images shares."""
 
-    root: str = Field("data", description="Folder that holds the datasets.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
-    workers: int | None = Field(
-        None, ge=0, description="Processes that load images; by default none on a CPU, up to 8 beside a GPU."
+    device: Device = "auto"
+    workers: Annotated[int | None, Option(machine=True, default="CPU: 0, GPU: up to 8")] = Field(
+        None, ge=0, description="Processes that load images."
     )
 
 
@@ -80,13 +156,18 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise OptionError(f"{file}: not TOML ({error}). Correct that line and try again.") from None
 
 
-def _explain(error: ValidationError, settings: type[Settings], file: Path | None) -> str:
-    """The first fault that pydantic found, in the words of this project."""
+def _explain(error: ValidationError, model: type[Settings], origins: Mapping[str, str]) -> str:
+    """The first fault that pydantic found: what is wrong, and what was expected."""
     fault = error.errors()[0]
     key = str(fault["loc"][0])
-    where = f"{file}: " if file else ""
-    fields = {settings.key(name): about for name, about in settings.model_fields.items()}
+    fields = {model.key(name): field for name, field in model.model_fields.items()}
+    named = origins.get(key, f"{key} = {fault['input']!r}")
     if fault["type"] == "extra_forbidden":
-        return where + str(plugins.unknown_name("setting", key, fields))
-    about = fields[key].description or ""
-    return f"{where}{key} = {fault['input']!r} is not possible: {fault['msg'].lower()}. {about}"
+        place = named.removesuffix(f"{key} = {fault['input']!r}")
+        if RENAMED.get(key) in fields:
+            return f"{place}{key} has a new name since version 0.2: write {RENAMED[key]} instead."
+        return f"{place}{plugins.unknown_name('setting', key, fields)}"
+    kind = find_kind(fields[key])
+    if kind is None or fault["type"] == "string_pattern_mismatch":
+        return f"{named}: {fault['msg'].lower()}. {fields[key].description or ''}".rstrip()
+    return f"{named}: expected {kind.expected}."

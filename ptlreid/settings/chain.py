@@ -1,10 +1,10 @@
-"""Settings of a transfer chain: those of fine-tuning, for all its stages, and a table for each."""
+"""Settings of a transfer chain: those of fine-tuning for all of its stages, and a table for each stage."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import tomli_w
 from pydantic import Field
@@ -13,32 +13,48 @@ from ptlreid.errors import OptionError
 from ptlreid.settings import recipes
 from ptlreid.settings.base import read_toml
 from ptlreid.settings.distill import LAMBDA, DistillSettings, Lambda
+from ptlreid.settings.fields import COMMON
 from ptlreid.settings.finetune import FinetuneSettings
 
-_OF_THE_CHAIN = frozenset({"init", "backbone", "seed"}) | FinetuneSettings.MACHINE
+_WHOLE_CHAIN = frozenset({"init", "backbone", "seed"}) | FinetuneSettings.MACHINE
 
 
 class ChainSettings(FinetuneSettings):
-    """Fine-tuning one network on datasets in a row."""
+    """Fine-tuning one network on several datasets, one after another."""
 
-    std: bool = Field(False, description="Distil what the last stage learnt into a plain backbone.")
+    NO_OPTION: ClassVar[frozenset[str]] = frozenset({"data"})  # the datasets are arguments
+
+    std: Annotated[bool, COMMON] = Field(False, description="Distil the last stage into a plain backbone.")
     lambda_: Lambda = LAMBDA
     stage: list[dict[str, Any]] = Field(
-        [], description="A table for each stage: its `data`, a `recipe`, and any setting in which it differs."
+        [], description="A table for each stage: its data, a recipe, and any setting in which it differs."
     )
 
     @classmethod
     def resolve(
-        cls, file: Path | None = None, *, recipe: str | None = None, chain: list[str] | None = None, **given: Any
+        cls,
+        file: Path | None = None,
+        *,
+        recipe: str | None = None,
+        origins: Mapping[str, str] | None = None,
+        chain: list[str] | None = None,
+        **given: Any,
     ) -> Self:
         """The settings as for other commands, with a stage for each dataset in `chain` where no file has stages."""
         if chain and file and "stage" in read_toml(file):
-            raise OptionError(f"{file} has the chain's stages. Leave the datasets out of the command.")
+            raise OptionError(f"{file} has [[stage]] tables already. Leave the datasets out of the command.")
         if chain:
             given["stage"] = [{"data": name} for name in chain]
-        config = super().resolve(file, recipe=recipe, **given)
-        config._check()
-        return config
+        settings = super().resolve(file, recipe=recipe, origins=origins, **given)
+        settings._check_stages()
+        return settings
+
+    @classmethod
+    def translate(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """As for other settings, in the tables of the stages as well."""
+        values = super().translate(values)
+        tables = [super(ChainSettings, cls).translate(table) for table in values.get("stage", [])]
+        return {**values, "stage": tables}
 
     @property
     def chain(self) -> list[str]:
@@ -65,44 +81,47 @@ class ChainSettings(FinetuneSettings):
 
         `init` is the chain's in each of them, as only the first starts there.
         """
-        return [FinetuneSettings.resolve(None, **self._of(number, **changed)) for number in range(len(self.stage))]
+        count = len(self.stage)
+        return [FinetuneSettings.resolve(None, **self._stage_values(number, **changed)) for number in range(count)]
 
     def last_distilled(self) -> DistillSettings:
         """The settings of the distillation that ends the chain: those of its last stage, for a plain student."""
-        return DistillSettings.resolve(None, **self._of(len(self.stage) - 1, ptl=False), lambda_=self.lambda_)
+        values = self._stage_values(len(self.stage) - 1, ptl=False)
+        return DistillSettings.resolve(None, **values, lambda_=self.lambda_)
 
     def to_toml(self) -> str:
-        """What was chosen, as TOML: the settings of each stage are in its run folder, whole."""
+        """What was chosen, as TOML: all settings of a stage are in its run folder."""
         return tomli_w.dumps(self.model_dump(exclude_unset=True, by_alias=True))
 
-    def _of(self, number: int, **changed: Any) -> dict[str, Any]:
+    def _stage_values(self, number: int, **changed: Any) -> dict[str, Any]:
         """What was chosen for one stage; settings that were left alone keep their own defaults."""
         given = {name: getattr(self, name) for name in self.model_fields_set & set(FinetuneSettings.model_fields)}
         table = dict(self.stage[number])
         recipe = table.pop("recipe", None)
-        given |= (read_toml(recipes.find(recipe)) if recipe else {}) | table | changed
+        for layer in (read_toml(recipes.find(recipe)) if recipe else {}, table, changed):
+            given = FinetuneSettings.overlay(given, layer)
         if given.get("ptl") is False:
-            given.pop("memory", None)  # a plain backbone is the same run, whatever cells beside it would carry
+            given.pop("memory", None)  # without cells it makes no difference to the run
         return given
 
-    def _check(self) -> None:
-        """Raise `OptionError` for a chain without stages, and for a stage that cannot be."""
+    def _check_stages(self) -> None:
+        """Raise `OptionError` for a chain without stages, and for a stage that cannot be trained."""
         if "data" in self.model_fields_set:
             raise OptionError("A chain has several datasets: name them in order, or in [[stage]] tables.")
         if not self.stage:
             raise OptionError("Which datasets? Name them in order, such as `ptlreid transfer-chain duke market`.")
         if self.std and not self.ptl:
-            raise OptionError("--std teaches a plain backbone what PTL learnt. Leave out --no-ptl, or --std.")
+            raise OptionError("--std distils a PTL network into a plain one. Leave out --no-ptl, or --std.")
         if "lambda_" in self.model_fields_set and "std" not in self.model_fields_set:
-            raise OptionError("--lambda weighs what --std distils. Add --std, or leave out --lambda.")
+            raise OptionError("--lambda is a weight in the distillation of --std. Add --std, or leave out --lambda.")
         for number, table in enumerate(self.stage, start=1):
             if not isinstance(table.get("data"), str):
                 raise OptionError(f'Stage {number} names no dataset. Give it a line such as data = "market".')
-            if fixed := sorted(_OF_THE_CHAIN & set(table)):
+            if fixed := sorted(_WHOLE_CHAIN & set(table)):
                 raise OptionError(
-                    f"Stage {number} has {fixed[0]}, which is the same for the whole chain: set it above."
+                    f"Stage {number} sets {fixed[0]}, which is the same for the whole chain. Set it above the tables."
                 )
             try:
-                FinetuneSettings.resolve(None, **self._of(number - 1))
+                FinetuneSettings.resolve(None, **self._stage_values(number - 1))
             except OptionError as error:
                 raise OptionError(f"Stage {number}: {error}") from None

@@ -1,23 +1,21 @@
-"""Settings of the tour."""
+"""Settings of the demo."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
-from ptlreid.settings.base import DataSettings, Settings
+from ptlreid.settings.base import Device, RootSettings
+from ptlreid.settings.fields import COMMON, Option
 
 
-class DemoSettings(Settings):
-    """The tour: a drawn dataset, a small network with and without PTL, and their scores."""
+class DemoSettings(RootSettings):
+    """A synthetic dataset, a small network with and without PTL, and their scores."""
 
-    MACHINE: ClassVar[frozenset[str]] = DataSettings.MACHINE
-
-    root: str = Field("data", description="Folder that holds the datasets.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
-    epochs: int = Field(3, ge=1, description="Passes over the training images.")
-    identities: int | None = Field(
-        None, ge=4, description="People to draw; the default is that of `prepare synthetic`."
+    device: Device = "auto"
+    epochs: Annotated[int, COMMON] = Field(3, ge=1, description="Training epochs.")
+    identities: Annotated[int | None, Option(common=True, default="as `prepare`")] = Field(
+        None, ge=4, description="Identities of the synthetic dataset."
     )
-    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Annotated, Self
+from collections.abc import Collection, Mapping
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
+from ptlreid.settings.fields import COMMON, Option
 from ptlreid.settings.finetune import FinetuneSettings
 
 Lambda = Annotated[
-    float, Field(alias="lambda", ge=0, le=1, description="Share of the L1 term in the loss (λ of Eq. 4).")
+    float, COMMON, Field(alias="lambda", ge=0, le=1, description="Weight λ of the L1 feature term (Eq. 4).")
 ]
 LAMBDA = 0.8  # section 5.2
 
@@ -18,12 +19,16 @@ LAMBDA = 0.8  # section 5.2
 class DistillSettings(FinetuneSettings):
     """Fine-tuning one network, the student, towards the features of another, the teacher."""
 
-    teacher: str | None = Field(None, description="Run whose features are taught; the newest finished PTL run.")
+    SHOWN_DEFAULTS: ClassVar[Mapping[str, str]] = dict.fromkeys(("data", "backbone", "height", "width"), "teacher's")
+
+    teacher: Annotated[str | None, Option(common=True, default="newest PTL run", metavar="RUN")] = Field(
+        None, description="Teacher: a finished run."
+    )
     lambda_: Lambda = LAMBDA
-    ptl: bool = Field(False, description="Whether the student has BConv-Cells too, or is the plain backbone.")
+    ptl: bool = Field(False, description="Add BConv-Cells (PTL) to the student.")
 
     def differences(self, other: Self, same: Collection[str] = ()) -> list[str]:
-        """As for other settings; with λ = 0 on both sides a teacher teaches nothing, whatever it is called."""
+        """As for other settings; with λ = 0 on both sides no teacher counts, whatever it is called."""
         return super().differences(other, same if self.lambda_ or other.lambda_ else [*same, "teacher"])
 
     @property

@@ -2,84 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+import tomli_w
 from pydantic import Field, model_validator
 
-from ptlreid.errors import OptionError
 from ptlreid.network_types import Memory
 from ptlreid.settings.base import DataSettings
+from ptlreid.settings.fields import COMMON, MACHINE, Option
+from ptlreid.settings.losses import LOSSES, check_loss, unused_settings, with_loss_settings
 
-# Losses that compare images of one person with those of others, within a batch.
-_COMPARING = {"triplet", "ce-triplet"}
 
-
+@with_loss_settings
 class FinetuneSettings(DataSettings):
     """Fine-tuning one network on one dataset."""
 
-    MACHINE: ClassVar[frozenset[str]] = DataSettings.MACHINE | {"checkpoint_minutes", "tensorboard", "report"}
-
-    data: str = Field("market", description="Dataset, by name (see `ptlreid prepare --list`) or by folder.")
-    backbone: str = Field("resnet50", description="Backbone network, such as resnet18, resnet50 or densenet161.")
-    ptl: bool = Field(True, description="Train with BConv-Cells (PTL), or the plain backbone.")
-    memory: Memory = Field(
-        "slot", description="Latent state of the cells: one per batch slot, the batch mean, or none carried."
+    data: Annotated[str, COMMON] = Field("market", description="Dataset: its name or folder.")
+    backbone: Annotated[str, Option(common=True, parts="ptlreid.models.backbones")] = Field(
+        "resnet50", description="Backbone; see `ptlreid models`."
     )
-    init: str = Field("imagenet", description="Where the weights start: imagenet, none, a run, or a file of weights.")
-    epochs: int = Field(50, ge=0, description="Passes over the training images; 0 evaluates the start.")
-    batch_size: int = Field(32, ge=2, description="Images per training step of each process.")
-    accumulate: int = Field(1, ge=1, description="Batches whose gradients are summed up for one update.")
-    height: int | None = Field(None, ge=32, description="Image height in pixels; 256, and 384 for mgn.")
-    width: int | None = Field(None, ge=32, description="Image width in pixels; 128.")
-
-    loss: str = Field("ce", description="Loss: ce, triplet or ce-triplet.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the label that is spread over all classes.")
-    margin: float = Field(0.3, ge=0, description="Margin of the triplet loss.")
-    images_per_identity: int = Field(
-        0, ge=0, description="Images of each person in a batch (P×K batches); 0 shuffles all images."
+    ptl: Annotated[bool, COMMON] = Field(True, description="Add BConv-Cells (PTL) to the backbone.")
+    memory: Annotated[Memory, COMMON] = Field("slot", description="Latent state: slot, batch mean or none.")
+    init: Annotated[str, COMMON] = Field("imagenet", description="imagenet, none, a run or a file.")
+    epochs: Annotated[int, COMMON] = Field(50, ge=0, description="Epochs; 0 evaluates the initial weights.")
+    batch_size: Annotated[int, COMMON] = Field(32, ge=2, description="Images per batch and process.")
+    accumulate: int = Field(1, ge=1, description="Batches per update (gradient accumulation).")
+    height: Annotated[int | None, Option(common=True, default="256; mgn: 384")] = Field(
+        None, ge=32, description="Image height in pixels."
+    )
+    width: Annotated[int | None, Option(common=True, default="128")] = Field(
+        None, ge=32, description="Image width in pixels."
     )
 
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="SGD with momentum, Adam or AdamW.")
-    lr: float = Field(0.01, gt=0, description="Learning rate at the start.")
+    loss: Annotated[str, Option(common=True, parts=LOSSES)] = Field("ce", description="Training loss.")
+    images_per_identity: int = Field(0, ge=0, description="Images per identity in a batch (P×K); 0: any.")
+
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Optimiser.")
+    lr: Annotated[float, COMMON] = Field(0.01, gt=0, description="Initial learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
-    weight_decay: float = Field(5e-4, ge=0, description="Weight decay (L2).")
-    amsgrad: bool = Field(False, description="Adam and AdamW with the largest second moment so far.")
-    new_lr_factor: float = Field(1.0, gt=0, description="Rate of all but the backbone, as a multiple of `lr`.")
-    freeze_epochs: int = Field(0, ge=0, description="First epochs in which the backbone's weights stay as they are.")
-    schedule: Literal["step", "cosine"] = Field("step", description="How the rate falls: in steps, or as a cosine.")
-    warmup_epochs: int = Field(0, ge=0, description="First epochs in which the rate rises from near zero.")
-    decay_every: int = Field(10, ge=1, description="Epochs between two falls of the learning rate.")
-    decay_at: list[int] = Field([], description="Epochs after which the rate falls, in place of decay_every.")
-    decay_factor: float = Field(0.1, gt=0, le=1, description="What the learning rate is multiplied by at each fall.")
+    weight_decay: float = Field(5e-4, ge=0, description="Weight decay.")
+    amsgrad: bool = Field(False, description="AMSGrad variant of Adam and AdamW.")
+    new_lr_factor: float = Field(1.0, gt=0, description="Learning-rate factor of all but the backbone.")
+    freeze_epochs: int = Field(0, ge=0, description="First epochs, with a frozen backbone.")
+    schedule: Literal["step", "cosine"] = Field("step", description="Learning-rate schedule.")
+    warmup_epochs: int = Field(0, ge=0, description="First epochs, of learning-rate warm-up.")
+    decay_every: int = Field(10, ge=1, description="Epochs between decays (step schedule).")
+    decay_at: list[int] = Field([], description="Epochs of the decays; replaces decay-every.")
+    decay_factor: float = Field(0.1, gt=0, le=1, description="Learning-rate factor of each decay.")
 
-    flip: float = Field(0.5, ge=0, le=1, description="Chance that a training image is mirrored.")
-    pad: int = Field(0, ge=0, description="Pixels of black around a training image before a random crop.")
-    erase: float = Field(0.0, ge=0, le=1, description="Chance that a part of a training image is erased.")
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    pad: int = Field(0, ge=0, description="Padding in pixels for a random crop; 0: none.")
+    erase: float = Field(0.0, ge=0, le=1, description="Random-erasing probability.")
 
-    amp: Literal["auto", "off", "bf16", "fp16"] = Field(
-        "auto", description="Number format of the network in training; auto is bf16 on CUDA, off elsewhere."
+    amp: Annotated[Literal["auto", "off", "bf16", "fp16"], COMMON] = Field(
+        "auto", description="Mixed precision; auto: bf16 on CUDA."
     )
-    channels_last: bool = Field(False, description="Keep maps with channels last; faster on many GPUs with --amp.")
-    compile: bool = Field(False, description="Compile the network with torch.compile; slower start, faster steps.")
-    evaluate_every: int = Field(10, ge=0, description="Epochs between two evaluations; 0 evaluates at the end only.")
-    patience: int = Field(0, ge=0, description="Evaluations without a better mAP before training stops; 0: never.")
-    checkpoint_minutes: float = Field(
-        10.0, ge=0, description="Minutes between two checkpoints within an epoch; 0 after every update."
+    channels_last: bool = Field(False, description="Channels-last memory format.")
+    compile: bool = Field(False, description="Use torch.compile.")
+    evaluate_every: int = Field(10, ge=0, description="Epochs between evaluations; 0: only at the end.")
+    patience: int = Field(0, ge=0, description="Stop after so many evaluations without a better mAP; 0: never.")
+    checkpoint_minutes: Annotated[float, MACHINE] = Field(
+        10.0, ge=0, description="Minutes between checkpoints; 0: every update."
     )
-    tensorboard: bool = Field(False, description="Write TensorBoard events into the run folder, too.")
-    report: bool = Field(True, description="Write the run's report.html at its end.")
-    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    tensorboard: Annotated[bool, MACHINE] = Field(False, description="Write TensorBoard events.")
+    report: Annotated[bool, MACHINE] = Field(True, description="Write the run's report.html at the end.")
+    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
+
+    @classmethod
+    def overlay(cls, below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+        """As for other settings; a loss that is chosen above leaves the settings of other losses below behind."""
+        if "loss" in above:
+            unused = unused_settings(above["loss"], below)
+            below = {key: value for key, value in below.items() if key not in unused}
+        return {**below, **above}
+
+    @classmethod
+    def translate(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """As for other settings; version 0.1 also wrote the settings of losses that were not chosen."""
+        values = super().translate(values)
+        unused = unused_settings(values.get("loss", cls.model_fields["loss"].default), values)
+        return {key: value for key, value in values.items() if key not in unused}
+
+    def to_toml(self) -> str:
+        """As for other settings, without those of losses that are not chosen."""
+        unused = unused_settings(self.loss, type(self).model_fields)
+        return tomli_w.dumps(self.model_dump(exclude_none=True, by_alias=True, exclude=unused))
 
     @model_validator(mode="after")
-    def _people_to_compare(self) -> Self:
-        """`OptionError`, which pydantic lets through, for batches in which a loss would find no triplet."""
-        if self.loss in _COMPARING and not 2 <= self.images_per_identity <= self.batch_size // 2:
-            raise OptionError(
-                f"loss = {self.loss!r} compares people within a batch, which needs two people or more with two images "
-                f"or more each: images_per_identity = {self.images_per_identity} in a batch of {self.batch_size} "
-                "cannot give that. Use images_per_identity = 4 with --batch-size 16 or more, or loss = 'ce'."
-            )
+    def _check_loss(self) -> Self:
+        """`OptionError`, which pydantic lets through, for settings that the chosen loss cannot use."""
+        check_loss(self.loss, self.model_fields_set, self.batch_size, self.images_per_identity)
         return self
 
     @property

@@ -1,37 +1,38 @@
-"""Settings of drawn datasets, of the user's own images, and of packs."""
+"""Settings of synthetic datasets, of the user's own images, and of packs."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 from pydantic import Field
 
 from ptlreid.settings.base import Settings
+from ptlreid.settings.fields import COMMON, Option
 
 
 class SyntheticSettings(Settings):
-    """A drawn dataset in the layout of Market-1501."""
+    """A synthetic dataset in the layout of Market-1501."""
 
-    identities: int = Field(128, ge=4, description="People, half for training and half for testing.")
-    cameras: int = Field(6, ge=2, description="Cameras of the site.")
-    images_per_camera: int = Field(3, ge=2, description="Images of each person by each camera.")
-    height: int = Field(128, ge=32, description="Image height in pixels.")
-    width: int = Field(64, ge=16, description="Image width in pixels.")
-    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    identities: Annotated[int, COMMON] = Field(128, ge=4, description="Identities, half of them for training.")
+    cameras: Annotated[int, COMMON] = Field(6, ge=2, description="Cameras of the site.")
+    images_per_camera: Annotated[int, COMMON] = Field(3, ge=2, description="Images per identity and camera.")
+    height: Annotated[int, COMMON] = Field(128, ge=32, description="Image height in pixels.")
+    width: Annotated[int, COMMON] = Field(64, ge=16, description="Image width in pixels.")
+    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
 
 
 class OwnImagesSettings(Settings):
     """The user's own images, made a dataset with a name."""
 
-    name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name that own images get; by default the source's."
+    name: Annotated[str | None, Option(common=True, default="the source's")] = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of your own images."
     )
-    seed: int = Field(0, ge=0, description="Seed of every random choice.")
-    test_share: float = Field(
-        0.5, gt=0, lt=1, description="Share of the people in own images that are for testing, where no split is given."
-    )
+    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
+    test_share: Annotated[float, COMMON] = Field(0.5, gt=0, lt=1, description="Share of the identities for testing.")
 
 
 class PackSettings(Settings):
     """The size of packed images, which is that of the network's input."""
 
-    height: int = Field(256, ge=1, description="Image height in pixels.")
-    width: int = Field(128, ge=1, description="Image width in pixels.")
+    height: Annotated[int, COMMON] = Field(256, ge=1, description="Image height in pixels.")
+    width: Annotated[int, COMMON] = Field(128, ge=1, description="Image width in pixels.")

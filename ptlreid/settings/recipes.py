@@ -23,6 +23,6 @@ def find(name: str) -> Path:
 
 
 def about(name: str) -> str:
-    """What the recipe follows, in a sentence: the first line of its file, a comment."""
+    """The source of the recipe, in a sentence: the first line of its file, a comment."""
     first, *_ = find(name).read_text(encoding="utf-8").splitlines()
     return first.removeprefix("# ")

@@ -8,20 +8,25 @@ from pydantic import Field
 
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.evaluate import EvaluateSettings
+from ptlreid.settings.fields import COMMON, Option
 
 
 class ReportSettings(DataSettings):
-    """A report of one run or of several."""
+    """A report on one run or on several."""
 
-    data: str | None = Field(None, description="Dataset; by default the one that each run was trained on.")
-    weights: Literal["last", "best"] = Field("last", description="Which weights of the run.")
-    metric: Literal["euclidean", "cosine"] = Field("euclidean", description="Distance between features.")
-    queries: int = Field(12, ge=0, description="Rank lists of the worst queries, and as many of queries drawn by lot.")
-    ranklist_size: int = Field(10, ge=1, le=50, description="Places of each rank list.")
-    false_accept_rates: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
-        [0.01, 0.001], description="Shares of false accepts to state thresholds for."
+    data: Annotated[str | None, Option(common=True, default="that of each run")] = Field(
+        None, description="Dataset: its name or folder."
     )
-    seed: int = Field(0, ge=0, description="Seed of the queries that are drawn.")
+    weights: Annotated[Literal["last", "best"], COMMON] = Field("last", description="Weights of the run.")
+    metric: Annotated[Literal["euclidean", "cosine"], COMMON] = Field(
+        "euclidean", description="Distance between features."
+    )
+    queries: Annotated[int, COMMON] = Field(12, ge=0, description="Rank lists of the worst and of random queries.")
+    ranklist_size: Annotated[int, COMMON] = Field(10, ge=1, le=50, description="Length of each rank list.")
+    false_accept_rates: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.01, 0.001], description="False-accept rates of the thresholds."
+    )
+    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
 
     def evaluation(self) -> EvaluateSettings:
         """The settings of the evaluation that the report shows, so that its features are those in the cache."""

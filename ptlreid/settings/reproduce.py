@@ -1,4 +1,4 @@
-"""The paper's tables, each of its own rows with the runs that make it, and the scales at which they run."""
+"""The paper's tables, each row with the runs behind it, and the scales at which they run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from ptlreid.errors import OptionError
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.chain import ChainSettings
+from ptlreid.settings.fields import COMMON
 from ptlreid.settings.prepare import SyntheticSettings
 
 ALL = "all"
@@ -21,17 +22,18 @@ ALL = "all"
 class ReproduceSettings(DataSettings):
     """The runs behind a table of the paper."""
 
-    scale: Literal["paper", "tiny"] = Field(
-        "paper", description="The paper's setting, or small networks on drawn sites to see that it all works."
+    scale: Annotated[Literal["paper", "tiny"], COMMON] = Field(
+        "paper", description="The paper's, or tiny networks on synthetic data."
     )
-    seed: int = Field(0, ge=0, description="Seed of every random choice.")
+    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table. `mean_ap`, `cmc1`: as published, in percent. `cited`: whose figures, where not the paper's.
+    """One row of a table. `mean_ap`, `cmc1`: as published, in percent.
 
-    `plan`: otherwise, the settings of a chain whose last stage makes them.
+    `cited`: the source of figures that are not the paper's own. `plan`: for all others, the settings of a chain whose
+    last stage gives the figures.
     """
 
     name: str
@@ -43,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper; `title`: what it is about."""
+    """One table of the paper."""
 
     number: int
     title: str
@@ -54,27 +56,27 @@ class Table:
 class Scale:
     """A setting in which the plans run. `label`: what to write on every result, "" for the paper's own.
 
-    `data`: what stands in for a dataset. `settings`: what is set otherwise than in the plan and its recipe; those of
-    one recipe are in `of_recipe`. `sites`: how the datasets that stand in are drawn.
+    `data`: the substitute of each dataset. `settings`: what overrides the plan and its recipe; `recipe_settings`: what
+    overrides one recipe alone. `sites`: how synthetic substitutes are rendered.
     """
 
     label: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    of_recipe: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recipe_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sites: SyntheticSettings | None = None
 
-    def chain(self, row: Row, config: ReproduceSettings) -> ChainSettings:
+    def chain(self, row: Row, settings: ReproduceSettings) -> ChainSettings:
         """The settings of the chain that makes `row`."""
         plan = dict(row.plan)
         chain = ["+".join(self.data.get(part, part) for part in name.split("+")) for name in plan.pop("chain")]
         recipe = plan.pop("recipe")
-        where = {"root": config.root, "device": config.device, "workers": config.workers, "seed": config.seed}
-        plan |= {**where, **self.settings, **self.of_recipe.get(recipe, {})}
+        where = {name: getattr(settings, name) for name in ("root", "device", "workers", "seed")}
+        plan |= {**where, **self.settings, **self.recipe_settings.get(recipe, {})}
         return ChainSettings.resolve(None, recipe=recipe, chain=chain, **plan)
 
 
-# The machinery of every row in minutes on two cores. MGN's rows keep their loss and batches, and train a ResNet-18: MGN
+# All steps behind every row in minutes on two cores. MGN's rows keep their loss and batches, and train a ResNet-18: MGN
 # itself has 67 million weights.
 TINY = Scale(
     label="tiny: not the paper's setting",
@@ -98,7 +100,7 @@ TINY = Scale(
         "schedule": "cosine",
         "evaluate_every": 0,
     },
-    of_recipe={"large-batch": {"batch_size": 45}},
+    recipe_settings={"large-batch": {"batch_size": 45}},
     sites=SyntheticSettings(identities=32, cameras=4, images_per_camera=3),
 )
 SCALES = {"paper": Scale(), "tiny": TINY}

@@ -31,7 +31,7 @@ class ChainFolder:
         """Raise `OptionError` if the folder holds a run, or the result of a chain with other settings."""
         if RunFolder(self.path).config.is_file():
             raise OptionError(f"{self.path} holds a run: a chain needs its own folder. Give it another --name.")
-        changed = ChainSettings.resolve(self.config).differences(settings) if self.result.is_file() else []
+        changed = ChainSettings.load(self.config).differences(settings) if self.result.is_file() else []
         if changed:
             raise OptionError(
                 f"{self.path} holds another chain ({'; '.join(changed)}). Give this one another --name: stages in "

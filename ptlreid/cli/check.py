@@ -1,0 +1,74 @@
+"""`ptlreid check`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ptlreid.cli import console
+from ptlreid.cli.options import Json, from_settings
+from ptlreid.settings import RootSettings
+
+if TYPE_CHECKING:
+    from ptlreid.datasets import DatasetRef
+    from ptlreid.records import Splits
+
+_SHOWN_OF_A_KIND = 20
+
+
+@from_settings(RootSettings, config=False)
+def check(
+    settings: RootSettings,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Dataset: its name or folder.")],
+    *,
+    json: Json = False,
+) -> None:
+    """Check a dataset: decode every image, compare every count, find leaks and duplicates.
+
+    Files are left as they are. Exit code 1 where a serious fault is found.
+    """
+    from ptlreid import datasets
+
+    root = Path(settings.root)
+    dataset = datasets.find(data, root)
+    show_check(dataset, dataset.folder(root), {}, as_json=json)
+
+
+def show_check(dataset: DatasetRef, folder: Path, made: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print what a check of `folder` found, and end with exit code 1 if any fault is serious.
+
+    `made`: what the command did before, for JSON.
+    """
+    from ptlreid.workflows.check import check
+
+    report = check(dataset, folder, console.Reporter())
+    if as_json:
+        console.show_json({"data": dataset.name, "variant": dataset.variant, **made, **report.describe()})
+    else:
+        show_counts(dataset.name, report.parts)
+        shown: Counter[str] = Counter()
+        for fault in report.faults:
+            shown[fault.kind] += 1
+            if shown[fault.kind] <= _SHOWN_OF_A_KIND:
+                console.say(f"{'serious' if fault.serious else 'minor'}, {fault.kind}: {fault}")
+        for kind in (kind for kind in shown if shown[kind] > _SHOWN_OF_A_KIND):
+            console.say(f"{kind}: {shown[kind] - _SHOWN_OF_A_KIND:,} more; --json lists all.")
+        console.say(f"{len(report.faults):,} faults, {report.num_serious:,} of them serious: {folder}")
+    if report.num_serious:
+        raise typer.Exit(1)
+
+
+def count_parts(splits: Splits) -> dict[str, dict[str, int]]:
+    """Images, identities and cameras of train, query and gallery."""
+    return dict(zip(("train", "query", "gallery"), (part.count() for part in splits.parts), strict=True))
+
+
+def show_counts(title: str, parts: Mapping[str, Mapping[str, int]]) -> None:
+    """A table of what `count_parts` returns."""
+    columns = ("images", "identities", "cameras")
+    rows = [[name, *(str(part[column]) for column in columns)] for name, part in parts.items()]
+    console.show_rows(title, ("", *columns), rows, right=True)

@@ -1,0 +1,122 @@
+"""What a setting takes, read from its field of a settings model: options and messages are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from ptlreid import plugins
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line has to know of a setting and its field does not say: `Annotated[int, Option(...)]`.
+
+    `common`: shown by --help; the other settings by --help-all. `machine`: where or how work is done; two runs that
+    differ in it alone are the same run. `env`: the environment variable that may give it. `default`: what help shows
+    where the default is None. `parts`: the package whose parts, by file name, are the only values. `metavar`: what help
+    writes behind the option. `panel`: another heading than "More settings".
+    """
+
+    common: bool = False
+    machine: bool = False
+    env: str | None = None
+    default: str | None = None
+    parts: str | None = None
+    metavar: str | None = None
+    panel: str | None = None
+
+
+COMMON = Option(common=True)
+MACHINE = Option(machine=True)
+
+
+def find_option(field: FieldInfo) -> Option:
+    """The `Option` in the annotation of a field; an uncommon setting where there is none."""
+    return next((item for item in field.metadata if isinstance(item, Option)), Option())
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a setting takes: values of this `type`, or with `many` a list of them.
+
+    `choices`: the only values, where they are known. `low`, `high`: limits of a number, which it may equal unless
+    `above` or `below` are set.
+    """
+
+    type: type
+    many: bool = False
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    above: bool = False
+    below: bool = False
+
+    @property
+    def limits(self) -> str:
+        """The range of a number: `≥ 1`, `> 0`, `[0, 1)`; empty where there is none."""
+        if self.low is None and self.high is None:
+            return ""
+        if self.low is None:
+            return f"{'<' if self.below else '≤'} {self.high:g}"
+        if self.high is None:
+            return f"{'>' if self.above else '≥'} {self.low:g}"
+        return f"{'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
+
+    @property
+    def expected(self) -> str:
+        """What a message says that it expected, such as `'euclidean' or 'cosine'` or `an integer ≥ 1`."""
+        if self.choices:
+            return join_choices(self.choices)
+        one, several = {
+            bool: ("true or false", "true and false"),
+            int: ("an integer", "integers"),
+            float: ("a number", "numbers"),
+        }.get(self.type, ("text", "texts"))
+        limits = f" {self.limits}" if self.limits[:1] in "<>≤≥" else f" in {self.limits}"
+        return (f"a list of {several}" if self.many else one) + (limits if self.limits else "")
+
+
+def join_choices(choices: Sequence[str]) -> str:
+    """`'a'`, `'a' or 'b'`, `'a', 'b' or 'c'`."""
+    *first, last = map(repr, choices)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def find_kind(field: FieldInfo) -> Kind | None:
+    """The `Kind` of a field; None for a structured value, such as a table."""
+    annotation, limits = field.annotation, list(field.metadata)
+    many = False
+    while (origin := get_origin(annotation)) is not None and origin is not Literal:
+        inner = [item for item in get_args(annotation) if item is not NoneType]
+        if origin is Annotated:
+            limits += [part for item in inner[1:] for part in getattr(item, "metadata", [item])]
+        elif origin in (list, tuple):
+            many = True
+        elif origin not in (Union, UnionType):
+            return None
+        annotation = inner[0]
+    option = find_option(field)
+    if origin is Literal:
+        return Kind(str, many, tuple(map(str, get_args(annotation))))
+    if option.parts:
+        return Kind(str, many, tuple(plugins.names(import_module(option.parts))))
+    if annotation not in (bool, int, float, str):
+        return None
+    return Kind(annotation, many, **_limits(limits))  # type: ignore[arg-type]  # one of the four types above
+
+
+def _limits(metadata: Sequence[Any]) -> dict[str, Any]:
+    """The limits among the metadata of a field, which pydantic keeps as objects with `ge`, `gt`, `le` or `lt`."""
+    found: dict[str, Any] = {}
+    for item in metadata:
+        for name, limit, strict in (("ge", "low", "above"), ("le", "high", "below")):
+            for attribute in (name, name.replace("e", "t")):
+                if hasattr(item, attribute):
+                    found |= {limit: getattr(item, attribute), strict: attribute != name}
+    return found

@@ -1,0 +1,78 @@
+"""The settings of the losses, which each loss file declares for itself: here they become settings of fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
+
+from ptlreid import plugins
+from ptlreid.errors import OptionError
+from ptlreid.settings.base import DataSettings
+from ptlreid.settings.fields import Option, join_choices
+
+# By name, not by an import: losses are above settings in rank, and no file but its own names a loss. Loss files import
+# no torch at their top.
+LOSSES = "ptlreid.losses"
+
+M = TypeVar("M", bound=DataSettings)
+
+
+def with_loss_settings(model: type[M]) -> type[M]:
+    """The model with the settings of all losses as its own fields. Losses that share a name must declare it alike."""
+    fields: dict[str, FieldInfo] = {}
+    owners: dict[str, list[str]] = {}
+    for loss, module in _losses().items():
+        for name, field in _own_settings(module).items():
+            alike = repr(fields.setdefault(name, field)) == repr(field)
+            assert alike, f"{loss} declares {name} otherwise than {owners[name]}"
+            owners.setdefault(name, []).append(loss)
+    extra: dict[str, Any] = {
+        name: (
+            Annotated[field.annotation, *field.metadata, Option(panel="Loss settings")],
+            Field(field.default, description=f"{field.description} Losses: {', '.join(owners[name])}."),
+        )
+        for name, field in fields.items()
+    }
+    return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **extra)
+
+
+def unused_settings(loss: object, keys: Iterable[str]) -> set[str]:
+    """Those among `keys` that are settings of losses, and not of the one called `loss`; none for an unknown loss."""
+    losses = _losses()
+    if loss not in losses:
+        return set()
+    every = {name for module in losses.values() for name in _own_settings(module)}
+    return (every & set(keys)) - set(_own_settings(losses[loss]))
+
+
+def check_loss(loss: str, given: Iterable[str], batch_size: int, images_per_identity: int) -> None:
+    """Raise `OptionError` for `given` settings of other losses, and for batches that the loss called `loss` cannot use.
+
+    Without a complaint for an unknown loss.
+    """
+    losses = _losses()
+    for name in sorted(unused_settings(loss, given)):
+        owners = [other for other, module in losses.items() if name in _own_settings(module)]
+        raise OptionError(
+            f"{name} is a setting of other losses than {loss!r}: expected loss = {join_choices(owners)}. Leave {name} "
+            "out, or choose one of them with --loss."
+        )
+    if getattr(losses.get(loss), "NEEDS_POSITIVES", False) and not 2 <= images_per_identity <= batch_size // 2:
+        raise OptionError(
+            f"loss = {loss!r} compares images within a batch: expected two identities or more with two images or more "
+            f"each, and images_per_identity = {images_per_identity} in a batch of {batch_size} cannot give that. Use "
+            "--images-per-identity 4 with --batch-size 16 or more, or --loss ce."
+        )
+
+
+def _losses() -> dict[str, ModuleType]:
+    return plugins.load_all(import_module(LOSSES))
+
+
+def _own_settings(loss: ModuleType) -> Mapping[str, FieldInfo]:
+    return loss.Settings.model_fields if hasattr(loss, "Settings") else {}
