@@ -47,12 +47,15 @@ class Extractor:
 
     @classmethod
     def from_run(cls, run: RunFolder, settings: EvaluateSettings) -> Extractor:
-        """The extractor of the run's weights; `settings` may override how the network's features are read."""
-        weights = read_weights_header(run.weights(settings.weights))
+        """The extractor of the run's weights, see `from_weights`."""
+        return cls.from_weights(read_weights_header(run.weights(settings.weights)), settings)
+
+    @classmethod
+    def from_weights(cls, weights: WeightsFile, settings: EvaluateSettings) -> Extractor:
+        """The extractor of a file of weights; `settings` may override how the network's features are read."""
         view = EvalView(weights.spec.height, weights.spec.width)
-        return cls(
-            weights, _readout(weights.readout, settings), view, settings.device, settings.batch_size, settings.workers
-        )
+        readout = _readout(weights.readout, settings)
+        return cls(weights, readout, view, settings.device, settings.batch_size, settings.workers)
 
     @classmethod
     def from_network(cls, network: Network, view: EvalView, settings: EvaluateSettings) -> Extractor:

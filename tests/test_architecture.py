@@ -26,7 +26,7 @@ RANKS = [
     ["features", "cache", "engine", "evaluation"],
     ["reports", "transfer"],
     ["workflows"],
-    ["cli"],
+    ["api", "cli"],
     ["__main__"],
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}

@@ -1,0 +1,269 @@
+"""What the commands do, for notebooks and scripts. `import ptlreid` offers it, and imports each name when it is used.
+
+Settings are keyword arguments with the names and defaults of the commands' options (docs/commands.md), such as
+`metric="cosine"`; an unknown one is an `OptionError`. `root` and `runs` are the folders of datasets and of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ptlreid import datasets, evaluation, models
+from ptlreid.errors import OptionError
+from ptlreid.features import Extractor
+from ptlreid.models.weights import WeightsFile, read_weights_header
+from ptlreid.network_types import NetworkSpec
+from ptlreid.progress import Progress, Silent
+from ptlreid.records import Splits
+from ptlreid.retrieval import feature_files
+from ptlreid.retrieval.bootstrap import Difference, score_differences
+from ptlreid.retrieval.protocols import find_protocol
+from ptlreid.retrieval.types import Features, Retrieval, Scores
+from ptlreid.runs import RunFolder, find_run, init_digests
+from ptlreid.settings import (
+    ChainSettings,
+    DistillSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    OwnImagesSettings,
+    RootSettings,
+    SyntheticSettings,
+)
+from ptlreid.settings.evaluate import CompareSettings
+from ptlreid.settings.report import ReportSettings
+
+if TYPE_CHECKING:
+    from ptlreid.models.network import Network
+
+_RUNS = Path("runs")
+
+
+def prepare_dataset(
+    name: str,
+    source: Path | str | None = None,
+    *,
+    root: Path | str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Splits:
+    """The splits of a dataset, made ready below `root`: from `source`, its archive or folder, or synthetic.
+
+    What is there already is reused. `folder` with `name="lobby"` in `settings` makes a dataset of your own images. As
+    `ptlreid prepare`.
+    """
+    from ptlreid.workflows.prepare import prepare
+
+    place, progress = _root(root), progress or Silent()
+    dataset = datasets.find(name, place)
+    if source is not None:
+        own = OwnImagesSettings.resolve(None, **settings) if dataset.module is _own_images() else None
+        dataset = replace(dataset, name=own.name) if own and own.name else dataset
+        prepare(dataset, Path(source), place, own, progress)
+    elif hasattr(dataset.module, "prepare"):
+        rendered = SyntheticSettings.resolve(None, **settings)
+        dataset.module.prepare(dataset.folders(place)[0], dataset.variant, rendered, progress)
+    elif settings:
+        raise OptionError(f"{', '.join(settings)}: settings of synthetic datasets and of a source. Give a source.")
+    return dataset.read(dataset.folder(place))
+
+
+def load_dataset(name: str, *, root: Path | str | None = None) -> Splits:
+    """The splits of a dataset below `root`: by name (`market`, `market+duke`) or by the path of its folder."""
+    return datasets.load(name, _root(root))
+
+
+def build_network(backbone: str, num_classes: int, **settings: Any) -> Network:
+    """A new network on the CPU, initialised as `init` says (`imagenet`, `none` or a file of weights).
+
+    `settings`: those of `ptlreid finetune`, such as `ptl=False`, `memory`, `height`, `width`, `init` and `seed`.
+    """
+    from ptlreid.engine.job import resolve_size
+    from ptlreid.models import pretrained
+
+    chosen = resolve_size(FinetuneSettings.resolve(None, backbone=backbone, **settings))
+    assert chosen.height is not None and chosen.width is not None, "set by resolve_size"
+    spec = NetworkSpec(chosen.backbone, chosen.ptl, chosen.memory, num_classes, chosen.height, chosen.width)
+    network = models.build(spec, chosen.seed)
+    if chosen.init == "imagenet":
+        pretrained.load_imagenet(network, chosen.backbone)
+    elif chosen.init != "none":
+        pretrained.load_file(network, Path(chosen.init), chosen.backbone)
+    return network
+
+
+def load_network(source: RunFolder | Path | str, *, runs: Path | str = _RUNS) -> Network:
+    """The network of a run, by name or folder, or of one of ptlreid's weights files: on the CPU, in eval mode."""
+    return _weights(source, Path(runs)).build()
+
+
+def load_extractor(source: RunFolder | Path | str, *, runs: Path | str = _RUNS, **settings: Any) -> Extractor:
+    """The `Extractor` of a run, by name or folder, or of one of ptlreid's weights files.
+
+    `settings`: those of `ptlreid evaluate`, such as `device`, `batch_size`, `flip` and `normalize`.
+    """
+    return Extractor.from_weights(_weights(source, Path(runs)), EvaluateSettings.resolve(None, **settings))
+
+
+def open_run(name: Path | str, *, runs: Path | str = _RUNS) -> RunFolder:
+    """The run called `name` below `runs`, or at the path `name`."""
+    return find_run(Path(runs), str(name))
+
+
+def finetune(
+    data: str,
+    *,
+    name: str | None = None,
+    runs: Path | str = _RUNS,
+    recipe: str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The metrics of a training run, which is resumed or reused where it exists. As `ptlreid finetune --json`.
+
+    The run is in the folder `runs / metrics["run"]`.
+    """
+    from ptlreid.workflows.finetune import finetune
+
+    chosen = FinetuneSettings.resolve(None, recipe=recipe, data=data, **settings)
+    splits, run = load_dataset(data, root=chosen.root), RunFolder(Path(runs) / (name or chosen.default_name))
+    depends = init_digests(chosen.init, Path(runs))
+    return finetune(chosen, splits, run, progress or Silent(), depends=depends)
+
+
+def distill(
+    teacher: str | None = None,
+    *,
+    name: str | None = None,
+    runs: Path | str = _RUNS,
+    recipe: str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The metrics of a student of the run `teacher`, by default the newest finished PTL run. As `ptlreid distill`.
+
+    λ of Eq. 4 is the setting `lambda_`.
+    """
+    from ptlreid.transfer.distillation import complete_settings
+    from ptlreid.workflows.distill import distill
+
+    progress = progress or Silent()
+    given = DistillSettings.resolve(None, recipe=recipe, teacher=teacher, **settings)
+    chosen = complete_settings(given, Path(runs), progress)
+    splits, run = load_dataset(chosen.data, root=chosen.root), RunFolder(Path(runs) / (name or chosen.default_name))
+    return distill(chosen, splits, run, progress)
+
+
+def transfer_chain(
+    *data: str,
+    name: str | None = None,
+    runs: Path | str = _RUNS,
+    recipe: str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The stages of one network through several datasets in order, and its scores on all of them after each stage.
+
+    As `ptlreid transfer-chain --json`.
+    """
+    from ptlreid.transfer.chain_folder import ChainFolder
+    from ptlreid.workflows.chain import run_chain
+
+    chosen = ChainSettings.resolve(None, recipe=recipe, chain=list(data), **settings)
+    return run_chain(chosen, ChainFolder(Path(runs) / (name or chosen.default_name)), progress or Silent())
+
+
+def evaluate(query: Features, gallery: Features, *, protocol: str = "market", **settings: Any) -> Scores:
+    """The scores of ranking `gallery` for every query: `mean_ap`, `cmc`, `mean_inp`, all query by query.
+
+    `settings`: those of `ptlreid evaluate`, such as `metric`, `rerank`, `ap` and `memory_budget`.
+    """
+    chosen = EvaluateSettings.resolve(None, protocol=protocol, **settings)
+    return evaluation.evaluate(Retrieval(query, gallery, find_protocol(protocol)), chosen)
+
+
+def evaluate_run(
+    run: RunFolder | Path | str,
+    data: str | None = None,
+    *,
+    runs: Path | str = _RUNS,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Scores:
+    """The scores of a run on a dataset, by default the one it was trained on; its features are cached in the run."""
+    chosen = EvaluateSettings.resolve(None, **settings)
+    folder = run if isinstance(run, RunFolder) else open_run(run, runs=runs)
+    splits = load_dataset(data or folder.settings().data, root=chosen.root)
+    return evaluation.evaluate_run(folder, splits, chosen, progress or Silent())
+
+
+def rerank(query: Features, gallery: Features, **settings: Any) -> np.ndarray:
+    """(Q, G) float32 k-reciprocal re-ranked distances, infinite for junk (Zhong et al., CVPR 2017).
+
+    `settings`: `rerank_k1`, `rerank_k2`, `rerank_lambda` and `memory_budget` of `ptlreid evaluate`. The result takes
+    4 · Q · G bytes, which `evaluate(..., rerank=True)` does not need.
+    """
+    chosen = EvaluateSettings.resolve(None, rerank=True, **settings)
+    ranking = evaluation.rank(Retrieval(query, gallery, find_protocol("market")), chosen)
+    distances = np.empty((len(query), len(gallery)), dtype=np.float32)
+    for block in ranking.blocks:
+        for row in block.rows:
+            distances[row] = block.keys_of(row)
+    return distances
+
+
+def compare(first: Scores, second: Scores, query: Features, **settings: Any) -> tuple[Difference, Difference]:
+    """The differences of mAP and of CMC-1, second minus first, each with its 95% CI (bootstrap over identities).
+
+    Both are scores of the same `query`. `settings`: `bootstrap` (resamples) and `seed` of `ptlreid compare`.
+    """
+    chosen = CompareSettings.resolve(None, **settings)
+    mean_ap, cmc1 = score_differences(first, second, query.pids, resamples=chosen.bootstrap, seed=chosen.seed)
+    return mean_ap, cmc1
+
+
+def write_report(
+    names: str | Sequence[str],
+    *,
+    runs: Path | str = _RUNS,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Path:
+    """The HTML page of a run, of several compared, or of a chain. As `ptlreid report`."""
+    from ptlreid.workflows.report import report
+
+    chosen, target = ReportSettings.resolve(None, **settings), Path(out) if out else None
+    given = [names] if isinstance(names, str) else list(names)
+    return report(given, Path(runs), chosen, progress or Silent(), out=target)[0]
+
+
+def read_features(file: Path | str) -> Features:
+    """The features in an HDF5 or .npz file, of this program or any other: docs/file-formats.md."""
+    return feature_files.read(Path(file))
+
+
+def write_features(features: Features, file: Path | str) -> None:
+    """Writes the features to an HDF5 file, atomically."""
+    feature_files.write(Path(file), features, {}, dtype="float32")
+
+
+def _root(root: Path | str | None) -> Path:
+    return Path(root) if root is not None else Path(RootSettings().root)
+
+
+def _own_images() -> object:
+    from ptlreid.datasets import folder
+
+    return folder
+
+
+def _weights(source: RunFolder | Path | str, runs: Path) -> WeightsFile:
+    if isinstance(source, RunFolder):
+        return read_weights_header(source.weights())
+    file = Path(source)
+    return read_weights_header(file if file.is_file() else find_run(runs, str(source)).weights())
