@@ -94,7 +94,7 @@ def _part() -> None:
     """
     from torch import distributed
 
-    gc.collect()  # DistributedDataParallel, which is part of a reference cycle, holds the group
+    gc.collect()  # DistributedDataParallel, often in a reference cycle, holds the group
     distributed.destroy_process_group()
 
 
