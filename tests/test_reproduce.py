@@ -217,4 +217,4 @@ def test_an_unknown_table_is_named(ptlreid):
     with pytest.raises(OptionError, match=r"The paper has no table 7\. Give a number from 1 to 6, or all"):
         tables("7")
     code, _, told = ptlreid("reproduce", "seven")
-    assert (code, told.initswith("error:")) == (1, True)
+    assert (code, told.startswith("error:")) == (1, True)
