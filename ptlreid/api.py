@@ -44,7 +44,7 @@ _RUNS = Path("runs")
 
 
 def prepare_dataset(
-    name: str,
+    data: str,
     source: Path | str | None = None,
     *,
     root: Path | str | None = None,
@@ -59,7 +59,7 @@ def prepare_dataset(
     from ptlreid.workflows.prepare import prepare
 
     place, progress = _root(root), progress or Silent()
-    dataset = datasets.find(name, place)
+    dataset = datasets.find(data, place)
     if source is not None:
         own = OwnImagesSettings.resolve(None, **settings) if dataset.module is _own_images() else None
         dataset = replace(dataset, name=own.name) if own and own.name else dataset

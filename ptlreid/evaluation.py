@@ -16,14 +16,14 @@ from ptlreid import cache, distributed
 from ptlreid.errors import DataError
 from ptlreid.features import Extractor
 from ptlreid.progress import Progress, Silent
-from ptlreid.records import DISTRACTOR, Records, Splits
+from ptlreid.records import DISTRACTOR, Splits
 from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.distance import Block, Blocks, distance_blocks
 from ptlreid.retrieval.expansion import expand_queries
 from ptlreid.retrieval.memory_plan import MemoryEstimate, estimate_memory
 from ptlreid.retrieval.metrics import score
 from ptlreid.retrieval.protocols import find_protocol
-from ptlreid.retrieval.types import Features, Retrieval, Scores
+from ptlreid.retrieval.types import Retrieval, Scores
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings
 
@@ -79,20 +79,29 @@ def report_blocks(ranking: Ranking, title: str, progress: Progress) -> Blocks:
     return Blocks(make)
 
 
-def load_retrieval(run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress) -> Retrieval:
+def load_retrieval(
+    run: RunFolder,
+    splits: Splits,
+    settings: EvaluateSettings,
+    progress: Progress,
+    *,
+    extractor: Extractor | None = None,
+) -> Retrieval:
     """The test set of `splits` by the run's weights, from the run's cache or extracted into it by joined processes.
 
-    Raises `DataError` for a dataset without a test set, `CheckpointError` for a run without weights.
+    `extractor`: that of the run, where it is at hand. Raises `DataError` for a dataset without a test set,
+    `CheckpointError` for a run without weights.
     """
     splits.require_test()
     protocol = find_protocol(settings.protocol or splits.protocol)
-    extractor = Extractor.from_run(run, settings)
-
-    def load(part: str, records: Records) -> Features:
-        file = cache_file(run, splits, part, settings)
-        return cache.load_or_extract(file, extractor, records, dtype=settings.dtype, progress=progress)
-
-    return Retrieval(load("query", splits.query), load("gallery", splits.gallery), protocol)
+    extractor = extractor or Extractor.from_run(run, settings)
+    query, gallery = (
+        cache.load_or_extract(
+            cache_file(run, splits, part, settings), extractor, records, dtype=settings.dtype, progress=progress
+        )
+        for part, records in (("query", splits.query), ("gallery", splits.gallery))
+    )
+    return Retrieval(query, gallery, protocol)
 
 
 def extract_retrieval(extractor: Extractor, splits: Splits) -> Retrieval:

@@ -6,6 +6,7 @@ interrupted extraction has completed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from contextlib import nullcontext
@@ -53,8 +54,8 @@ def load_or_extract(
     writers at once, each leaves a complete file. Of joined processes, the main one reads and writes, all extract, and
     all get the features. As float16, features are rounded before their first use as well.
     """
-    expected = distributed.run_on_main(lambda: fingerprint(extractor, records, dtype))
-    matrix = distributed.run_on_main(lambda: _load(file, expected, len(records), progress))
+    expected = distributed.run_on_main(functools.partial(fingerprint, extractor, records, dtype))
+    matrix = distributed.run_on_main(functools.partial(_load, file, expected, len(records), progress))
     if matrix is None:
         matrix = _extract(file, expected, extractor, records, progress)
     return _as_features(matrix, records)

@@ -25,7 +25,7 @@ _DIGEST_BYTES = 16
 
 
 class Partial:
-    """The rows so far, and where to put more. Made by `opened`; without a stream, nothing is kept."""
+    """The completed rows, and where to append more. Made by `open_partial`; without a stream, nothing is kept."""
 
     def __init__(self, stream: BinaryIO | None, rows: np.ndarray) -> None:
         """`rows`: (n, D) as stored, (0, 0) where there are none."""

@@ -22,6 +22,7 @@ from ptlreid.evaluation import (
 )
 from ptlreid.features import Extractor
 from ptlreid.files import atomic_write
+from ptlreid.network_types import Readout
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.retrieval.bootstrap import score_intervals
@@ -44,8 +45,10 @@ def evaluate_run(
     run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress, tables: Tables
 ) -> dict[str, Any]:
     """The scores of the run on the test set of `splits`, with the settings in effect: docs/evaluation.md."""
-    retrieval = load_retrieval(run, splits, settings, progress)
-    about = {"run": str(run.path), "data": splits.name, "settings": _settings_of_run(run, splits, settings)}
+    extractor = Extractor.from_run(run, settings)
+    retrieval = load_retrieval(run, splits, settings, progress, extractor=extractor)
+    used = _settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout)
+    about = {"run": str(run.path), "data": splits.name, "settings": used}
     return about | distributed.run_on_main(lambda: _evaluate(retrieval, settings, progress, tables))
 
 
@@ -54,7 +57,7 @@ def evaluate_files(
 ) -> dict[str, Any]:
     """The same for two feature files of any program."""
     retrieval = read_retrieval(query, gallery, settings)
-    used = _settings_in_effect(settings, protocol=retrieval.protocol.name)
+    used = _settings_in_effect(settings, retrieval.protocol.name)
     about = {"files": {"query": str(query), "gallery": str(gallery)}, "settings": used}
     return about | _evaluate(retrieval, settings, progress, tables)
 
@@ -70,7 +73,7 @@ def preview_run(run: RunFolder, splits: Splits, settings: EvaluateSettings) -> d
     width = extractor.network.feature_width
     return {
         "run": str(run.path),
-        "settings": _settings_of_run(run, splits, settings),
+        "settings": _settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout),
         "query": splits.query.count(),
         "gallery": splits.gallery.count(),
         "features": features | {"width": width},
@@ -84,7 +87,7 @@ def preview_files(query: Path, gallery: Path, settings: EvaluateSettings) -> dic
     num_queries, num_gallery, width = len(retrieval.query), len(retrieval.gallery), retrieval.query.width
     return {
         "files": {"query": str(query), "gallery": str(gallery)},
-        "settings": _settings_in_effect(settings, protocol=retrieval.protocol.name),
+        "settings": _settings_in_effect(settings, retrieval.protocol.name),
         "query": {"images": num_queries},
         "gallery": {"images": num_gallery},
         "features": {"width": width},
@@ -112,18 +115,16 @@ def _evaluate(retrieval: Retrieval, settings: EvaluateSettings, progress: Progre
     return summary
 
 
-def _settings_of_run(run: RunFolder, splits: Splits, settings: EvaluateSettings) -> dict[str, Any]:
-    """The settings with defaults filled in: the dataset, its protocol, the network's readout."""
-    readout = Extractor.from_run(run, settings).readout
-    protocol = settings.protocol or splits.protocol
-    return _settings_in_effect(
-        settings, data=splits.name, protocol=protocol, flip=readout.flip, normalize=readout.normalize
-    )
-
-
-def _settings_in_effect(settings: EvaluateSettings, **chosen: object) -> dict[str, Any]:
-    # Re-ranking compares L2-normalised features, whatever the metric.
-    return settings.model_copy(update=chosen | ({"metric": "cosine"} if settings.rerank else {})).model_dump()
+def _settings_in_effect(
+    settings: EvaluateSettings, protocol: str, *, data: str | None = None, readout: Readout | None = None
+) -> dict[str, Any]:
+    """The settings with defaults filled in: the protocol, and of a run its dataset and its network's readout."""
+    chosen: dict[str, Any] = {"protocol": settings.protocol or protocol, "data": data}
+    if readout:
+        chosen |= {"flip": readout.flip, "normalize": readout.normalize}
+    if settings.rerank:
+        chosen["metric"] = "cosine"  # re-ranking compares L2-normalised features, whatever the metric
+    return settings.model_copy(update=chosen).model_dump()
 
 
 def _memory(num_queries: int, num_gallery: int, width: int, settings: EvaluateSettings) -> dict[str, Any]:
