@@ -82,7 +82,7 @@ def test_datasets_are_listed_and_no_line_is_cut_in_a_pipe(ptlreid, command):
     assert "…" not in out
     rows = [line for line in out.splitlines() if line.startswith("│")]
     assert any("market, market1501" in row and "Market-1501" in row for row in rows)
-    assert any("detected, labeled" in row for row in rows)
+    assert any("labeled, detected, classic" in row for row in rows)
 
 
 def test_a_dataset_is_described(ptlreid):
