@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,22 +53,39 @@ def parts_here(tmp_path, monkeypatch):
             sys.modules.pop(name, None)
 
 
-def test_a_data_set_a_backbone_and_a_loss_are_one_file_each(ptlreid, parts_here):
+def run_with_parts(*arguments: object) -> tuple[int, str, str]:
+    """Runs a command with the parts in this folder, in a new interpreter: options are made when it starts."""
+    script = (
+        "from ptlreid import datasets, losses\n"
+        "losses.__path__.append('ptlreid/losses')\n"
+        "datasets.__path__.append('ptlreid/datasets')\n"
+        "from ptlreid.models import backbones\n"
+        "backbones.__path__.append('ptlreid/models/backbones')\n"
+        "from ptlreid.cli import main\n"
+        "main()\n"
+    )
+    # -P: the `ptlreid` below this folder is not the package.
+    command = [sys.executable, "-P", "-c", script, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.returncode, result.stdout, result.stderr
+
+
+def test_a_dataset_a_backbone_and_a_loss_are_one_file_each(ptlreid, parts_here):
     write_hallway(Path("data/hallway"))
-    pages.follow(PAGES["docs/extending.md"], ptlreid)
+    pages.follow(PAGES["docs/extending.md"], run_with_parts)
     assert "hallway" in datasets.names()
     assert "efficientnet-b0" in models.names()
     lines = [json.loads(line) for line in Path("runs/focal/history.jsonl").read_text().splitlines()]
     assert list(lines[0]["terms"]) == ["focal"]
     # Two classes that score alike: p = 1/2, and (1 - p)^2 · ln 2 = 0.1733.
-    focal = losses.find("focal", {"margin": 0.3})(
+    focal = losses.find("focal", {"margin": 0.3, "focus": 2.0})(
         Output(torch.zeros(1, 2), {"pid": torch.zeros(1, 2)}), torch.tensor([1])
     )
     assert focal["focal"].item() == pytest.approx(0.25 * 0.693147)
 
 
 def write_hallway(folder: Path) -> None:
-    """8 people before 2 cameras; two images each to train on, of the others one asks and one is found."""
+    """8 identities seen by 2 cameras: 4 to train on with two images each, of the others a query and a gallery image."""
     for pid in range(1, 9):
         for camid in (1, 2):
             for part, shot in (("train", 1), ("train", 2)) if pid < 5 else (("query", 1), ("gallery", 2)):
@@ -79,5 +97,5 @@ def test_two_processes_on_the_cpu(ptlreid, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     printed = pages.follow(PAGES["docs/distributed.md"], ptlreid)
     (result,) = (out for command, out in printed.items() if "torchrun" in command)
-    assert result.count("mAP") == 1  # the main process alone tells of it
+    assert result.count("mAP") == 1  # the main process alone prints it
     assert Path("runs/two/weights.safetensors").is_file()

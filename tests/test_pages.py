@@ -69,8 +69,8 @@ def test_settings_on_a_page_are_settings_of_a_command(name, tmp_path):
 def accepts(model: type[Settings], file: Path) -> bool:
     try:
         model.resolve(file)
-    except OptionError as error:
-        return "no such loss" in str(error)  # it is a file of the same page
+    except OptionError:
+        return False
     return True
 
 
