@@ -240,7 +240,7 @@ def test_the_real_counts_are_what_a_small_copy_is_held_against(ptlreid, tmp_path
     code, out, err = ptlreid("prepare", "market", "--check")
     assert code == 1, err
     assert "serious, counts: data/market: 16 train images, published are 12,936" in out
-    assert "7 faults, 7 of them serious" in out
+    assert "7 faults, 7 serious" in out
 
 
 def test_a_fault_that_is_not_serious_is_printed_and_is_no_failure(ptlreid, tmp_path):

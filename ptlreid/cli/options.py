@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic.fields import FieldInfo
 
-from ptlreid.settings import Settings
+from ptlreid.settings import DataSettings, Settings
 from ptlreid.settings.fields import Kind, find_kind, find_option
 
 S = TypeVar("S", bound=Settings)
@@ -51,6 +52,7 @@ _RECIPE = Annotated[
     str | None,
     typer.Option("--recipe", metavar="NAME", help="Named settings; see `ptlreid recipes`."),
 ]
+_VERIFY = Annotated[bool, typer.Option("--verify", help="Do not trust the index of image digests.")]
 _HELP_ALL = Annotated[
     bool, typer.Option("--help-all", help="Show every setting and exit.", is_eager=True, callback=_show_all)
 ]
@@ -87,7 +89,8 @@ def from_settings(
         for name, field in model.model_fields.items()
         if find_kind(field) and name not in model.NO_OPTION
     }
-    shared = ({"config": _CONFIG} if config else {}) | ({"recipe": _RECIPE} if recipe else {})
+    shared: dict[str, Any] = ({"config": _CONFIG} if config else {}) | ({"recipe": _RECIPE} if recipe else {})
+    shared |= {"verify": _VERIFY} if any(issubclass(model, DataSettings) for model in models) else {}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         first, *own = inspect.signature(command, eval_str=True).parameters.values()
@@ -98,7 +101,9 @@ def from_settings(
         def run(ctx: typer.Context, **arguments: Any) -> None:
             given = _read(ctx, {name: field for name, (_, field) in fields.items()}, arguments)
             rest = {name: value for name, value in arguments.items() if name in names}
-            command(given if first.name == "given" else given.resolve(models[0]), **rest)
+            settings = given if first.name == "given" else given.resolve(models[0])
+            with _verify_images() if arguments.get("verify") else nullcontext():
+                command(settings, **rest)
 
         parameters = [
             inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
@@ -109,6 +114,14 @@ def from_settings(
         return run
 
     return decorate
+
+
+def _verify_images() -> AbstractContextManager[None]:
+    """Within it, no digest of an image is taken from a dataset's index: see `contents`."""
+    from ptlreid import contents
+    from ptlreid.cli import console
+
+    return contents.verify_all(console.Reporter())
 
 
 def _order(
@@ -126,9 +139,10 @@ def _order(
     return [
         *(one.replace(kind=keyword) for one in own if one.kind is not keyword),
         *(options[name] for name in common if name not in place),
-        *(_keyword(name, annotation) for name, annotation in shared.items()),
+        *(_keyword(name, annotation) for name, annotation in shared.items() if name != "verify"),
         *(options[name] for name in place),
         *(one for one in own if one.kind is keyword),
+        *([_keyword("verify", _VERIFY).replace(default=False)] if "verify" in shared else []),
         *more,
         *([_keyword("help_all", _HELP_ALL).replace(default=False)] if more else []),
     ]

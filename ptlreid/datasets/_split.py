@@ -56,8 +56,8 @@ def _choose_test_identities(
             cameras[pid].add(camid)
     if len(cameras) < 2:
         raise DataError(
-            f"{len(cameras)} identity found: expected at least 2, one to train on and one to test. Give more "
-            "identities, or a CSV with a column `split`."
+            f"{len(cameras)} {'identity' if cameras else 'identities'} found: expected at least 2, one to train on and "
+            "one to test. Give more identities, or a CSV with a column `split`."
         )
     several = [pid for pid in sorted(cameras) if len(cameras[pid]) > 1]
     single = [pid for pid in sorted(cameras) if len(cameras[pid]) == 1]

@@ -1,4 +1,4 @@
-"""`ptlreid prepare NAME --check`: everything that is wrong with a dataset, each with its file and its remedy."""
+"""`ptlreid check`: everything that is wrong with a dataset, each fault with its file and its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ptlreid prepare NAME --pack`: the images of a dataset resized once, into one file that is read without decoding."""
+"""`ptlreid pack`: the images of a dataset resized once, into one file that is read without decoding."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def faults(file: Path, digests: Mapping[Path, str], progress: Progress) -> Itera
     missing = [path for path in digests if path not in current]
     if missing:
         fault = f"lacks {len(missing):,} images that are new or changed, such as {missing[0]}; their files are decoded"
-        remedy = "Update it with `ptlreid prepare DATA --pack` and its --height and --width."
+        remedy = "Update it with `ptlreid pack` and its --height and --width."
         yield Fault("pack", file, fault, remedy, serious=False)
     for path in sorted(current):
         if found.digests[rows[path]] != digests[path]:
