@@ -177,13 +177,15 @@ def transfer_chain(
     return run_chain(chosen, ChainFolder(Path(runs) / (name or chosen.default_name)), progress or Silent())
 
 
-def evaluate(query: Features, gallery: Features, *, protocol: str = "market", **settings: Any) -> Scores:
+def evaluate(query: Features, gallery: Features, **settings: Any) -> Scores:
     """The scores of ranking `gallery` for every query: `mean_ap`, `cmc`, `mean_inp`, all query by query.
 
-    `settings`: those of `ptlreid evaluate`, such as `metric`, `rerank`, `ap` and `memory_budget`.
+    `settings`: those of `ptlreid evaluate`, such as `metric`, `rerank`, `ap`, `protocol` (by default market's) and
+    `memory_budget`.
     """
-    chosen = EvaluateSettings.resolve(None, protocol=protocol, **settings)
-    return evaluation.evaluate(Retrieval(query, gallery, find_protocol(protocol)), chosen)
+    chosen = EvaluateSettings.resolve(None, **settings)
+    protocol = find_protocol(chosen.protocol or evaluation.PROTOCOL_OF_FILES)
+    return evaluation.evaluate(Retrieval(query, gallery, protocol), chosen)
 
 
 def evaluate_run(
@@ -208,7 +210,7 @@ def rerank(query: Features, gallery: Features, **settings: Any) -> np.ndarray:
     4 · Q · G bytes, which `evaluate(..., rerank=True)` does not need.
     """
     chosen = EvaluateSettings.resolve(None, rerank=True, **settings)
-    ranking = evaluation.rank(Retrieval(query, gallery, find_protocol("market")), chosen)
+    ranking = evaluation.rank(Retrieval(query, gallery, find_protocol(evaluation.PROTOCOL_OF_FILES)), chosen)
     distances = np.empty((len(query), len(gallery)), dtype=np.float32)
     for block in ranking.blocks:
         for row in block.rows:

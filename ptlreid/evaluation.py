@@ -27,6 +27,8 @@ from ptlreid.retrieval.types import Retrieval, Scores
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings
 
+PROTOCOL_OF_FILES = "market"  # of features that belong to no dataset, unless asked otherwise
+
 
 def evaluate_run(run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress) -> Scores:
     """The scores of the run's weights on the test set of `splits`."""
@@ -113,7 +115,7 @@ def extract_retrieval(extractor: Extractor, splits: Splits) -> Retrieval:
 
 def read_retrieval(query_file: Path, gallery_file: Path, settings: EvaluateSettings) -> Retrieval:
     """Two feature files of any program; `DataError` names the file, and the row, at fault."""
-    protocol = find_protocol(settings.protocol or "market")
+    protocol = find_protocol(settings.protocol or PROTOCOL_OF_FILES)
     query, gallery = feature_files.read(query_file), feature_files.read(gallery_file)
     if query.width != gallery.width:
         raise DataError(

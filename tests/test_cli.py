@@ -23,7 +23,7 @@ def test_train_evaluate_and_evaluate_again(ptlreid, market_folder, monkeypatch):
     assert set(scores) >= {"mAP", "mINP", "cmc", "queries", "gallery", "protocol", "settings", "data"}
     assert scores["queries"] == {"total": 6, "valid": 6}
     assert scores["gallery"] == {"total": 8, "junk": 1}
-    assert "6 features reused, no image decoded" in err
+    assert "6 cached features, no image decoded" in err
 
     from PIL import Image
 
@@ -112,7 +112,7 @@ def test_a_dataset_is_checked_and_packed_by_commands_of_their_own(ptlreid, marke
     [
         (("finetune", "--backbone", "resnet5"), "Did you mean 'resnet50'"),
         (("finetune", "--data", "markt"), "Did you mean 'market'"),
-        (("finetune", "--data", "market"), "Market-1501 was not found: looked for data/market"),
+        (("finetune", "--data", "market"), "Market-1501 was not found: expected it at data/market"),
         (("finetune", "--data", "./nowhere"), "no folder bounding_box_train"),
         (("finetune", "--memory", "all"), "--memory all: expected 'slot', 'mean' or 'none'."),
         (("finetune", "--epochs", -1), "--epochs -1: expected an integer ≥ 0."),
@@ -151,9 +151,9 @@ def test_ctrl_c_says_how_to_resume(ptlreid, market_folder, monkeypatch):
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    from ptlreid.workflows import training
+    from ptlreid.engine import training_run
 
-    monkeypatch.setattr(training, "train_epochs", stop)
+    monkeypatch.setattr(training_run, "train_epochs", stop)
     code, out, err = ptlreid(*TRAIN, "--root", market_folder.parent)
     assert (code, out) == (130, "")
     assert "To resume: ptlreid finetune" in err

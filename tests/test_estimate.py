@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_cli import TRAIN
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import profile
 
 from ptlreid import datasets, losses, models
 from ptlreid.engine import estimate, optim
@@ -66,7 +66,8 @@ def measured(work):
     optimizer.zero_grad(set_to_none=True)
     lasting = [*network.parameters(), *network.buffers(), *memory_state(network).values()]
     lasting += [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+    # Without oneDNN, which reorders weights into copies of its own on some CPUs.
+    with torch.backends.mkldnn.flags(enabled=False), profile(profile_memory=True) as seen:
         update()
     events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
     running = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
@@ -85,11 +86,12 @@ def measured(work):
     ],
     ids=lambda settings: "-".join(map(str, settings.values())) or "tiny",
 )
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")  # said by switching oneDNN off
 def test_the_peak_is_what_torch_allocates(splits, tmp_path, settings):
     work = job(splits, tmp_path, **settings)
     found = estimate.estimate_bytes(work, FLOAT32)
-    # To 1%: weights that oneDNN reorders are not counted.
-    assert found["peak"] == pytest.approx(measured(work), rel=0.01)
+    # To 2%: the scratch memory of torch's own convolutions is not counted.
+    assert found["peak"] == pytest.approx(measured(work), rel=0.02)
 
 
 def test_weights_gradients_and_optimizer_by_hand(splits, tmp_path):

@@ -27,7 +27,7 @@ def train(market_folder):
 
 
 def objective(output, labels, images):
-    return ce.loss(output, labels)
+    return ce.loss(output, labels, label_smoothing=0.0)
 
 
 def training_of(network, **settings) -> Training:

@@ -1,4 +1,4 @@
-"""`ptlreid prepare --pack`: packed images are those that the files would give, and of changed files none is used."""
+"""`ptlreid pack`: packed images are those that the files would give, and of changed files none is used."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_an_image_that_changed_is_decoded_from_its_file_with_a_note(folder, chan
     (note,) = notes.notes
     assert "packed-48x24.h5: 1 images are new or changed since it was made" in note
     assert victim.name in note
-    assert "`ptlreid prepare --pack`" in note
+    assert "`ptlreid pack`" in note
 
 
 def test_images_that_changed_places_are_not_mistaken(folder):

@@ -23,7 +23,7 @@ SMALL = {"identities": 5, "cameras": 3, "images_per_camera": 3, "height": 64, "w
 
 
 def render_small(folder: Path, site: str = "a", workers: int = 1, **changes: int) -> Path:
-    render_site(SITES[site], folder, workers=workers, **(SMALL | changes))
+    render_site(SITES[site], folder, processes=workers, **(SMALL | changes))
     return folder
 
 
@@ -206,7 +206,7 @@ def test_sequences_follow_the_time_of_day(rendered):
 def test_progress_ascends_to_the_number_of_images(tmp_path, workers):
     reports: list[tuple[int, int]] = []
     render_site(
-        SITES["a"], tmp_path, **SMALL, workers=workers, progress=lambda done, total: reports.append((done, total))
+        SITES["a"], tmp_path, **SMALL, processes=workers, progress=lambda done, total: reports.append((done, total))
     )
     images = len(contents(tmp_path))
     assert reports[-1] == (images, images)
@@ -224,7 +224,7 @@ def test_progress_ascends_to_the_number_of_images(tmp_path, workers):
         ({"width": 15}, "width = 15: expected 16 to 128"),
         ({"height": 256, "width": 63}, "width = 63: expected 64 to 512"),
         ({"seed": -1}, "seed = -1: expected at least 0"),
-        ({"workers": -2}, "workers = -2: expected at least 0"),
+        ({"processes": -2}, "processes = -2: expected at least 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, changes, message):
@@ -253,7 +253,7 @@ def test_a_file_that_cannot_be_written_is_one_clear_message(tmp_path, monkeypatc
 
     monkeypatch.setattr(render, "plan_shots", plan_in_vain)
     real = render.render_site
-    monkeypatch.setattr("ptlreid.datasets._synthetic.render_site", lambda *a, **k: real(*a, **k, workers=workers))
+    monkeypatch.setattr("ptlreid.datasets._synthetic.render_site", lambda *a, **k: real(*a, **k, processes=workers))
     with pytest.raises(PtlreidError, match=r"site: cannot be written \(Not a directory\)"):
         synthetic.prepare(tmp_path / "data" / "site", "a", SyntheticSettings(**SMALL))
     assert list((tmp_path / "data").iterdir()) == []

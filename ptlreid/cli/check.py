@@ -57,9 +57,8 @@ def show_check(dataset: DatasetRef, folder: Path, made: Mapping[str, Any], *, as
                 console.say(f"{'serious' if fault.serious else 'minor'}, {fault.kind}: {fault}")
         for kind in (kind for kind in shown if shown[kind] > _SHOWN_OF_A_KIND):
             console.say(f"{kind}: {shown[kind] - _SHOWN_OF_A_KIND:,} more; --json lists all.")
-        console.say(
-            f"{len(report.faults):,} fault{'' if len(report.faults) == 1 else 's'}, {report.num_serious:,} serious: {folder}"
-        )
+        plural = "" if len(report.faults) == 1 else "s"
+        console.say(f"{len(report.faults):,} fault{plural}, {report.num_serious:,} serious: {folder}")
     if report.num_serious:
         raise typer.Exit(1)
 

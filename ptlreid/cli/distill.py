@@ -65,10 +65,19 @@ def distill(
         console.show_json({"teacher": full.teacher, "runs": rows})
     else:
         title = f"{full.backbone}, distilled from {full.teacher}, on {splits.name} (protocol {splits.protocol})"
-        values = (f"λ = {one.lambda_:g}" for one in students)
-        console.show_scores(title, {value: _scores(metrics) for value, metrics in zip(values, found, strict=True)})
-        for run in folders:
-            console.say(f"Run folder: {run.path}")
+        _show(title, students, found, folders)
+
+
+def _show(
+    title: str,
+    students: Sequence[DistillSettings],
+    found: Sequence[Mapping[str, Any]],
+    folders: Sequence[RunFolder],
+) -> None:
+    values = (f"λ = {one.lambda_:g}" for one in students)
+    console.show_scores(title, {value: _scores(metrics) for value, metrics in zip(values, found, strict=True)})
+    for run in folders:
+        console.say(f"Run folder: {run.path}")
 
 
 def _sweep(settings: DistillSettings, sweep: str, *, given: bool) -> list[DistillSettings]:

@@ -24,25 +24,25 @@ SMALL_FUSIONS, SMALL_CELLS = (16, 32, 64, 128), (16, 16, 32, 64, 128)
 class Head(nn.Module):
     """From the last map to the embedding, and in training to logits by a classifier of three fully connected layers."""
 
-    def __init__(self, in_channels: int, num_classes: int, width: int = FEATURE_WIDTH) -> None:
+    def __init__(self, in_channels: int, num_classes: int, feature_width: int = FEATURE_WIDTH) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(in_channels, width, kernel_size=1)
+        self.reduce = nn.Conv2d(in_channels, feature_width, kernel_size=1)
         # The paper states three fully connected layers only. Batch norm between them is our choice: without it,
         # training from scratch takes several times as many epochs.
         self.classifier = nn.Sequential(
-            nn.Linear(width, width),
-            nn.BatchNorm1d(width),
+            nn.Linear(feature_width, feature_width),
+            nn.BatchNorm1d(feature_width),
             nn.ReLU(inplace=True),
-            nn.Linear(width, width),
-            nn.BatchNorm1d(width),
+            nn.Linear(feature_width, feature_width),
+            nn.BatchNorm1d(feature_width),
             nn.ReLU(inplace=True),
-            nn.Linear(width, num_classes),
+            nn.Linear(feature_width, num_classes),
         )
 
     def forward(self, top: Tensor) -> Output:
         # A 1×1 convolution and average pooling commute: pooled first, the convolution costs one position.
         pooled = nn.functional.adaptive_avg_pool2d(top, 1)
-        embedding = self.reduce(pooled).flatten(1)  # (B, width)
+        embedding = self.reduce(pooled).flatten(1)  # (B, feature_width)
         if not self.training:
             return Output(embedding)
         return Output(embedding, {"pid": self.classifier(embedding)}, {"global": embedding})

@@ -54,6 +54,7 @@ class QueryResult:
 
     @property
     def table(self) -> Table:
+        """The images with their distances and results, a row each."""
         rows = [
             [str(one.rank), one.path.name, str(one.pid), str(one.camid), one.distance_text, one.verdict]
             for one in self.images

@@ -29,8 +29,8 @@ class RankList:
 def rank_list(retrieval: Retrieval, blocks: Blocks, size: int, *, metric: Metric | None) -> RankList:
     """The first `size` images of every query, including queries without a true match; K = min(size, G).
 
-    Equal distances keep gallery order. `distances`: recomputed from the features in float64 for a `metric`, Euclidean
-    or 1 - cosine, which is 1 where a vector is zero; without one those in `blocks`, such as re-ranked ones.
+    Equal distances keep gallery order. `metric`: the distances listed are recomputed from the features in float64,
+    Euclidean or 1 - cosine, which is 1 where a vector is zero; None lists those in `blocks`, such as re-ranked ones.
     """
     if size < 1:
         raise OptionError(f"A rank list of {size} images: expected 1 or more.")

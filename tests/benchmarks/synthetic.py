@@ -19,7 +19,7 @@ def images_per_second(site: str, workers: int, identities: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         options = {"cameras": 6, "images_per_camera": 4, "height": 128, "width": 64, "seed": 0}
-        render_site(SITES[site], Path(folder), identities=identities, workers=workers, **options)
+        render_site(SITES[site], Path(folder), identities=identities, processes=workers, **options)
         seconds = time.perf_counter() - start
         return sum(1 for _ in Path(folder).rglob("*.jpg")) / seconds
 

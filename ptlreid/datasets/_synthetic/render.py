@@ -55,7 +55,7 @@ def render_site(
     width: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
-    workers: int = 0,
+    processes: int = 0,
 ) -> None:
     """Write a small dataset of synthetic pedestrians in the layout of Market-1501 into `folder`.
 
@@ -63,7 +63,7 @@ def render_site(
     up, are for training. Every camera takes `images_per_camera` images, at least 2, of every identity: of a test
     identity one image per camera is the query and the rest are in the gallery, with junk images (pid -1, 5% of the
     gallery) and distractors (pid 0, 10%). `width` is between a quarter of `height` and twice it. `progress` gets the
-    images written so far and their total. The bytes depend on the other options alone, not on `workers`; 0 is one per
+    images written so far and their total. The bytes depend on the other options alone, not on `processes`; 0 is one per
     core. Raises `OptionError` before anything is written.
     """
     _check_range("identities", identities, 4, None)
@@ -72,7 +72,7 @@ def render_site(
     _check_range("height", height, 32, 1024)
     _check_range("width", width, max(16, height // 4), 2 * height)
     _check_range("seed", seed, 0, None)
-    _check_range("workers", workers, 0, None)
+    _check_range("processes", processes, 0, None)
     for name in ("bounding_box_train", "query", "bounding_box_test"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     shots = plan_shots(identities, cameras, images_per_camera)
@@ -80,7 +80,7 @@ def render_site(
         _Batch(site, folder.resolve(), (height, width), seed, shots[start : start + _BATCH_SIZE])
         for start in range(0, len(shots), _BATCH_SIZE)
     ]
-    processes = workers or min(os.cpu_count() or 1, len(shots) // _IMAGES_PER_PROCESS)
+    processes = processes or min(os.cpu_count() or 1, len(shots) // _IMAGES_PER_PROCESS)
     with WorkerPool(_render_batch, min(processes, len(batches)), describe=lambda batch: str(batch.folder)) as pool:
         done = 0
         for count in pool.map(batches):
