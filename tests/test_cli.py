@@ -148,7 +148,7 @@ def test_the_version_is_the_packages(ptlreid):
 
 
 def test_ctrl_c_says_how_to_resume(ptlreid, market_folder, monkeypatch):
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     from ptlreid.engine import training_run

@@ -22,8 +22,8 @@ FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 SMALL = {"identities": 5, "cameras": 3, "images_per_camera": 3, "height": 64, "width": 32, "seed": 7}
 
 
-def render_small(folder: Path, site: str = "a", workers: int = 1, **changes: int) -> Path:
-    render_site(SITES[site], folder, processes=workers, **(SMALL | changes))
+def render_small(folder: Path, site: str = "a", processes: int = 1, **changes: int) -> Path:
+    render_site(SITES[site], folder, processes=processes, **(SMALL | changes))
     return folder
 
 
@@ -98,7 +98,7 @@ def test_a_second_run_writes_the_same_bytes(rendered, tmp_path):
 
 
 def test_the_number_of_workers_does_not_change_a_byte(rendered, tmp_path):
-    assert contents(render_small(tmp_path, workers=2)) == contents(rendered)
+    assert contents(render_small(tmp_path, processes=2)) == contents(rendered)
 
 
 def test_more_identities_and_cameras_leave_the_images_of_a_training_identity_as_they_were(rendered, tmp_path):
