@@ -1,7 +1,7 @@
 """Person re-identification with progressive transfer learning: train, distil, evaluate and search.
 
-The names of `__all__` do what the commands do; docs/api.md describes them. Each is imported when it is first used, so
-that `import ptlreid` loads neither torch nor NumPy.
+The public names mirror the commands; docs/api.md describes them. Each is imported on first use, so that
+`import ptlreid` loads neither torch nor NumPy.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -58,8 +58,8 @@ __all__ = [
     "write_report",
 ]
 
-# Where each name is, other than in `ptlreid.api`.
-_HOMES = {
+# The modules of the names that `ptlreid.api` does not define.
+_MODULES = {
     "Extractor": "ptlreid.features",
     "Features": "ptlreid.retrieval.types",
     "PtlreidError": "ptlreid.errors",
@@ -72,14 +72,14 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # on demand: importlib.metadata takes longer than the command line to start
+    if name == "__version__":  # on demand: importing importlib.metadata takes longer than starting the command line
         from importlib.metadata import version
 
         return version("ptlreid")
     if name in __all__:
         from importlib import import_module
 
-        return getattr(import_module(_HOMES.get(name, "ptlreid.api")), name)
+        return getattr(import_module(_MODULES.get(name, "ptlreid.api")), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""What the commands do, for notebooks and scripts. `import ptlreid` offers it, and imports each name when it is used.
+"""The commands as functions, for notebooks and scripts. `import ptlreid` exports them, each imported on first use.
 
 Settings are keyword arguments with the names and defaults of the commands' options (docs/commands.md), such as
 `metric="cosine"`; an unknown one is an `OptionError`. `root` and `runs` are the folders of datasets and of runs.
@@ -51,25 +51,25 @@ def prepare_dataset(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Splits:
-    """The splits of a dataset, made ready below `root`: from `source`, its archive or folder, or synthetic.
+    """The splits of a dataset, prepared below `root`: from `source`, its archive or folder, or rendered.
 
-    What is there already is reused. `folder` with `name="lobby"` in `settings` makes a dataset of your own images. As
-    `ptlreid prepare`.
+    An existing dataset is reused. `folder` with `name="lobby"` in `settings` makes a dataset of your own images. Same
+    as `ptlreid prepare`.
     """
     from ptlreid.workflows.prepare import prepare
 
-    place, progress = _root(root), progress or Silent()
-    dataset = datasets.find(data, place)
+    root_folder, progress = _root(root), progress or Silent()
+    dataset = datasets.find(data, root_folder)
     if source is not None:
-        own = OwnImagesSettings.resolve(None, **settings) if dataset.module is _own_images() else None
+        own = OwnImagesSettings.resolve(None, **settings) if dataset.module is _own_images_module() else None
         dataset = replace(dataset, name=own.name) if own and own.name else dataset
-        prepare(dataset, Path(source), place, own, progress)
+        prepare(dataset, Path(source), root_folder, own, progress)
     elif hasattr(dataset.module, "prepare"):
         rendered = SyntheticSettings.resolve(None, **settings)
-        dataset.module.prepare(dataset.folders(place)[0], dataset.variant, rendered, progress)
+        dataset.module.prepare(dataset.folders(root_folder)[0], dataset.variant, rendered, progress)
     elif settings:
-        raise OptionError(f"{', '.join(settings)}: settings of synthetic datasets and of a source. Give a source.")
-    return dataset.read(dataset.folder(place))
+        raise OptionError(f"{', '.join(settings)}: apply to synthetic datasets and to a source. Give a source.")
+    return dataset.read(dataset.folder(root_folder))
 
 
 def load_dataset(name: str, *, root: Path | str | None = None) -> Splits:
@@ -78,7 +78,7 @@ def load_dataset(name: str, *, root: Path | str | None = None) -> Splits:
 
 
 def build_network(backbone: str, num_classes: int, **settings: Any) -> Network:
-    """A new network on the CPU, initialised as `init` says (`imagenet`, `none` or a file of weights).
+    """A new network on the CPU, initialised from `init` (`imagenet`, `none` or a weights file).
 
     `settings`: those of `ptlreid finetune`, such as `ptl=False`, `memory`, `height`, `width`, `init` and `seed`.
     """
@@ -123,7 +123,7 @@ def finetune(
     progress: Progress | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """The metrics of a training run, which is resumed or reused where it exists. As `ptlreid finetune --json`.
+    """The metrics of a training run, resumed or reused if it exists. Same as `ptlreid finetune --json`.
 
     The run is in the folder `runs / metrics["run"]`.
     """
@@ -144,7 +144,7 @@ def distill(
     progress: Progress | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """The metrics of a student of the run `teacher`, by default the newest finished PTL run. As `ptlreid distill`.
+    """The metrics of a student of the run `teacher`, by default the newest finished PTL run. Same as `ptlreid distill`.
 
     λ of Eq. 4 is the setting `lambda_`.
     """
@@ -166,9 +166,9 @@ def transfer_chain(
     progress: Progress | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """The stages of one network through several datasets in order, and its scores on all of them after each stage.
+    """The stages of a network fine-tuned on several datasets in order, and its scores on all of them after each stage.
 
-    As `ptlreid transfer-chain --json`.
+    Same as `ptlreid transfer-chain --json`.
     """
     from ptlreid.transfer.chain_folder import ChainFolder
     from ptlreid.workflows.chain import run_chain
@@ -178,7 +178,7 @@ def transfer_chain(
 
 
 def evaluate(query: Features, gallery: Features, **settings: Any) -> Scores:
-    """The scores of ranking `gallery` for every query: `mean_ap`, `cmc`, `mean_inp`, all query by query.
+    """The scores of ranking `gallery` for every query: `mean_ap`, `cmc`, `mean_inp`, and all of them per query.
 
     `settings`: those of `ptlreid evaluate`, such as `metric`, `rerank`, `ap`, `protocol` (by default market's) and
     `memory_budget`.
@@ -196,7 +196,7 @@ def evaluate_run(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Scores:
-    """The scores of a run on a dataset, by default the one it was trained on; its features are cached in the run."""
+    """The scores of a run on a dataset, by default the one it was trained on; features are cached in the run folder."""
     chosen = EvaluateSettings.resolve(None, **settings)
     folder = run if isinstance(run, RunFolder) else open_run(run, runs=runs)
     splits = load_dataset(data or folder.settings().data, root=chosen.root)
@@ -221,7 +221,7 @@ def rerank(query: Features, gallery: Features, **settings: Any) -> np.ndarray:
 def compare(first: Scores, second: Scores, query: Features, **settings: Any) -> tuple[Difference, Difference]:
     """The differences of mAP and of CMC-1, second minus first, each with its 95% CI (bootstrap over identities).
 
-    Both are scores of the same `query`. `settings`: `bootstrap` (resamples) and `seed` of `ptlreid compare`.
+    Both must be scores of the same `query`. `settings`: `bootstrap` (resamples) and `seed` of `ptlreid compare`.
     """
     chosen = CompareSettings.resolve(None, **settings)
     mean_ap, cmc1 = score_differences(first, second, query.pids, resamples=chosen.bootstrap, seed=chosen.seed)
@@ -236,7 +236,7 @@ def write_report(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Path:
-    """The HTML page of a run, of several compared, or of a chain. As `ptlreid report`."""
+    """The HTML report on a run, on several runs compared, or on a chain. Same as `ptlreid report`."""
     from ptlreid.workflows.report import report
 
     chosen, target = ReportSettings.resolve(None, **settings), Path(out) if out else None
@@ -245,7 +245,7 @@ def write_report(
 
 
 def read_features(file: Path | str) -> Features:
-    """The features in an HDF5 or .npz file, of this program or any other: docs/file-formats.md."""
+    """The features in an HDF5 or .npz file, written by ptlreid or any other program: docs/file-formats.md."""
     return feature_files.read(Path(file))
 
 
@@ -258,7 +258,7 @@ def _root(root: Path | str | None) -> Path:
     return Path(root) if root is not None else Path(RootSettings().root)
 
 
-def _own_images() -> object:
+def _own_images_module() -> object:
     from ptlreid.datasets import folder
 
     return folder

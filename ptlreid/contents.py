@@ -1,9 +1,9 @@
-"""What image files hold: a digest of each file's bytes, made once and kept in an index file in the dataset's folder.
+"""Digests of image files: each computed once from the file's bytes, and kept in an index in the dataset's folder.
 
-An entry counts as long as the file has the size, times and inode it had when it was read. The change time (ctime) is
-among them, and no program can set it: an edit is seen even if its modification time was put back (not on Windows,
-which has no such time). The index is an .npz file, as NumPy reads 100,000 entries of it in 0.1 s and its checksums
-reveal damage; a lost one costs only time.
+An entry is valid as long as the file has the size, times and inode that it had when it was read. The change time
+(ctime) is among them, and no program can set it: an edit is noticed even if the modification time was restored (not on
+Windows, which has no such time). The index is an .npz file, as NumPy reads 100,000 entries of it in 0.1 s and its
+checksums reveal damage; a lost one costs only time.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ INDEX = ".contents.npz"
 _SCHEMA = 1
 _DIGEST_BYTES = 16
 _BLOCK = 1 << 14  # files at a time, so that a million need little memory
-# A file that changed this shortly before it was read is not indexed: it could change again at the same time by the
-# file system's clock. The coarsest clock is FAT's.
+# A file that changed this shortly before it was read is not indexed: it could change again within one tick of the file
+# system's clock. The coarsest tick is FAT's.
 _MARGIN_NS = 2 * 10**9
 
 
@@ -50,7 +50,7 @@ def use_index(folder: Path) -> None:
 
 
 def digest_all(paths: Iterable[Path], *, verify: Progress | None = None) -> str:
-    """One digest of the bytes of all files, in their order, 32 hexadecimal digits; names and folders do not matter.
+    """One digest of the bytes of all files, in their order, 32 hexadecimal digits; whatever their names and folders.
 
     `verify`, errors: see `digest_each`.
     """
@@ -74,7 +74,7 @@ def digest_each(paths: Iterable[Path], *, verify: Progress | None = None) -> np.
                 for index, rows, names in _group(files[start : start + _BLOCK]):
                     used.add(index)
                     digests[start + rows] = index.digest(names, verify)
-        finally:  # what was read until an error or Ctrl-C is not read again
+        finally:  # after an error or Ctrl-C, what was read is not read again
             for index in used:
                 index.save()
     return digests
@@ -82,7 +82,7 @@ def digest_each(paths: Iterable[Path], *, verify: Progress | None = None) -> np.
 
 @contextmanager
 def verify_all(progress: Progress) -> Iterator[None]:
-    """Within the block, all digests are made with `verify=progress`: from bytes that this process read itself."""
+    """Within the block, all digests are computed with `verify=progress`: from bytes that this process read itself."""
     token = _verify.set(progress)
     try:
         yield
@@ -133,7 +133,7 @@ class _Index:
             self._add(_read(self.file), read_here=False)
 
     def digest(self, names: list[str], verify: Progress | None) -> np.ndarray:
-        """(N, 16) uint8: the digests of the files called `names`, looked up or made."""
+        """(N, 16) uint8: the digests of the files called `names`, looked up or computed."""
         states = self.read_states(names)
         known, current = self.look_up(names, states)
         trusted = current.copy()
@@ -188,7 +188,7 @@ class _Index:
         self._add(_Entries(names, other.states[unknown], other.digests[unknown]), read_here=False)
         try:
             _write(self.file, _Entries(list(self.rows), self.states, self.digests))
-        except PtlreidError:  # a disk that is full or read-only: everything works without
+        except PtlreidError:  # the disk is full or read-only: the index is optional
             self.file = None
         self._changed = False
 
@@ -215,9 +215,9 @@ class _Entries:
     digests: np.ndarray
 
 
-_lock = RLock()  # of what follows, for callers in several threads
+_lock = RLock()  # guards the indexes, for callers in several threads
 _indexes: dict[str, _Index] = {}  # by absolute folder
-_elsewhere = _Index("")  # by absolute path: files below no folder with an index
+_unindexed = _Index("")  # files outside every folder with an index, by absolute path; never written to disk
 _verify: ContextVar[Progress | None] = ContextVar("verify", default=None)
 
 
@@ -230,29 +230,29 @@ def _group(files: list[str]) -> Iterator[tuple[_Index, np.ndarray, list[str]]]:
         folder = file[:cut]
         if folder not in homes:
             homes[folder] = _find_index(folder)
-        index, below = homes[folder]
+        index, prefix = homes[folder]
         rows, names = groups.setdefault(index, ([], []))
         rows.append(row)
-        names.append(below + file[cut:])
+        names.append(prefix + file[cut:])
     for index, (rows, names) in groups.items():
         yield index, np.array(rows), names
 
 
 def _find_index(folder: str) -> tuple[_Index, str]:
     """The nearest index for files in `folder`, and the path from there to it, such as `query/`."""
-    above = os.path.abspath(folder)  # noqa: PTH100 - see use_index
-    place = os.path.join(above, "")  # noqa: PTH118
-    while above not in _indexes:
-        above, below = os.path.dirname(above), above  # noqa: PTH120
-        if above == below:  # the root
-            return _elsewhere, place
-    return _indexes[above], place.removeprefix(_indexes[above].folder)
+    parent = os.path.abspath(folder)  # noqa: PTH100 - see use_index
+    path = os.path.join(parent, "")  # noqa: PTH118
+    while parent not in _indexes:
+        parent, child = os.path.dirname(parent), parent  # noqa: PTH120
+        if parent == child:  # the root
+            return _unindexed, path
+    return _indexes[parent], path.removeprefix(_indexes[parent].folder)
 
 
 def _digest(file: str) -> tuple[bytes, tuple[int, int, int, int]]:
     """The digest of a file's bytes, and its state after they were read."""
     try:
-        with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 - no Path is made for each of a million
+        with open(file, "rb", buffering=0) as stream:  # noqa: PTH123 - a Path for each of a million files is slow
             content = stream.read()
             state = _state(os.fstat(stream.fileno()))
     except OSError as error:
@@ -266,7 +266,7 @@ def _state(found: os.stat_result) -> tuple[int, int, int, int]:
 
 
 def _read(file: Path) -> _Entries:
-    """The entries in `file`; none if it is missing or damaged, as it is written again then."""
+    """The entries in `file`; none if it is missing or damaged: it is then rewritten."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             names = os.fsdecode(content["names"].tobytes()).split("\0")
@@ -285,5 +285,5 @@ def _write(file: Path, entries: _Entries) -> None:
 
 
 _NOTHING = _Entries([], np.empty((0, 4), dtype=np.int64), np.empty((0, _DIGEST_BYTES), dtype=np.uint8))
-# What NumPy raises for files that are cut, overwritten or something else.
+# What NumPy raises for files that are truncated, overwritten or of another kind.
 _UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)

@@ -1,4 +1,4 @@
-"""Where the work runs: the device, the loader processes that feed it, and the precisions that are reliable there."""
+"""The device, the number of loader processes that feed it, and the precision that is reliable on it."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ def check_amp(amp: str, device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a network works: its device, and how many processes load images for it."""
+    """Where a network runs: its device, and how many processes load images for it."""
 
     device: torch.device
     workers: int
 
 
 def choose_placement(device: str, *, amp: str, workers: int | None) -> Placement:
-    """The device called `device` and its loader processes; `OptionError` where it is not available or unfit for amp."""
+    """The device called `device` and its loader processes; `OptionError` if it is not available or unfit for `amp`."""
     chosen = choose_device(device)
     check_amp(amp, chosen)
     return Placement(chosen, choose_workers(workers, chosen))
 
 
 def choose_workers(workers: int | None, device: torch.device) -> int:
-    """The number of loader processes: `workers` if given; otherwise none on a CPU, where they would slow the network.
+    """The number of loader processes: `workers` if given; otherwise none on a CPU, where they slow down the network.
 
-    Next to a GPU, one for each CPU core, at most 8.
+    With a GPU, one for each CPU core, at most 8.
     """
     if workers is not None:
         return workers

@@ -1,6 +1,6 @@
-"""Several processes as one: how they join and part, and the few values that they exchange.
+"""Multi-process training: joining and leaving the process group, and the few values that are exchanged.
 
-`torchrun` or Slurm starts the processes and numbers them by environment variables. Tensors on a GPU are exchanged by
+`torchrun` or Slurm starts the processes and numbers them in environment variables. Tensors on a GPU are exchanged by
 NCCL, everything else by gloo. With one process every function here is a no-op.
 """
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# How long a process waits for another that neither answers nor ends: longer than scoring the largest dataset takes.
+# How long a process waits for one that neither answers nor ends: longer than scoring the largest dataset takes.
 TIMEOUT = timedelta(hours=1)
 
 
 def world_size() -> int:
-    """The number of processes that work together; 1 where neither `torchrun` nor Slurm started any."""
+    """The number of processes that train together; 1 if neither `torchrun` nor Slurm started any."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -42,11 +42,11 @@ def is_main() -> bool:
 
 @contextmanager
 def process_group(device: str) -> Iterator[None]:
-    """Joins the processes for the length of the block; `device` is the setting of that name.
+    """Joins the processes in a group for the block. `device`: the setting of that name.
 
     With one process it does nothing and imports no torch. A block inside another does nothing either: a command that
-    trains several runs joins once, around all of them, since processes that have parted may fail to meet again.
-    Raises a `PtlreidError` with the likely cause where another process ends early.
+    trains several runs joins once, around all of them, since a second group may fail to form. Raises `PtlreidError`
+    with the likely cause if another process ends early.
     """
     if world_size() == 1 or active():
         yield
@@ -55,7 +55,7 @@ def process_group(device: str) -> Iterator[None]:
     try:
         yield
     except Stopped as stop:
-        # Its traceback keeps the network's DistributedDataParallel, and that the group: see `_part`.
+        # Its traceback keeps the network's DistributedDataParallel, and that the group: see `_leave`.
         traceback.clear_frames(stop.__traceback__)
         raise
     except RuntimeError as error:
@@ -63,10 +63,10 @@ def process_group(device: str) -> Iterator[None]:
             raise
         raise PtlreidError(
             f"Process {rank()} of {world_size()} lost the others ({str(error).splitlines()[0][:200]}). One of them "
-            "ended early: its own message, further up, says why. The same command resumes from the last checkpoint."
+            "ended early: its own message, above, gives the reason. The same command resumes from the last checkpoint."
         ) from None
     finally:
-        _part()
+        _leave()
 
 
 def _join(device: str) -> None:
@@ -84,7 +84,7 @@ def _join(device: str) -> None:
     distributed.init_process_group(backend, timeout=TIMEOUT)
 
 
-def _part() -> None:
+def _leave() -> None:
     """Destroy the group and end its threads.
 
     torch ends the threads with the last reference to the group. One that is left may still hold the tensors of the
@@ -99,7 +99,7 @@ def _part() -> None:
 
 
 def active() -> bool:
-    """Whether the processes are joined."""
+    """Whether the processes have joined in a group."""
     if world_size() == 1:
         return False
     from torch import distributed
@@ -161,7 +161,7 @@ def run_on_main(call: Callable[[], T]) -> T:
 
 
 def any_process(flags: list[bool]) -> list[bool]:
-    """For each flag, whether it is set on any process: the same answer on all of them."""
+    """For each flag, whether it is set on any process: the same result on all of them."""
     if not active():
         return flags
     import torch

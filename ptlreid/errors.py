@@ -1,4 +1,4 @@
-"""The exceptions that a user may see.
+"""Exceptions with a message for the user.
 
 Each message states three things: what is wrong, what was expected, and what to do. The command line prints the message
 alone and exits with 1; any other exception is a bug and shows its traceback.
@@ -22,7 +22,7 @@ class OptionError(PtlreidError):
 
 
 class Stopped(PtlreidError):  # noqa: N818 - not an error
-    """Work that was told to stop, and stopped where it can resume. `code`: the exit code, 128 + the signal's number."""
+    """Training was stopped by a signal and can resume. `code`: the exit code, 128 + the signal's number."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)

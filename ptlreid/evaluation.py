@@ -1,4 +1,4 @@
-"""The one evaluation: features of a test set to `Scores`. `evaluate`, `compare`, `report`, chains and training call it.
+"""The only evaluation, from features to `Scores`. `evaluate`, `compare`, `report`, chains and training call it.
 
 `load_retrieval` (a run on a dataset), `read_retrieval` (feature files) and `extract_retrieval` (a network in training)
 make a `Retrieval`; `evaluate` scores it. Where the features are cached, no image is decoded and torch is not imported.
@@ -27,7 +27,7 @@ from ptlreid.retrieval.types import Retrieval, Scores
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings
 
-PROTOCOL_OF_FILES = "market"  # of features that belong to no dataset, unless asked otherwise
+PROTOCOL_OF_FILES = "market"  # for feature files, which belong to no dataset, unless another is chosen
 
 
 def evaluate_run(run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress) -> Scores:
@@ -36,20 +36,20 @@ def evaluate_run(run: RunFolder, splits: Splits, settings: EvaluateSettings, pro
 
 
 def evaluate(retrieval: Retrieval, settings: EvaluateSettings) -> Scores:
-    """The scores of ranking the gallery for every query; of joined processes the main one ranks, all get the scores."""
+    """The scores of ranking the gallery for every query. With several processes, the main one ranks and shares them."""
     return distributed.run_on_main(lambda: score_ranking(rank(retrieval, settings), settings))
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A retrieval, its queries expanded where asked for, with its distances, re-ranked where asked for."""
+    """A retrieval with its distances, after query expansion and re-ranking if these are on."""
 
     retrieval: Retrieval
     blocks: Blocks
 
 
 def rank(retrieval: Retrieval, settings: EvaluateSettings, progress: Progress | None = None) -> Ranking:
-    """The ranking that `settings` ask for. Only re-ranking computes distances before `blocks` are iterated."""
+    """The ranking under `settings`. Only re-ranking computes distances before `blocks` are iterated."""
     budget, progress = settings.budget_bytes, progress or Silent()
     if settings.expand:
         retrieval = expand_queries(retrieval, size=settings.expand, alpha=settings.expand_alpha, memory_budget=budget)
@@ -70,7 +70,7 @@ def score_ranking(ranking: Ranking, settings: EvaluateSettings, progress: Progre
 
 
 def report_blocks(ranking: Ranking, title: str, progress: Progress) -> Blocks:
-    """The ranking's blocks, each reported when it has been processed."""
+    """The ranking's blocks, each reported to `progress` once it is processed."""
 
     def make() -> Iterator[Block]:
         with progress.task(title, len(ranking.retrieval.query)) as advance:
@@ -89,9 +89,9 @@ def load_retrieval(
     *,
     extractor: Extractor | None = None,
 ) -> Retrieval:
-    """The test set of `splits` by the run's weights, from the run's cache or extracted into it by joined processes.
+    """The features of the test set of `splits` from the run's weights: cached, or extracted by all processes together.
 
-    `extractor`: that of the run, where it is at hand. Raises `DataError` for a dataset without a test set,
+    `extractor`: the run's, if the caller has it already. Raises `DataError` for a dataset without a test set,
     `CheckpointError` for a run without weights.
     """
     splits.require_test()
@@ -107,14 +107,14 @@ def load_retrieval(
 
 
 def extract_retrieval(extractor: Extractor, splits: Splits) -> Retrieval:
-    """The test set of `splits` by an extractor, nothing cached."""
+    """The features of the test set of `splits` from an extractor, without a cache."""
     splits.require_test()
     query, gallery = extractor.extract(splits.query), extractor.extract(splits.gallery)
     return Retrieval(query, gallery, find_protocol(splits.protocol))
 
 
 def read_retrieval(query_file: Path, gallery_file: Path, settings: EvaluateSettings) -> Retrieval:
-    """Two feature files of any program; `DataError` names the file, and the row, at fault."""
+    """The features in two files, of any program; `DataError` names the file and the row at fault."""
     protocol = find_protocol(settings.protocol or PROTOCOL_OF_FILES)
     query, gallery = feature_files.read(query_file), feature_files.read(gallery_file)
     if query.width != gallery.width:
@@ -125,7 +125,7 @@ def read_retrieval(query_file: Path, gallery_file: Path, settings: EvaluateSetti
     distractors = np.flatnonzero(query.pids == DISTRACTOR)
     if len(distractors):
         raise DataError(
-            f"{query_file}: row {distractors[0]} ({query.paths[distractors[0]]}): pid 0 is a distractor here, which "
+            f"{query_file}: row {distractors[0]} ({query.paths[distractors[0]]}): pid 0 marks a distractor, which "
             f"cannot be a query ({len(distractors)} rows). Where identities count from 0, add 1 to the pids of both "
             "files; otherwise remove these queries."
         )
@@ -133,7 +133,7 @@ def read_retrieval(query_file: Path, gallery_file: Path, settings: EvaluateSetti
 
 
 def cache_file(run: RunFolder, splits: Splits, part: str, settings: EvaluateSettings) -> Path:
-    """Where the features of the `query` or `gallery` of `splits` are cached."""
+    """The path of the cached features of the `query` or `gallery` of `splits`."""
     return run.features / f"{splits.name.replace(':', '-')}.{part}.{settings.weights}.h5"
 
 

@@ -1,4 +1,4 @@
-"""From images to features: the `Extractor`, on one process or on several that share the work."""
+"""From images to features: the `Extractor`, in one process or in several that share the work."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 class Extractor:
     """Turns images into features.
 
-    `model`: a file of weights, whose network is built when it is first needed, or a network. `readout`: how features
-    are read from it. `view`: how an image is shown to it. Features depend on these and the image alone, not on
-    `device`, `batch_size`, `workers`, order or earlier training; to float32 rounding, as a library may add in another
-    order for another batch size.
+    `model`: a weights file, whose network is built on first use, or a network. `readout`: how features are read from it
+    (flip, L2 normalisation). `view`: the preprocessing of images. Features depend on these and the image alone, not on
+    `device`, `batch_size`, `workers`, order or earlier training, up to float32 rounding: the order of summation may
+    change with the batch size.
     """
 
     model: WeightsFile | Network
@@ -52,7 +52,7 @@ class Extractor:
 
     @classmethod
     def from_weights(cls, weights: WeightsFile, settings: EvaluateSettings) -> Extractor:
-        """The extractor of a file of weights; `settings` may override how the network's features are read."""
+        """The extractor of a weights file; `settings` may override how the network's features are read."""
         view = EvalView(weights.spec.height, weights.spec.width)
         readout = _readout(weights.readout, settings)
         return cls(weights, readout, view, settings.device, settings.batch_size, settings.workers)
@@ -77,10 +77,10 @@ class Extractor:
         return network.to(self.placement.device)
 
     def extract(self, images: Records | Sequence[Any], *, progress: Progress | None = None) -> Features:
-        """The (N, D) float32 features of N images, row i that of image i; all joined processes get all rows.
+        """The (N, D) float32 features of N images, row i from image i; with several processes, each gets all rows.
 
         `images`: `Records`, or a sequence of paths, of (H, W, 3) uint8 RGB arrays or of PIL images, which get pid -1
-        (unknown) and camera 0; all but paths are named after their position, such as `#3`.
+        (unknown) and camera 0; arrays and PIL images are named by position, such as `#3`.
         """
         if isinstance(images, Records):
             records, steps = images, self.stream(images.paths, progress=progress)
@@ -100,26 +100,26 @@ class Extractor:
     def stream(self, paths: np.ndarray, *, start: int = 0, progress: Progress | None = None) -> Iterator[np.ndarray]:
         """The features of the image files from row `start` on, in order: (B, D) float32, one step at a time.
 
-        Joined processes share each step, and all get all of it; where one meets an image that cannot be read, all
-        raise its `DataError`. The network returns to the mode it was in.
+        Several processes share each step, and each gets all of its features; if one of them cannot read an image, all
+        raise its `DataError`. Afterwards, the network is back in the mode it was in.
         """
         from ptlreid.images import load_batches
 
         ranks, rank = (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)
         rows, size = np.arange(start, len(paths)), self.batch_size * ranks
         steps = [rows[at : at + size] for at in range(0, len(rows), size)]
-        mine = [part for part in (np.array_split(step, ranks)[rank] for step in steps) if len(part)]
+        local_steps = [part for part in (np.array_split(step, ranks)[rank] for step in steps) if len(part)]
         mode = self.network.training
         self.network.eval()
-        batches = load_batches(paths, self.view, mine, workers=self.placement.workers, progress=progress)
+        batches = load_batches(paths, self.view, local_steps, workers=self.placement.workers, progress=progress)
         try:
             for step in steps:
-                found: np.ndarray | DataError
+                outcome: np.ndarray | DataError
                 try:
-                    found = self._forward(next(batches).images if rank < len(step) else None)
+                    outcome = self._forward(next(batches).images if rank < len(step) else None)
                 except DataError as error:
-                    found = error
-                parts = distributed.all_gather(found) if ranks > 1 else [found]
+                    outcome = error
+                parts = distributed.all_gather(outcome) if ranks > 1 else [outcome]
                 for part in parts:
                     if isinstance(part, DataError):
                         raise part
@@ -128,7 +128,7 @@ class Extractor:
             self.network.train(mode)
 
     def _stream_arrays(self, images: Sequence[Any]) -> Iterator[np.ndarray]:
-        """The features of arrays and PIL images, one step at a time; every process works for itself."""
+        """The features of arrays and PIL images, one step at a time; processes do not share the work."""
         import torch
 
         from ptlreid.views import decode, resize
@@ -143,7 +143,7 @@ class Extractor:
             self.network.train(mode)
 
     def _forward(self, images: torch.Tensor | None) -> np.ndarray:
-        """(B, D) float32 of (B, H, W, 3) uint8 images; none of None."""
+        """(B, D) float32 features of (B, H, W, 3) uint8 images; (0, D) for None."""
         import torch
 
         from ptlreid.views import standardize
@@ -156,6 +156,6 @@ class Extractor:
 
 
 def _readout(own: Readout, settings: EvaluateSettings) -> Readout:
-    """The network's own readout, with what `settings` asks for."""
-    asked = {name: getattr(settings, name) for name in ("flip", "normalize", "amp")}
-    return replace(own, **{name: value for name, value in asked.items() if value is not None})
+    """The network's own readout, overridden by the `settings` that are not None."""
+    overrides = {name: getattr(settings, name) for name in ("flip", "normalize", "amp")}
+    return replace(own, **{name: value for name, value in overrides.items() if value is not None})

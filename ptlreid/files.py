@@ -1,4 +1,4 @@
-"""Atomic writes: files get their names when they are complete, so that nobody reads an incomplete one."""
+"""Atomic writes: a file gets its name only when it is complete, so that no reader sees an incomplete one."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def file_digest(path: Path) -> str:
 
 
 def _umask() -> int:
-    # mkstemp and mkdtemp create private files; a finished file gets the permissions of any new file.
+    # mkstemp and mkdtemp create private files; the final file gets the permissions of any new file.
     current = os.umask(0)
     os.umask(current)
     return current

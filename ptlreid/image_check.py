@@ -1,4 +1,4 @@
-"""Every image file read and decoded once, over all cores, in processes that load nothing but Pillow."""
+"""Reads and decodes every image file once, on all cores, in processes that load nothing but Pillow."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ State = Literal["fine", "missing", "empty", "truncated", "undecodable"]
 _BATCH_SIZE = 64
 _IMAGES_PER_PROCESS = 1000  # with fewer, starting a process costs more than it saves
 
-# How files of these formats begin, and what is among their last bytes when they are complete.
+# The first bytes of each format, and the marker among the last bytes of a complete file.
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
 
 
 @dataclass(frozen=True)
 class ImageCheck:
-    """The state of one file. `digest`: of its bytes, "" where there are none. `error`: the decoder's message."""
+    """The state of one file. `digest`: of its bytes, "" for a missing or empty file. `error`: the decoder's message."""
 
     state: State
     digest: str
@@ -55,7 +55,7 @@ def check_images(paths: Sequence[Path], progress: Progress, processes: int | Non
 
 
 def check_image(path: Path) -> ImageCheck:
-    """The state of one file, which is read and decoded."""
+    """The state of one file, found by reading and decoding it."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -65,12 +65,13 @@ def check_image(path: Path) -> ImageCheck:
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow reads with a warning, training reads too
+            warnings.simplefilter("ignore")  # files that Pillow reads with a warning can be trained on
             with Image.open(io.BytesIO(content)) as image:
                 image.draft("L", (1, 1))  # parses all bytes of a JPEG, but computes few pixels: 1.4 times as fast
                 image.load()
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        message = "" if isinstance(error, UnidentifiedImageError) else str(error)  # that one holds a memory address
+        # The message of UnidentifiedImageError contains a memory address.
+        message = "" if isinstance(error, UnidentifiedImageError) else str(error)
         return ImageCheck("truncated" if _is_truncated(content) else "undecodable", digest, message)
     return ImageCheck("fine", digest)
 

@@ -1,4 +1,4 @@
-"""Records as batches of images, loaded in this process or in several."""
+"""Batches of images, loaded in this process or by several loader processes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Batch:
     rows: Tensor
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory: torch's loader calls this if there is a GPU."""
+        """The same batch in page-locked memory: the DataLoader calls this if there is a GPU."""
         return Batch(self.images.pin_memory(), self.rows.pin_memory())
 
 
 class Sampler(Protocol):
-    """What makes the batches of an epoch, as rows of the records."""
+    """A batch sampler: the batches of an epoch, as rows of the records."""
 
     def __len__(self) -> int: ...
     def epoch(self, epoch: int) -> list[np.ndarray]: ...
@@ -53,8 +53,8 @@ def load_batches(
 ) -> Iterator[Batch]:
     """The images of each batch of `rows`, in that order for any number of `workers`.
 
-    If the dataset has a pack of the view's size, images are read from it, bit for bit the same; `progress` gets a
-    note if it cannot be used. Each image has its own random generator, from `augmentation_seed` and its row:
+    If the dataset has a pack of the view's size, identical pixels are read from it; `progress` gets a note
+    if it cannot be used. Each image has its own random generator, from `augmentation_seed` and its row:
     augmentation depends neither on the other images of the batch nor on the process that loads it. Raises `DataError`
     for a file that cannot be decoded.
     """
@@ -77,14 +77,14 @@ def load_batches(
 
 @contextmanager
 def catch_dead_workers() -> Iterator[None]:
-    """Turns the error that torch raises anywhere in the block when a loader process dies into a `DataError`."""
+    """Turns the error that torch raises in the block when a loader process dies into a `DataError`."""
     try:
         yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise DataError(
-            f"A process that loads images died ({str(error).splitlines()[0]}). The machine may have run out of "
+            f"A DataLoader worker died ({str(error).splitlines()[0]}). The machine may have run out of "
             "memory: try again with fewer --workers."
         ) from None
 
@@ -96,7 +96,7 @@ def _ignore_signals(worker: int) -> None:
 
 
 class _Images(Dataset[Batch | DataError]):
-    """The records as a dataset of torch, indexed by a batch of rows."""
+    """The records as a torch `Dataset`, indexed by a batch of rows."""
 
     def __init__(
         self, paths: Sequence[Path] | np.ndarray, view: View, packed: PackedImages, seed: tuple[int, ...]
@@ -111,14 +111,14 @@ class _Images(Dataset[Batch | DataError]):
                 packed = self.packed.get(row)
                 pixels.append(decode(self.paths[row]) if packed is None else packed)
         except DataError as error:
-            return error  # raised in a worker, it would come with that worker's traceback
+            return error  # raised in a worker, it would carry that worker's traceback
         images = resize(pixels, self.view.height, self.view.width)
         for image, rng in zip(images, self._make_generators(rows.tolist()), strict=True):
             self.view.augment(image, rng)
         return Batch(torch.from_numpy(images), torch.from_numpy(np.array(rows, dtype=np.int64)))
 
     def _make_generators(self, rows: list[int]) -> Iterator[np.random.Generator]:
-        """A generator for each row, valid until the next is requested: one generator, moved to that row's numbers.
+        """A generator for each row, valid until the next is requested: one generator, set to each row in turn.
 
         Philox is counter-based, and the row is the highest word of the counter: no two rows share numbers. A new
         generator for each would take eight times as long.

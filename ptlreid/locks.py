@@ -1,7 +1,7 @@
-"""File locks: one process at a time makes a dataset, trains a run, or keeps the rows of an extraction.
+"""File locks: one process at a time prepares a dataset, trains a run, or stores the rows of an extraction.
 
-All are locks of the operating system, so that they end with their process, however it ends. On Windows there are none,
-and every process goes ahead.
+All are locks of the operating system, which releases them when the process ends, however it ends. On Windows nothing
+is locked.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ptlreid.progress import Progress
 if sys.platform != "win32":
     import fcntl
 
-_ADVICE = "Check that you can write to this folder and that its file system has locks, then run the command again."
+_ADVICE = "Check that you can write to this folder and that its file system supports locks, then run the command again."
 
 
 @contextmanager
 def wait_for_lock(target: Path, progress: Progress, *, command: str = "ptlreid prepare") -> Iterator[None]:
     """Lock `target`, which need not exist, for the block; wait while another thread or process holds its lock.
 
-    The lock file is `.NAME.lock` next to `target` and is gone afterwards. `command`: what the other one is running,
-    for the note on waiting. Raises `PtlreidError` where the file cannot be created or locked.
+    The lock file is `.NAME.lock` next to `target` and is removed afterwards. `command`: what the note on waiting calls
+    the other process. Raises `PtlreidError` if the file cannot be created or locked.
     """
     if sys.platform == "win32":
         yield
@@ -47,10 +47,10 @@ def wait_for_lock(target: Path, progress: Progress, *, command: str = "ptlreid p
 
 @contextmanager
 def lock_run(path: Path) -> Iterator[None]:
-    """Lock the run whose lock file is `path` for the block: `CheckpointError` where another process is training it.
+    """Lock the run whose lock file is `path` for the block: `CheckpointError` if another process is training it.
 
-    The run's folder is created if necessary. The lock file is gone afterwards, and so is a folder that is still empty.
-    A file system without locks is accepted. Raises `PtlreidError` where the file cannot be created.
+    The run's folder is created if necessary. The lock file is removed afterwards, and so is a folder that is still
+    empty. A file system without locks is accepted. Raises `PtlreidError` if the file cannot be created.
     """
     if sys.platform == "win32":
         yield
@@ -58,12 +58,12 @@ def lock_run(path: Path) -> Iterator[None]:
 
     def refuse(stream: IO[str]) -> None:
         try:
-            # Not flock: loader processes would inherit it, and hold it for a while after this process was killed.
+            # Not flock: loader processes would inherit it, and hold it for a while after this process is killed.
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             raise CheckpointError(
-                f"{path.parent}: another process is training this run: expected one at a time. Wait until it has "
-                "ended, then the same command resumes or reuses the run; or choose another --name."
+                f"{path.parent}: another process is training this run: expected one at a time. Wait until it "
+                "ends, then repeat the command to resume or reuse the run; or choose another --name."
             ) from None
         except OSError:  # a file system without locks
             pass
@@ -73,9 +73,9 @@ def lock_run(path: Path) -> Iterator[None]:
 
 
 def try_lock(stream: IO[Any]) -> bool:
-    """Whether this open file is now locked, until it is closed; False at once where another one holds the lock.
+    """Whether the open file could be locked, without waiting; the lock lasts until it is closed.
 
-    Also False on Windows and on a file system without locks.
+    False if another process holds the lock, on Windows, and on a file system without locks.
     """
     if sys.platform == "win32":
         return False
@@ -90,7 +90,7 @@ def try_lock(stream: IO[Any]) -> bool:
 def _hold(path: Path, lock: Callable[[IO[str]], None], *, remove_empty_folder: bool = False) -> Iterator[None]:
     """Hold the lock file `path` for the block, then remove it while it is still locked.
 
-    Whoever opened the file before it was removed then finds that theirs has left the folder, and opens a new one.
+    A process that opened the file before its removal notices that it is no longer in the folder, and opens a new one.
     """
     try:
         stream = _open_locked(path, lock)
@@ -107,9 +107,9 @@ def _hold(path: Path, lock: Callable[[IO[str]], None], *, remove_empty_folder: b
 
 
 def _open_locked(path: Path, lock: Callable[[IO[str]], None]) -> IO[str]:
-    """The file at `path`, created if necessary, after `lock` returned for it and while it is still in its folder."""
+    """The file at `path`, created if necessary and locked; opened again if it was removed while waiting."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)  # each time: the process before may have removed an empty one
+        path.parent.mkdir(parents=True, exist_ok=True)  # each time: the previous owner may have removed it
         stream = path.open("w")
         try:
             lock(stream)

@@ -1,4 +1,4 @@
-"""What every network returns, and what it takes to rebuild one."""
+"""The output of a network, the description from which it is rebuilt, and how its features are read."""
 
 from __future__ import annotations
 

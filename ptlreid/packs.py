@@ -1,7 +1,7 @@
-"""Packs: the images of a dataset, resized, in one HDF5 file in its folder, read without decoding.
+"""Packs: the resized images of a dataset in one HDF5 file in its folder, read without decoding.
 
-The pixels are contiguous in the file: readers map them into memory and need HDF5 only for the index. An image is used
-only while its file has the size and modification time that it had when it was packed.
+The pixels are contiguous in the file: readers map them into memory and need HDF5 only for the index. A packed image
+is used only as long as its file has the size and modification time that it had when it was packed.
 docs/file-formats.md describes the file for other programs.
 """
 
@@ -22,23 +22,23 @@ from ptlreid.progress import Progress
 from ptlreid.views import INTERPOLATION
 
 SCHEMA = "1"
-_LEVELS = 4  # a pack is looked for in this many folders above an image
-_ADVICE = "Make it again with `ptlreid pack`, or remove it."
+_LEVELS = 4  # folders that are searched for a pack, upwards from that of the image
+_ADVICE = "Rebuild it with `ptlreid pack`, or remove it."
 
 
 def pack_name(height: int, width: int) -> str:
-    """The name of the file, such as packed-256x128.h5."""
+    """The file name of a pack, such as packed-256x128.h5."""
     return f"packed-{height}x{width}.h5"
 
 
 def pack_attributes(height: int, width: int) -> dict[str, str | int]:
-    """What the pixels of a pack depend on besides the image files."""
+    """Everything that the pixels of a pack depend on, besides the image files."""
     return {"schema": SCHEMA, "height": height, "width": width, "interpolation": INTERPOLATION}
 
 
 @dataclass(frozen=True)
 class Pack:
-    """A pack of N images without their pixels.
+    """The index of a pack of N images.
 
     `paths`: the image files, relative to the pack's folder, with `/`. `states`: see `file_state`. `digests`: of the
     bytes of each file. `pixel_digests`: of its packed pixels. `offset`: where the pixels begin in the file.
@@ -97,7 +97,7 @@ def open_pack(file: Path) -> Pack:
 
 @dataclass(frozen=True)
 class PackedImages:
-    """The images that are in packs: for each such row, the pack and the image's place in it.
+    """The images that are in packs: for each such row, the pack and the image's position in it.
 
     Each process maps a pack when it first reads from it.
     """
@@ -111,8 +111,8 @@ class PackedImages:
         """The (H, W, 3) uint8 image, read-only; None if its file must be decoded."""
         if row not in self.found:
             return None
-        pack, place = self.found[row]
-        return None if pack.images is None else pack.images[place]
+        pack, position = self.found[row]
+        return None if pack.images is None else pack.images[position]
 
 
 def find_packed(paths: Iterable[Path], height: int, width: int, progress: Progress | None = None) -> PackedImages:
@@ -121,7 +121,7 @@ def find_packed(paths: Iterable[Path], height: int, width: int, progress: Progre
     `progress` gets a note on each pack that cannot be used, or not for all images, with the reason.
     """
     name = pack_name(height, width)
-    packs: dict[Path, Pack | None] = {}  # each file is looked for, and opened, once
+    packs: dict[Path, Pack | None] = {}  # each pack is searched for, and opened, once
     homes: dict[str, tuple[Pack, str] | None] = {}
     found: dict[int, tuple[Pack, int]] = {}
     stale: dict[Path, list[str]] = {}
@@ -132,16 +132,16 @@ def find_packed(paths: Iterable[Path], height: int, width: int, progress: Progre
         home = homes[folder]
         if home is None:
             continue
-        pack, below = home
-        place = pack.rows.get(below + file)
-        if place is None or pack.states[place] != file_state(path):
+        pack, prefix = home
+        position = pack.rows.get(prefix + file)
+        if position is None or pack.states[position] != file_state(path):
             stale.setdefault(pack.file, []).append(path)
         else:
-            found[row] = pack, place
+            found[row] = pack, position
     for pack_file, missed in stale.items():
         if progress:
             progress.note(
-                f"{pack_file}: {len(missed):,} images are new or changed since it was made, such as {missed[0]}. They "
+                f"{pack_file}: {len(missed):,} images are new or changed since it was built, such as {missed[0]}. They "
                 "are decoded from their files; `ptlreid pack` updates the pack."
             )
     return PackedImages(found)
@@ -151,13 +151,13 @@ def _find_home(
     folder: Path, name: str, packs: dict[Path, Pack | None], progress: Progress | None
 ) -> tuple[Pack, str] | None:
     """The pack for a folder of images, and the path from the pack's folder to it, such as `query/`."""
-    for above in [folder, *folder.parents][:_LEVELS]:
-        file = above / name
+    for parent in [folder, *folder.parents][:_LEVELS]:
+        file = parent / name
         if file not in packs:
             packs[file] = _try_to_open(file, progress) if file.is_file() else None
         pack = packs[file]
         if pack is not None:
-            return pack, "".join(f"{part}/" for part in folder.relative_to(above).parts)
+            return pack, "".join(f"{part}/" for part in folder.relative_to(parent).parts)
     return None
 
 

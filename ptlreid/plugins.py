@@ -1,7 +1,7 @@
-"""Parts found by file name, so that a new dataset, backbone or loss is one new file.
+"""Plugin discovery by file name, so that a new dataset, backbone or loss is one new file.
 
 In a plugin package every module is a part, named after its file with `-` for `_`; files that start with an underscore
-are helpers. Listing imports no part, so that it is cheap where parts need torch.
+are helpers. Listing the names imports no part, so that it is fast even where parts need torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def names(package: ModuleType) -> list[str]:
 def find(package: ModuleType, name: str, kind: str) -> ModuleType:
     """The module in `package` whose public name is `name`, `_` and `-` being the same.
 
-    Raises `OptionError` with the nearest name when there is none; `kind` is the word for such a part.
+    Raises `OptionError` with the nearest name if there is none. `kind`: what the message calls such a part.
     """
     if name.replace("_", "-") not in names(package):
         raise unknown_name(kind, name, names(package))
@@ -37,12 +37,12 @@ def load_all(package: ModuleType) -> dict[str, ModuleType]:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> OptionError:
-    """The error for a name that is not among `known`, with a near-miss hint."""
-    return OptionError(f"No {kind} is called {name!r}. {suggest_name(name, known)}")
+    """The error for a name that is not among `known`, with a suggestion."""
+    return OptionError(f"Unknown {kind} {name!r}. {suggest_name(name, known)}")
 
 
 def suggest_name(name: str, known: Iterable[str]) -> str:
-    """The sentences that help with a misspelt name: the nearest one that is `known`, and all of them."""
+    """Help with a misspelt name: the nearest `known` one, and all of them."""
     choices = sorted(known)
     near = get_close_matches(name.lower(), choices, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}? " if near else ""

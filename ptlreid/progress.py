@@ -1,4 +1,4 @@
-"""How long work reports its progress: the core calls a `Progress`, and only the command line shows it."""
+"""Progress reporting: the core calls a `Progress`, and only the command line displays it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Called within a task: `done` steps so far, a few words about them, and the total where it has changed."""
+    """Reports the steps of a task done so far, with a short status, and the total if it has changed."""
 
     def __call__(self, done: int, *, status: str = "", total: int | None = None) -> None: ...
 
 
 class Progress(Protocol):
-    """What work reports to."""
+    """The receiver of progress reports."""
 
     def task(self, title: str, total: int | None) -> AbstractContextManager[Advance]:
         """A context manager that yields the `Advance` of a task of `total` steps (None: not known yet)."""
         ...
 
     def note(self, text: str) -> None:
-        """One line that stays on the screen, such as what was reused."""
+        """Show a line that stays on the screen, such as which run is reused."""
         ...
 
 

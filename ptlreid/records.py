@@ -9,8 +9,8 @@ import numpy as np
 
 from ptlreid.errors import DataError
 
-JUNK = -1  # a useless detection: left out of the gallery
-DISTRACTOR = 0  # an image of no query identity: stays in the gallery
+JUNK = -1  # a false or poor detection: left out of the gallery
+DISTRACTOR = 0  # a gallery image that matches no query
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Records:
     """N images with their identities and cameras.
 
     `paths`: (N,) object array of `Path`. `pids`, `camids`: (N,) int64; pid -1 is junk, 0 a distractor.
-    `sources`: (N,) object array, the name of the dataset that each image is from.
+    `sources`: (N,) object array, the name of the dataset that each image comes from.
     """
 
     paths: np.ndarray
@@ -31,7 +31,7 @@ class Records:
         if len(lengths) != 1:
             raise ValueError(f"paths, pids, camids and sources differ in length: {sorted(lengths)}")
         if self.pids.dtype != np.int64 or self.camids.dtype != np.int64:
-            raise ValueError(f"pids and camids are int64, not {self.pids.dtype} and {self.camids.dtype}")
+            raise ValueError(f"pids and camids: expected int64, got {self.pids.dtype} and {self.camids.dtype}")
 
     @classmethod
     def make(cls, paths: list[Path], pids: list[int], camids: list[int], source: str) -> Records:
@@ -50,7 +50,7 @@ class Records:
         return len(np.unique(self.pids[self.pids > DISTRACTOR]))
 
     def count(self) -> dict[str, int]:
-        """The numbers of images, identities and cameras."""
+        """The number of images, identities and cameras."""
         return {"images": len(self), "identities": self.num_identities, "cameras": len(np.unique(self.camids))}
 
     def select(self, rows: np.ndarray) -> Records:
@@ -87,7 +87,7 @@ class Splits:
         return self
 
     def rename(self, name: str, source: str | None = None) -> Splits:
-        """The same splits under another name, with `source`, by default that name, as the source of all images."""
+        """The same splits under another name; `source`, by default that name, becomes the source of all images."""
         train, query, gallery = (
             replace(part, sources=np.full(len(part), source or name, dtype=object)) for part in self.parts
         )

@@ -28,17 +28,17 @@ class RunFolder:
 
     @property
     def data(self) -> Path:
-        """What the run was trained on, JSON: counts, and a digest of the images."""
+        """The training set and what else the run depends on, JSON: counts and digests."""
         return self.path / "data.json"
 
     @property
     def history(self) -> Path:
-        """One JSON object a line, for each training step and each epoch."""
+        """One JSON object per line, for each training step and each epoch."""
         return self.path / "history.jsonl"
 
     @property
     def checkpoint(self) -> Path:
-        """Everything that training needs to resume."""
+        """The training state, from which training resumes."""
         return self.path / "checkpoint.pt"
 
     @property
@@ -53,7 +53,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Locked by the process that trains the run, while it does; a killed process leaves it behind, unlocked."""
+        """Locked by the process that trains the run; a killed process leaves it behind, unlocked."""
         return self.path / ".lock"
 
     @property
@@ -67,7 +67,7 @@ class RunFolder:
         return self.metrics.is_file() and _is_complete(self.weights())
 
     def weights(self, which: str = "last") -> Path:
-        """The weights for inference: of the `last` epoch, or of the `best` evaluation."""
+        """The weights for inference: those of the `last` epoch, or of the `best` evaluation."""
         return self.path / ("best.safetensors" if which == "best" else "weights.safetensors")
 
     def settings(self) -> FinetuneSettings:
@@ -77,35 +77,38 @@ class RunFolder:
 
     def has_same_identities(self, splits: Splits) -> bool:
         """Whether the run's classes are the identities of these training images, by dataset and labels."""
-        mine = read_json(self.data) if self.data.is_file() else {}
-        return isinstance(mine, dict) and all(
-            mine.get(key) == value for key, value in _describe_identities(splits).items()
+        manifest = read_json(self.data) if self.data.is_file() else {}
+        return isinstance(manifest, dict) and all(
+            manifest.get(key) == value for key, value in _describe_identities(splits).items()
         )
 
     def check(self, settings: FinetuneSettings, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
         """Raise `OptionError` if the folder holds a run with other settings, images or digests.
 
         `depends`: digests of what else the run depends on, by name, such as `init` for the initial weights. A run
-        without a checkpoint yet may be replaced by any other.
+        that has no checkpoint yet may be replaced by any other.
         """
         if not (self.checkpoint.is_file() or self.finished):
             return
         if not self.data.is_file():
             raise OptionError(f"{self.data} is missing: expected a description of the training images. {_ADVICE}")
-        before, made_of = self.settings(), read_json(self.data)
-        if not (isinstance(made_of, dict) and isinstance(made_of.get("depends", {}), dict)):
-            raise OptionError(f"{self.data}: no JSON object, expected a description of the training images. {_ADVICE}")
-        recorded = made_of.pop("depends", {})  # missing in older runs, which are trusted
-        same = [what for what, value in (depends or {}).items() if recorded.get(what) == value]  # whatever its name
-        if type(before) is type(settings):
-            changed = before.differences(settings, same)
+        previous, manifest = self.settings(), read_json(self.data)
+        if not (isinstance(manifest, dict) and isinstance(manifest.get("depends", {}), dict)):
+            raise OptionError(
+                f"{self.data}: not a JSON object, expected a description of the training images. {_ADVICE}"
+            )
+        recorded = manifest.pop("depends", {})  # missing in older runs, which are trusted
+        # Equal weights under another name are no change.
+        unchanged = [name for name, digest in (depends or {}).items() if recorded.get(name) == digest]
+        if type(previous) is type(settings):
+            changed = previous.differences(settings, unchanged)
         else:
-            changed = [f"method: {before.method!r} -> {settings.method!r}"]
-        if made_of != training_manifest(splits):
+            changed = [f"method: {previous.method!r} -> {settings.method!r}"]
+        if manifest != training_manifest(splits):
             changed.append("the training images changed")
-        for what, value in (depends or {}).items():
-            if recorded.get(what, value) != value:
-                changed.append(f"{_DEPENDS.get(what, what)} changed")
+        for name, digest in (depends or {}).items():
+            if recorded.get(name, digest) != digest:
+                changed.append(f"{_DEPENDS.get(name, name)} changed")
         if changed:
             raise OptionError(
                 f"{self.path} holds another run ({'; '.join(changed)}). Give this one another --name, or repeat "
@@ -113,7 +116,7 @@ class RunFolder:
             )
 
     def claim(self, settings: FinetuneSettings, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
-        """Make the folder this run's: write its settings, training images and what else it depends on."""
+        """Claim the folder for this run: write its settings, its training set and what else it depends on."""
         with atomic_write(self.config) as temporary:
             temporary.write_text(settings.to_toml(), encoding="utf-8")
         write_json(self.data, training_manifest(splits) | ({"depends": dict(depends)} if depends else {}))
@@ -121,14 +124,14 @@ class RunFolder:
 
 _ADVICE = "Restore the file, or train again under another --name."
 
-# What a run may depend on besides settings and images, in the words of error messages.
+# What a run may depend on besides settings and images, as error messages call it.
 _DEPENDS = {"init": "the initial weights", "teacher": "the teacher's weights"}
 
 
 def find_run(runs: Path, name: str) -> RunFolder:
     """The run called `name` below `runs`, or at the path `name`.
 
-    Raises `CheckpointError` with a near-miss hint if there is none.
+    Raises `CheckpointError` with a suggestion if there is none.
     """
     for path in (runs / name, Path(name)):
         if (path / "config.toml").is_file():
@@ -136,7 +139,7 @@ def find_run(runs: Path, name: str) -> RunFolder:
     known = sorted(path.parent.name for path in runs.glob("*/config.toml"))
     if not known:
         raise CheckpointError(
-            f"No run is called {name!r}, and {runs} holds none. Train one with `ptlreid finetune`, "
+            f"Unknown run {name!r}: {runs} contains no runs. Train one with `ptlreid finetune`, "
             "or give the folder of your runs with --runs."
         )
     raise CheckpointError(f"{plugins.unknown_name('run', name, known)} Looked in {runs}.")
@@ -167,12 +170,12 @@ def init_digests(init: str, runs: Path) -> dict[str, str]:
         return {}
     file = Path(init) if Path(init).is_file() else find_run(runs, init).weights()
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such weights. Finish that run first, or choose others with --init.")
+        raise CheckpointError(f"{file}: no such file. Finish that run first, or choose other weights with --init.")
     return {"init": file_digest(file)}
 
 
 def training_manifest(splits: Splits) -> dict[str, Any]:
-    """What is trained on: name, counts, and digests of the labels and of the bytes of all images."""
+    """A description of the training set: name, counts, and digests of the labels and of the bytes of all images."""
     return {**_describe_identities(splits), "digest": contents.digest_all(splits.train.paths)}
 
 

@@ -1,4 +1,4 @@
-"""Which images make up each mini-batch of an epoch. Several processes divide each batch among them."""
+"""Batch samplers: the images of each mini-batch of an epoch, which several processes divide among themselves."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ShuffleSampler:
 class IdentitySampler:
     """Batches of P identities with K images each (P×K), for losses that compare identities within a batch.
 
-    In an epoch every identity comes once, shuffled; identities that do not fill a last batch are left out of that
+    Every identity occurs once per epoch, in random order; those that do not fill the last batch are left out of that
     epoch. `labels`: (N,) int64. For an identity with fewer than K images, K are sampled from K copies of each, as in
     the MGN code that the paper used. With `ranks` processes, each has P different identities in every step.
     """
@@ -71,7 +71,7 @@ class IdentitySampler:
     def from_batch_size(
         cls, labels: np.ndarray, batch_size: int, images_per_identity: int, seed: int
     ) -> IdentitySampler:
-        """Batches of `batch_size` images; `OptionError` if that is no multiple of `images_per_identity`."""
+        """Batches of `batch_size` images; `OptionError` if that is not a multiple of `images_per_identity`."""
         if batch_size % images_per_identity:
             raise OptionError(
                 f"batch_size = {batch_size}: expected a multiple of images_per_identity, {images_per_identity}. "

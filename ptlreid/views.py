@@ -1,4 +1,4 @@
-"""Views: how an image file becomes the network's input. Frozen values, with a description for fingerprints.
+"""Views: the preprocessing from an image file to the network's input, as frozen values with a description.
 
 Images are decoded, resized and augmented in uint8, with random numbers from a generator that is passed in;
 `standardize` converts whole batches to float on the network's device, so that loader processes send a quarter of the
@@ -28,13 +28,13 @@ INTERPOLATION = "bilinear, antialiased"
 
 @dataclass(frozen=True)
 class EvalView:
-    """The view of evaluation: resized, nothing random."""
+    """Preprocessing for evaluation: resizing, nothing random."""
 
     height: int
     width: int
 
     def augment(self, image: np.ndarray, rng: np.random.Generator) -> None:
-        """Leaves the image as it is."""
+        """Leaves the image unchanged."""
 
     def describe(self) -> dict[str, Any]:
         """Everything that features depend on, for JSON."""
@@ -43,11 +43,11 @@ class EvalView:
 
 @dataclass(frozen=True)
 class TrainView:
-    """The view of training: resized, then at random mirrored, cropped from a padded copy, and partly erased.
+    """Augmentation for training: resizing, then random horizontal flip, padded random crop and random erasing.
 
-    `flip`: probability of mirroring. `pad`: black rows and columns added on each side before a crop of the original
-    size is taken at a random position; 0 for none. `erase`: probability of random erasing (Zhong et al., AAAI 2020): a
-    rectangle of 2 to 40% of the image, with an aspect ratio of 0.3 to 3.3, is filled with the mean colour.
+    `flip`: probability of the horizontal flip. `pad`: black rows and columns added on each side before a crop of the
+    original size is taken at a random position; 0 for none. `erase`: probability of random erasing (Zhong et al., AAAI
+    2020): a rectangle of 2 to 40% of the image, with an aspect ratio of 0.3 to 3.3, is filled with the mean colour.
     """
 
     height: int
@@ -72,7 +72,7 @@ class TrainView:
 
 
 def standardize(images: Tensor) -> Tensor:
-    """(B, 3, H, W) float32, standardised by ImageNet's mean and deviation, from (B, H, W, 3) uint8, same device."""
+    """(B, 3, H, W) float32, standardised by ImageNet's mean and std, from (B, H, W, 3) uint8, same device."""
     import torch
 
     scale = 1 / (255 * torch.tensor(STD, device=images.device))
@@ -81,7 +81,7 @@ def standardize(images: Tensor) -> Tensor:
 
 
 def decode(source: Path | np.ndarray | Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a file, a PIL image or such an array, read-only. `DataError` for what is no image."""
+    """(H, W, 3) uint8 RGB of a file, a PIL image or such an array, read-only. `DataError` if it is not an image."""
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
             raise DataError(f"An array of {source.dtype}, shape {source.shape}: expected (H, W, 3) uint8 RGB.")
@@ -101,22 +101,23 @@ def decode(source: Path | np.ndarray | Image.Image) -> np.ndarray:
 def resize(images: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
     """(B, height, width, 3) uint8: B images of any size, (H, W, 3) uint8 each.
 
-    An image of that size already is copied. The result for an image does not depend on the others.
+    Images that have that size already are copied. The result for an image does not depend on the others.
     """
     resized = np.empty((len(images), height, width, 3), dtype=np.uint8)
     sizes = [image.shape for image in images]
-    for size in dict.fromkeys(sizes):  # all of one size in one call: two thirds of the time
+    for size in dict.fromkeys(sizes):  # one call per size takes two thirds of the time
         rows = [row for row, other in enumerate(sizes) if other == size]
-        alike = np.stack([images[row] for row in rows])
-        done = alike if size == resized.shape[1:] else _interpolate(alike, height, width)
+        batch = np.stack([images[row] for row in rows])
+        if size != resized.shape[1:]:
+            batch = _interpolate(batch, height, width)
         if len(rows) == len(images):
-            return done
-        resized[rows] = done
+            return batch
+        resized[rows] = batch
     return resized
 
 
 def _interpolate(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    # The kernel behind torchvision's v2 resize: Pillow's numbers in a fifth of the time if, as here, the channels are
+    # The kernel behind torchvision's v2 resize: Pillow's result in a fifth of the time if, as here, the channels are
     # last in memory.
     import torch
     from torch.nn import functional as F
@@ -127,7 +128,7 @@ def _interpolate(images: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _mirror(image: np.ndarray) -> None:
-    # A ninth of the time of NumPy, which copies reversed triples one by one.
+    # Takes a ninth of the time of NumPy, which copies reversed triples one by one.
     import torch
 
     pixels = torch.from_numpy(image)

@@ -1,7 +1,7 @@
 """A pool of worker processes, each a fresh interpreter that loads only what its function needs.
 
 Not threads: rendering and decoding small images is mostly Python's own work. Not `multiprocessing`: its processes
-import the caller's main module, with torch in it, and a script without a main guard would start them without end.
+import the caller's main module, and torch with it, and a script without a main guard would start them endlessly.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _Process = subprocess.Popen[bytes]
 
 
 class WorkerPool(Generic[Task, Result]):
-    """A context manager that calls `function` for many tasks at once, in `count` processes that end with the block.
+    """A context manager that calls `function` for tasks in parallel, in `count` processes that end with the block.
 
-    `function`: of the top level of a module. Tasks and results are pickled; paths among them must be absolute, as a
-    worker has another working directory. With a `count` below 2 there are no processes: all is done in this one.
+    `function`: defined at the top level of a module. Tasks and results are pickled; paths among them must be absolute,
+    as a worker has another working directory. With a `count` below 2, all tasks run in this process.
     """
 
     def __init__(self, function: Callable[[Task], Result], count: int, *, describe: Callable[[Task], str]) -> None:
-        """`describe`: what a task is about, such as a folder; the error on a dead worker begins with it."""
+        """`describe`: names a task, for example by its folder, at the start of the error about a dead worker."""
         self._function = function
         self._count = count
         self._describe = describe
@@ -66,7 +66,7 @@ class WorkerPool(Generic[Task, Result]):
         self._end()
 
     def map(self, tasks: Iterable[Task]) -> Iterator[Result]:
-        """The results in the order of the tasks, each as soon as it and all before it are there.
+        """The results in the order of the tasks, each as soon as it and all earlier ones are available.
 
         Raises what `function` raises, with the worker's traceback as a note, and `PtlreidError` when a worker dies.
         """
@@ -75,7 +75,7 @@ class WorkerPool(Generic[Task, Result]):
         return self._threads.map(self._ask, tasks)
 
     def _ask(self, task: Task) -> Result:
-        """The result of one task, by a process that is idle."""
+        """The result of one task, from an idle process."""
         process = self._idle.get()
         try:
             _send(process, task)
@@ -108,12 +108,12 @@ class WorkerPool(Generic[Task, Result]):
 
 
 def serve() -> None:
-    """The life of a worker: the function comes in through standard input, then tasks; results go out.
+    """The main loop of a worker: the function, then tasks, come from standard input; results go to standard output.
 
-    It ends with its standard input, and so with its caller, however that ends.
+    Ends when its standard input closes, and so when its parent process ends, however that happens.
     """
     tasks = sys.stdin.buffer
-    # Whatever the function prints goes to standard error, as results have standard output to themselves.
+    # What the function prints goes to standard error, as standard output is reserved for results.
     with suppress(BrokenPipeError, EOFError), os.fdopen(os.dup(sys.stdout.fileno()), "wb") as results:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
         function = pickle.load(tasks)
@@ -135,7 +135,7 @@ def _start() -> _Process:
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for the caller, who ends this process
+        start_new_session=True,  # Ctrl-C reaches the parent process only, which ends this one
     )
 
 

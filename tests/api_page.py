@@ -1,4 +1,4 @@
-"""docs/api.md, made from the docstrings of the public names: `python tests/api_page.py --write` updates it."""
+"""Generates docs/api.md from the docstrings of the public names: `python tests/api_page.py --write` updates it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 INTRODUCTION = """\
 # Python API
 
-Made from the docstrings by `python tests/api_page.py --write`; a test holds that this page is up to date.
+Generated from the docstrings by `python tests/api_page.py --write`; a test checks that this page is up to date.
 
 `import ptlreid` gives the names below and loads neither torch nor NumPy before one of them is used. Functions that \
 train and evaluate take the [settings of the commands](commands.md) as keyword arguments, with the same names, \
-defaults and errors, and resume or reuse what is there as the commands do.
+defaults and errors, and resume or reuse existing runs as the commands do.
 
 ```python
 import ptlreid
@@ -48,7 +48,7 @@ features.matrix.shape  # (4, 1024)
 
 
 def page() -> str:
-    """The whole page."""
+    """The complete page."""
     functions = [name for name in ptlreid.__all__ if name[0].islower()]
     classes = [name for name in ptlreid.__all__ if name[0].isupper()]
     parts = [INTRODUCTION, "## Functions\n", *map(_function, functions), "## Values\n", *map(_class, classes)]

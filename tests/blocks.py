@@ -1,4 +1,4 @@
-"""The fenced blocks of a page of the documentation, with the comments that say what is done with them."""
+"""The fenced blocks of a documentation page, with the comments that control how they are run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NOTE = re.compile(r"<!-- (?P<kind>file|not run|first): (?P<text>.+) -->$")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. `line`: that of its fence. `file`: what it is saved as. `reason`: why it is not run."""
+    """A fenced block. `line`: that of its fence. `file`: the name it is saved under. `reason`: why it is not run."""
 
     line: int
     language: str
@@ -27,7 +27,7 @@ class Block:
     reason: str | None = None
 
     def commands(self) -> list[str]:
-        """The commands of a shell block, a line each, without comments."""
+        """The commands of a shell block, one per line, without comments."""
         joined = self.text.replace("\\\n", " ")
         return [line for line in map(str.strip, joined.splitlines()) if line and not line.startswith("#")]
 
@@ -48,8 +48,8 @@ def blocks(text: str) -> list[Block]:
             found.append(Block(number, fence["language"], inside, notes.get("file"), notes.get("not run")))
             notes = {}
         else:
-            assert "```" not in line, f"line {number}: no fence that the tests know: {line}"
-            assert not (notes and line), f"line {number}: a comment on a block belongs right before it"
+            assert "```" not in line, f"line {number}: not a fence that the tests support: {line}"
+            assert not (notes and line), f"line {number}: a comment on a block must be directly before it"
     return found
 
 

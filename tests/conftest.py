@@ -1,4 +1,4 @@
-"""Small things that many tests are made of: image folders in Market-1501's layout, and a tiny network."""
+"""What many tests share: image folders in Market-1501's layout, a tiny network, and commands run in this process."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ptlreid.models import backbones
 from ptlreid.models.network import Network
 from ptlreid.network_types import Memory
 
-# Sums of another number of threads are others in the last bit: here and in every process that a test starts, one.
+# The last bit of a sum depends on the number of threads: one, here and in every process that a test starts.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# From here on `tiny` is a backbone like any other, in every command.
+# Makes `tiny` a backbone like any other, in every command.
 backbones.__path__.append(str(Path(__file__).parent / "parts"))
 
 
 def tiny_network(memory: Memory | None = "slot", classes: int = 5) -> Network:
-    """The tiny backbone with cells of this memory, or without cells; the same weights at every call."""
+    """The tiny backbone with cells of this memory, or without cells; the same weights in every call."""
     torch.manual_seed(0)
     backbone = models.find("tiny")
     return backbone.plain(classes) if memory is None else backbone.ptl(classes, memory)
@@ -42,7 +42,7 @@ def write_image(path: Path, seed: int, *, height: int = 64, width: int = 32) -> 
 
 @pytest.fixture(scope="session")
 def market_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`<root>/market`: 4 + 3 people before 2 cameras, 2 images each, with junk and a distractor."""
+    """`<root>/market`: 4 + 3 identities seen by 2 cameras, 2 images each, with a junk image and a distractor."""
     folder = tmp_path_factory.mktemp("data") / "market"
     for pid in range(1, 5):
         for camid, shot in ((1, 1), (1, 2), (2, 1), (2, 2)):

@@ -1,4 +1,4 @@
-"""A few images in the true layout of each public dataset, named as the real files are."""
+"""A few images in the layout of each public dataset, named like the real files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from conftest import write_image
 
 from ptlreid.datasets import cuhk03
 
-# By hand: 4 identities train, 2 cameras, 2 images each; 3 are tested, one query and one gallery image by each camera.
+# By hand: 4 training identities, 2 cameras, 2 images each; 3 test identities, a query and a gallery image per camera.
 MARKET = {
     "train_images": 16,
     "train_identities": 4,
@@ -21,9 +21,9 @@ MARKET = {
     "gallery_identities": 3,
     "cameras": 2,
 }
-# As Market's miniature, and one identity in the gallery alone.
+# As Market's miniature, plus one identity that is only in the gallery.
 DUKE = {**MARKET, "gallery_images": 7, "gallery_identities": 4}
-# 3 identities x 3 cameras to train, the third camera in list_val; 2 identities x 2 cameras x 1 query, 1 gallery image.
+# 3 training identities x 3 cameras, the third in list_val; 2 test identities x 2 cameras x 1 query and 1 gallery image.
 MSMT17 = {
     "train_images": 6,
     "train_identities": 3,
@@ -59,7 +59,7 @@ def _write_parts(folder: Path, name: str, cameras: tuple[int, int]) -> None:
 
 
 def write_msmt17(folder: Path, version: str) -> None:
-    """`train/0000/0000_000_01_0303morning_0008_0.jpg`, and the four lists; V2 hides faces and names files `_ex`."""
+    """`train/0000/0000_000_01_0303morning_0008_0.jpg`, and the four lists; V2 masks faces and adds `_ex` to names."""
     train, test, end = ("train", "test", "") if version == "v1" else ("mask_train_v2", "mask_test_v2", "_ex")
     lists: dict[str, list[str]] = {"train": [], "val": [], "query": [], "gallery": []}
     for pid in range(3):
@@ -76,12 +76,12 @@ def write_msmt17(folder: Path, version: str) -> None:
         (folder / f"list_{part}.txt").write_text("\n".join(lines) + "\n")
 
 
-# Persons of the first camera pairs; the true split trains on some of them and tests others.
+# Identities per camera pair; the real split has some of them in training and others in the test set.
 CUHK03_PERSONS = (9, 4, 2, 1, 1)
 
 
 def cuhk03_rows() -> list[dict[str, str]]:
-    """The rows of the true 767/700 split with the persons of the miniature."""
+    """The rows of the real 767/700 split for the identities of the miniature."""
     wanted = {
         f"{pair}_{person:03d}" for pair, persons in enumerate(CUHK03_PERSONS, 1) for person in range(1, persons + 1)
     }
@@ -89,39 +89,41 @@ def cuhk03_rows() -> list[dict[str, str]]:
 
 
 def write_cuhk03(file: Path, rows: Sequence[dict[str, str]]) -> None:
-    """`cuhk-03.mat` as MATLAB writes it (v7.3), with an image wherever `rows` name one."""
+    """`cuhk-03.mat` as MATLAB writes it (v7.3), with an image for each row."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(file, "w", userblock_size=512) as content:
         store = content.create_group("#refs#")
 
-        def keep(value: np.ndarray) -> h5py.Reference:
+        def store_array(value: np.ndarray) -> h5py.Reference:
             return store.create_dataset(f"r{len(store)}", data=value).ref
 
         def cells(shape: tuple[int, ...], references: list[h5py.Reference]) -> np.ndarray:
-            found = np.empty(shape, dtype=h5py.ref_dtype)
-            found.ravel()[:] = references
-            return found
+            array = np.empty(shape, dtype=h5py.ref_dtype)
+            array.ravel()[:] = references
+            return array
 
         for labelling in ("labeled", "detected"):
-            there = {row["file"] for row in rows if row["labelling"] == labelling}
+            existing = {row["file"] for row in rows if row["labelling"] == labelling}
             pairs = []
             for pair, persons in enumerate(CUHK03_PERSONS, 1):
                 images = []
                 for image in range(10):  # the first axis in HDF5, the second in MATLAB
                     for person in range(persons):
                         name = f"{pair}_{person + 1:03d}_{1 if image < 5 else 2}_{image + 1:02d}"
-                        images.append(keep(cuhk03_image(labelling, name).T if name in there else _empty()))
+                        images.append(store_array(cuhk03_image(labelling, name).T if name in existing else _empty()))
                 pairs.append(store.create_dataset(f"p{len(store)}", data=cells((10, persons), images)).ref)
             content.create_dataset(labelling, data=cells((1, 5), pairs), dtype=h5py.ref_dtype)
-        # Set k tests the persons k and k + 1 of the first pair, counted round, and person 2 of the second.
+        # Set k tests persons k and k + 1 (cyclically) of the first pair, and person 2 of the second.
         sets = [np.array([[1, 1, 2], [k % 9 + 1, (k + 1) % 9 + 1, 2]], dtype=np.float64) for k in range(20)]
-        content.create_dataset("testsets", data=cells((1, 20), [keep(one) for one in sets]), dtype=h5py.ref_dtype)
+        content.create_dataset(
+            "testsets", data=cells((1, 20), [store_array(one) for one in sets]), dtype=h5py.ref_dtype
+        )
     with file.open("r+b") as stream:
         stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
 
 
 def cuhk03_image(labelling: str, name: str) -> np.ndarray:
-    """(64, 32, 3) uint8 that is the same for the same name, and no other."""
+    """(64, 32, 3) uint8, determined by labelling and name."""
     seed = int(name.replace("_", "")) * 2 + (labelling == "detected")
     return np.random.default_rng(seed).integers(0, 256, size=(64, 32, 3), dtype=np.uint8)
 

@@ -1,4 +1,4 @@
-"""docs/commands.md, made from the program: `python tests/option_tables.py --write` after an option has changed."""
+"""Generates docs/commands.md from the program: run `python tests/option_tables.py --write` after changing an option."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ptlreid.settings.reproduce import ReproduceSettings
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 
-# What the file of --config may hold.
+# The settings that the --config file may contain, by command.
 SETTINGS: dict[str, type[Settings]] = {
     "prepare": SyntheticSettings,
     "pack": PackSettings,
@@ -56,7 +56,7 @@ unknown key is an error. A list is given with commas, or by repeating its option
 
 
 def page() -> str:
-    """The whole page."""
+    """The complete page."""
     return "\n".join([INTRODUCTION, *(_section(name) for group in COMMANDS.values() for name in group)])
 
 
@@ -108,4 +108,4 @@ if __name__ == "__main__":
     if "--write" in sys.argv[1:]:
         PAGE.write_text(page(), encoding="utf-8")
     elif PAGE.read_text(encoding="utf-8") != page():
-        sys.exit(f"{PAGE} is not what the program says: run `python {sys.argv[0]} --write`.")
+        sys.exit(f"{PAGE} is out of date: run `python {sys.argv[0]} --write`.")

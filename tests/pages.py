@@ -1,15 +1,15 @@
-"""Pages of the documentation as a reader follows them: the blocks in order, in one folder, on small data.
+"""Runs the blocks of a documentation page as a reader would: in order, in one folder, on small data.
 
-What is done with a fenced block, by its first line:
+Fenced blocks are handled by their first line:
 
-    ```sh                          its commands are run; `ptlreid` in this process, anything else by bash
-    ```python                      executed, with the names that blocks before it on the page have made
-    ```text and others             not touched
+    ```sh                          commands are run: `ptlreid` in this process, anything else by bash
+    ```python                      executed, with the names that earlier blocks of the page defined
+    ```text and others             ignored
 
-Comments that the reader does not see, a line each:
+Comments, one per line, which the reader does not see:
 
-    <!-- file: mine.toml -->       the next block, in whatever language, is saved under that name
-    <!-- not run: reason -->       the next block is left out; its `ptlreid` commands are parsed all the same
+    <!-- file: mine.toml -->       the next block, in any language, is saved under that name
+    <!-- not run: reason -->       the next block is not run, but its `ptlreid` commands are parsed
     <!-- first: ptlreid ... -->    a command that is run without being shown
 """
 
@@ -39,9 +39,9 @@ from ptlreid.settings import DemoSettings, FinetuneSettings, Settings, Synthetic
 
 Run = Callable[..., tuple[int, str, str]]
 
-# It is installed already; test_release.py installs it anew.
+# ptlreid is installed already; test_release.py tests the installation.
 _INSTALL = re.compile(r"^python -m pip install \S+(?: && )?")
-# The largest that training, drawing and images may be on a page: nothing is learnt, everything runs.
+# Upper limits of settings on a page: everything runs, although nothing is learnt.
 SMALL = {
     "epochs": 1,
     "batch_size": 4,
@@ -53,9 +53,9 @@ SMALL = {
 }
 
 
-def follow(page: Path, ptlreid: Run) -> dict[str, str]:
-    """Do what the page says in the current folder; returns what each command printed on standard output, by command."""
-    printed: dict[str, str] = {}
+def run_page(page: Path, ptlreid: Run) -> dict[str, str]:
+    """Run all blocks of a page in the current folder; returns the standard output of each command, by command."""
+    outputs: dict[str, str] = {}
     names: dict[str, Any] = {"__name__": page.stem}
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.file:
@@ -69,8 +69,8 @@ def follow(page: Path, ptlreid: Run) -> dict[str, str]:
             for command in block.commands():
                 code, out, err = _run(command, ptlreid)
                 assert code == 0, f"{page.name}, line {block.line}: {command}\n{out}\n{err}"
-                printed[command] = out
-    return printed
+                outputs[command] = out
+    return outputs
 
 
 def _run(command: str, ptlreid: Run) -> tuple[int, str, str]:
@@ -96,16 +96,16 @@ def _run(command: str, ptlreid: Run) -> tuple[int, str, str]:
 
 
 def parse(command: str) -> None:
-    """Read the options of a `ptlreid` command as the program does, and run nothing."""
+    """Parse the options of a `ptlreid` command as the program does, without running it."""
     _, name, *rest = shlex.split(re.split(r" (?:[|>;]|&&) ", command)[0], comments=True)
     if not name.startswith("-"):
         load_command(name).make_context(name, rest)
 
 
-def furnish(page: Path, ptlreid: Run) -> None:
-    """Put into the current folder what a page may speak of.
+def write_inputs(page: Path, ptlreid: Run) -> None:
+    """Write the files that a page may use to the current folder.
 
-    Public datasets, where the page does not make them; crops; features of another program, `q.npz` and `g.npz`.
+    Public datasets, unless the page prepares them; crops; features of another program, `q.npz` and `g.npz`.
     """
     text = "\n".join(block.text for block in to_run(page))
     market_zip = Path("Market-1501-v15.09.15.zip")
@@ -115,57 +115,55 @@ def furnish(page: Path, ptlreid: Run) -> None:
     for side, camid in (("q", 1), ("g", 2)):
         features = np.random.default_rng(camid).normal(size=(6, 16)).astype(np.float32)
         np.savez(f"{side}.npz", features=features, pids=np.arange(1, 7), camids=np.full(6, camid))
-    made = {
+    writers = {
         "market": miniatures.write_market,
         "duke": miniatures.write_duke,
         "msmt17": lambda folder: miniatures.write_msmt17(folder, "v1"),
     }
-    for place, (name, write) in enumerate(made.items(), start=1):
+    for index, (name, write) in enumerate(writers.items(), start=1):
         if f"prepare {name} --source" not in text:
             write(Path("data") / name)
             for number, path in enumerate(sorted((Path("data") / name).rglob("*.jpg"))):
-                write_image(path, 1000 * place + number)  # no two datasets of the same images
+                write_image(path, 1000 * index + number)  # no two datasets share images
     if "prepare folder --source" not in text:
         code, _, err = ptlreid("prepare", "folder", "--source", "my_crops", "--name", "lobby")
         assert code == 0, err
 
 
-def write_crops(folder: Path, *, people: int = 8, height: int = 64) -> None:
-    """`my_crops/anna/door/1.jpg`: a folder for each person, in it one for each of two cameras, with two images."""
+def write_crops(folder: Path, *, identities: int = 8, height: int = 64) -> None:
+    """`my_crops/anna/door/1.jpg`: a folder per identity, with a folder for each of two cameras, of two images each."""
     names = ("anna", "ben", "carla", "dario", "elif", "femi", "gita", "hugo", "ines", "jan", "kofi", "lena")
-    for number, name in enumerate(names[:people]):
+    for number, name in enumerate(names[:identities]):
         for camera, place in enumerate(("door", "yard")):
             for shot in (1, 2):
                 seed = 100 * number + 10 * camera + shot
                 write_image(folder / name / place / f"{shot}.jpg", seed, height=height, width=height // 2)
 
 
-def made_small(monkeypatch: pytest.MonkeyPatch, largest: Mapping[str, int] = SMALL) -> None:
-    """From here on no setting of training or drawing is more than the `largest` of its name."""
+def limit_settings(monkeypatch: pytest.MonkeyPatch, limits: Mapping[str, int] = SMALL) -> None:
+    """From here on, settings of training and of synthetic datasets are at most their limit."""
     resolve = Settings.resolve.__func__  # type: ignore[attr-defined]
 
-    def small(cls: type[Settings], *arguments: Any, **given: Any) -> Settings:
-        config = resolve(cls, *arguments, **given)
-        if not isinstance(config, FinetuneSettings | DemoSettings | SyntheticSettings):
-            return config
-        values = {name: value for name, value in config.model_dump().items() if name in largest}
-        return config.model_copy(
-            update={
-                name: largest[name] if value is None else min(value, largest[name]) for name, value in values.items()
-            }
+    def resolve_limited(cls: type[Settings], *arguments: Any, **options: Any) -> Settings:
+        settings = resolve(cls, *arguments, **options)
+        if not isinstance(settings, FinetuneSettings | DemoSettings | SyntheticSettings):
+            return settings
+        values = {name: value for name, value in settings.model_dump().items() if name in limits}
+        return settings.model_copy(
+            update={name: limits[name] if value is None else min(value, limits[name]) for name, value in values.items()}
         )
 
-    monkeypatch.setattr(Settings, "resolve", classmethod(small))
+    monkeypatch.setattr(Settings, "resolve", classmethod(resolve_limited))
 
 
-def made_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on every backbone is the tiny one, ImageNet's weights are drawn, and Market-1501 is its miniature."""
+def use_tiny_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, every backbone is the tiny one, ImageNet weights are random, and Market-1501 is its miniature."""
     find = models.find
 
-    def tiny(name: str) -> Any:
-        find(name)  # a name that is not known is as wrong as ever
+    def find_tiny(name: str) -> Any:
+        find(name)  # an unknown name is still an error
         return find("tiny")
 
-    monkeypatch.setattr(models, "find", tiny)
-    monkeypatch.setattr(pretrained, "load_imagenet", lambda network, name: "drawn")
+    monkeypatch.setattr(models, "find", find_tiny)
+    monkeypatch.setattr(pretrained, "load_imagenet", lambda network, name: "random")
     monkeypatch.setattr(market, "INFO", replace(market.INFO, counts={"": miniatures.MARKET}))

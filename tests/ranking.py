@@ -1,4 +1,4 @@
-"""Evaluation in one call, with the defaults of `ptlreid evaluate`: what the tests of retrieval start from."""
+"""Evaluation in one call, with the defaults of `ptlreid evaluate`, for the tests of retrieval."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public names: what a notebook does with them, and that importing them costs nothing."""
+"""The public names, used as in a notebook, and loaded lazily."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run(tmp_path, root) -> RunFolder:
     return folder
 
 
-def test_the_public_names_are_these_and_each_is_there():
+def test_the_public_names_are_these_and_each_exists():
     assert public.__all__ == NAMES == sorted(NAMES)
     assert all(getattr(public, name) for name in NAMES)
     assert set(NAMES) <= set(dir(public))
@@ -149,18 +149,18 @@ def test_a_chain_as_the_command_does_it(tmp_path, root):
     assert result["chain"] == ["market"]
 
 
-def test_datasets_are_made_ready(tmp_path):
+def test_datasets_are_prepared(tmp_path):
     splits = public.prepare_dataset(
         "synthetic-b", root=tmp_path, identities=4, cameras=2, images_per_camera=2, height=64, width=32
     )
     assert splits.name == "synthetic-b"
     own = public.prepare_dataset("folder", tmp_path / "synthetic-b", root=tmp_path, name="lobby")
     assert (own.name, len(own.train)) == ("lobby", len(splits.train))
-    with pytest.raises(OptionError, match="identities: settings of synthetic datasets"):
+    with pytest.raises(OptionError, match="identities: apply to synthetic datasets"):
         public.prepare_dataset("market", root=tmp_path, identities=4)
 
 
-def test_feature_files_go_round(tmp_path):
+def test_feature_files_round_trip(tmp_path):
     values = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
     ids, paths = np.arange(1, 6), np.array(list("abcde"), dtype=object)
     public.write_features(public.Features(values, ids, ids, paths), tmp_path / "f.h5")

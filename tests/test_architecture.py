@@ -1,4 +1,4 @@
-"""The shape of the code: imports point down the ranks of docs/design.md, and the start is light."""
+"""The shape of the code: imports point down the ranks of docs/design.md, and start-up loads little."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ RANKS = [
     ["__main__"],
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
-# Within one rank, this part may use that one.
-BESIDE = {
+# Imports allowed within one rank: (importing part, imported part).
+ALLOWED_WITHIN_RANK = {
     ("records", "errors"),
     ("plugins", "errors"),
     ("files", "errors"),
@@ -76,8 +76,8 @@ def test_imports_point_down(path):
     mine = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     for module in imports(path):
         other = part(module)
-        # The package itself only hands names on, each when it is first used.
-        allowed = mine in ("__init__", other) or RANK[other] < RANK[mine] or (mine, other) in BESIDE
+        # The package itself only re-exports names, each when it is first used.
+        allowed = mine in ("__init__", other) or RANK[other] < RANK[mine] or (mine, other) in ALLOWED_WITHIN_RANK
         assert allowed, f"{mine} (rank {RANK[mine]}) imports {module} (rank {RANK[other]})"
 
 
@@ -91,11 +91,11 @@ def test_functions_stay_short(path):
     assert long == []
 
 
-def test_files_are_not_long_without_a_look():
-    """A file over 300 lines is looked at again: it stays where it is one idea, and is listed here."""
-    looked_at = set()
+def test_long_files_are_reviewed_and_listed():
+    """A file over 300 lines is reviewed: if it is a single idea, it stays and is listed here."""
+    reviewed = set()
     long = {str(path.relative_to(PACKAGE)) for path in FILES if len(path.read_text().splitlines()) > 300}
-    assert long == looked_at
+    assert long == reviewed
 
 
 def settings_with_defaults() -> set[str]:
@@ -115,8 +115,8 @@ def settings_with_defaults() -> set[str]:
     [path for path in FILES if path.relative_to(PACKAGE).parts[0] not in ("settings", "cli", "_synthetic")],
     ids=lambda path: str(path.relative_to(PACKAGE)),
 )
-def test_a_default_stands_in_the_settings_alone(path):
-    """Below the settings, a parameter that is called like a setting has no default of its own but None."""
+def test_defaults_are_defined_in_the_settings_only(path):
+    """Below the settings, a parameter with the name of a setting has no default other than None."""
     names = settings_with_defaults()
     repeated = []
     for node in functions(path):
@@ -132,7 +132,7 @@ def test_a_default_stands_in_the_settings_alone(path):
 
 
 def loaded_by(code: str) -> set[str]:
-    """The modules that are loaded after `code` ran in a new interpreter."""
+    """The modules that are loaded after running `code` in a new interpreter."""
     script = f"import sys\nsys.argv = ['ptlreid']\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(result.stdout.split())
@@ -148,7 +148,7 @@ def loaded_by(code: str) -> set[str]:
         "from ptlreid.workflows import demo, evaluate, finetune",
     ],
 )
-def test_what_does_not_compute_does_not_import_torch(code):
+def test_commands_that_do_not_compute_do_not_import_torch(code):
     assert not {"torch", "torchvision", "matplotlib", "scipy", "sklearn"} & loaded_by(code)
 
 

@@ -16,6 +16,8 @@ from ptlreid.models.summary import summarize
 from ptlreid.network_types import NetworkSpec, Readout
 
 NAMES = [name for name in models.names() if not name.startswith("tiny")]  # those are the tests' own
+LARGE = {"densenet161", "densenet169", "densenet201", "mgn", "resnet101", "resnet152"}
+NAMES_BY_SIZE = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NAMES]
 
 
 def spec(name: str, ptl: bool, memory: str = "slot", classes: int = 4, size: tuple[int, int] = (96, 32)) -> NetworkSpec:
@@ -62,7 +64,7 @@ def test_conv_blocks_have_the_stated_channels_and_strides(name):
 
 
 @pytest.mark.parametrize("ptl", [False, True])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES_BY_SIZE)
 def test_features_depend_on_weights_and_image_alone(name, ptl):
     network = models.build(spec(name, ptl), seed=1)
     generator = torch.Generator().manual_seed(0)

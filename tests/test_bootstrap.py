@@ -1,4 +1,4 @@
-"""Intervals that cover what they should, and say of two runs what can be said."""
+"""Bootstrap intervals: their coverage, and differences between two runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from ptlreid.retrieval.bootstrap import bootstrap_intervals, score_differences, 
 from ptlreid.retrieval.types import Scores
 
 
-def one_column(values: list[float], people: list[int], **options: int):
-    return bootstrap_intervals(np.array(values)[:, None], np.array(people), **{"resamples": 2000, "seed": 0} | options)[
-        0
-    ]
+def one_column(values: list[float], pids: list[int], **options: int):
+    return bootstrap_intervals(np.array(values)[:, None], np.array(pids), **{"resamples": 2000, "seed": 0} | options)[0]
 
 
 def scores(precision: np.ndarray, cmc1: np.ndarray | None = None) -> Scores:
@@ -26,20 +24,20 @@ def scores(precision: np.ndarray, cmc1: np.ndarray | None = None) -> Scores:
 
 
 def test_95_of_100_intervals_cover_the_known_mean():
-    """Made people: each has a level of its own around 0.6, and two to six queries around that level."""
+    """Synthetic identities: each has its own level around 0.6, and two to six queries around that level."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(400):
         sizes = rng.integers(2, 7, 120)
         level = rng.normal(0.6, 0.15, 120)
-        people = np.repeat(np.arange(120), sizes)
-        values = rng.normal(level[people], 0.1)
-        covered += 0.6 in one_column(values.tolist(), people.tolist(), resamples=400)
-    assert 0.92 <= covered / 400 <= 0.98  # 95% less and more what 400 cases scatter, and what 120 people leave
+        pids = np.repeat(np.arange(120), sizes)
+        values = rng.normal(level[pids], 0.1)
+        covered += 0.6 in one_column(values.tolist(), pids.tolist(), resamples=400)
+    assert 0.92 <= covered / 400 <= 0.98  # 95%, give or take the sampling error of 400 cases of 120 identities
 
 
-def test_queries_drawn_one_by_one_would_cover_too_little():
-    """The same people, were each query a person: this is why people are drawn."""
+def test_resampling_queries_instead_of_identities_covers_too_little():
+    """Each query counts as an identity of its own: this is why identities are resampled."""
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(200):
@@ -49,8 +47,8 @@ def test_queries_drawn_one_by_one_would_cover_too_little():
     assert covered / 200 < 0.8
 
 
-def test_two_people_are_worked_by_hand():
-    """Of two draws of two, a quarter has the first twice (0), a quarter the second twice (1), half both (0.75)."""
+def test_two_identities_worked_by_hand():
+    """Of the resamples, a quarter has the first twice (0), a quarter the second twice (1), half both (0.75)."""
     found = bootstrap_intervals(np.array([[0.0], [1.0], [1.0], [1.0]]), np.array([7, 8, 8, 8]), resamples=4000, seed=0)[
         0
     ]
@@ -58,32 +56,32 @@ def test_two_people_are_worked_by_hand():
     assert 0.75 in found
 
 
-def test_a_person_brings_all_queries_and_the_mean_is_over_queries():
-    """Three people with 1, 2 and 3 queries of level 0, 0 and 1, against every draw of three, enumerated."""
-    values, people = np.array([0, 0, 0, 1, 1, 1.0]), np.array([1, 2, 2, 3, 3, 3])
+def test_an_identity_is_resampled_with_all_its_queries_and_the_mean_is_over_queries():
+    """Three identities with 1, 2 and 3 queries of level 0, 0 and 1, against every resample, enumerated."""
+    values, pids = np.array([0, 0, 0, 1, 1, 1.0]), np.array([1, 2, 2, 3, 3, 3])
     sizes, sums = np.array([1, 2, 3]), np.array([0, 0, 3])
-    draws = np.array(np.meshgrid(*[range(3)] * 3)).reshape(3, -1).T
-    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
-    found = bootstrap_intervals(values[:, None], people, resamples=20_000, seed=0)[0]
+    resamples = np.array(np.meshgrid(*[range(3)] * 3)).reshape(3, -1).T
+    means = sums[resamples].sum(axis=1) / sizes[resamples].sum(axis=1)
+    found = bootstrap_intervals(values[:, None], pids, resamples=20_000, seed=0)[0]
     low, high = np.quantile(np.repeat(means, 1000), (0.025, 0.975))
     assert (found.low, found.high) == pytest.approx((low, high))
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_another():
+def test_the_interval_depends_on_the_seed_only():
     rng = np.random.default_rng(1)
-    values, people = rng.random(50).tolist(), rng.integers(0, 20, 50).tolist()
-    assert one_column(values, people, seed=3) == one_column(values, people, seed=3)
-    assert one_column(values, people, seed=3) != one_column(values, people, seed=4)
+    values, pids = rng.random(50).tolist(), rng.integers(0, 20, 50).tolist()
+    assert one_column(values, pids, seed=3) == one_column(values, pids, seed=3)
+    assert one_column(values, pids, seed=3) != one_column(values, pids, seed=4)
 
 
-def test_how_many_are_drawn_at_once_changes_nothing(monkeypatch):
-    values, people = np.random.default_rng(1).random((50, 2)), np.arange(50) % 17
-    whole = bootstrap_intervals(values, people, resamples=100, seed=0)
-    monkeypatch.setattr("ptlreid.retrieval.bootstrap._NUMBERS_AT_ONCE", 17 * 7)
-    assert bootstrap_intervals(values, people, resamples=100, seed=0) == whole
+def test_the_number_of_resamples_at_once_changes_nothing(monkeypatch):
+    values, pids = np.random.default_rng(1).random((50, 2)), np.arange(50) % 17
+    expected = bootstrap_intervals(values, pids, resamples=100, seed=0)
+    monkeypatch.setattr("ptlreid.retrieval.bootstrap._MAX_TABLE_ENTRIES", 17 * 7)
+    assert bootstrap_intervals(values, pids, resamples=100, seed=0) == expected
 
 
-def test_an_interval_needs_draws_and_people():
+def test_an_interval_needs_resamples_and_two_identities():
     with pytest.raises(OptionError, match="0 resamples"):
         one_column([1, 2], [1, 2], resamples=0)
     with pytest.raises(DataError, match="1 identity"):
@@ -104,7 +102,7 @@ def test_each_score_has_its_interval_around_it():
 
 
 def test_a_small_but_steady_gain_is_outside_the_noise_and_a_scattered_one_inside():
-    """Paired: each query gains 0.01, though people differ by far more; then gains of the same mean that scatter."""
+    """Paired: each query gains 0.01, though identities differ by far more; then gains of the same mean that scatter."""
     rng = np.random.default_rng(3)
     pids = np.repeat(np.arange(1, 101), 3)
     first = rng.uniform(0.1, 0.8, 300)

@@ -106,7 +106,7 @@ def test_the_layout_is_the_documented_one(tmp_path, gallery, source):
         assert content["paths"].asstr()[:].tolist() == [str(path) for path in gallery.paths]
 
 
-def test_another_place_for_the_same_images_is_no_change(tmp_path, gallery, source):
+def test_moving_the_images_is_no_change(tmp_path, gallery, source):
     extract = Rows(gallery)
     load(tmp_path / "f.h5", source, gallery, extract)
     (tmp_path / "market").rename(tmp_path / "elsewhere")
@@ -127,7 +127,7 @@ def test_another_place_for_the_same_images_is_no_change(tmp_path, gallery, sourc
         ("schema", "the file's schema"),
     ],
 )
-def test_a_change_is_named_and_extracted_anew(tmp_path, gallery, source, monkeypatch, what, words):
+def test_a_change_is_named_and_features_are_extracted_again(tmp_path, gallery, source, monkeypatch, what, words):
     extract, notes = Rows(gallery), Notes()
     load(tmp_path / "f.h5", source, gallery, extract)
     if what == "weights":
@@ -187,7 +187,7 @@ def test_a_file_of_another_program_is_never_used(tmp_path, gallery, source, whol
     assert features.matrix.any()
 
 
-def test_an_interrupted_extraction_goes_on_after_its_last_block(tmp_path, gallery, source, monkeypatch):
+def test_an_interrupted_extraction_resumes_after_its_last_block(tmp_path, gallery, source, monkeypatch):
     monkeypatch.setattr(partial, "BLOCK_ROWS", 2)
     file, notes = tmp_path / "features" / "f.h5", Notes()
     first = Rows(gallery, stop_after=5)
@@ -197,7 +197,7 @@ def test_an_interrupted_extraction_goes_on_after_its_last_block(tmp_path, galler
     assert cache.describe_status(file, source, gallery, "float32") == "to extract: no cached features; resuming at 4/8"
 
     second = Rows(gallery)
-    second.calls = 1  # its rows are others, so that they can be told apart
+    second.calls = 1  # so that its rows differ
     features = load(file, source, gallery, second, progress=notes)
     assert second.starts == [4]
     assert notes.notes == ["f.h5: resuming at 4/8"]
@@ -208,7 +208,7 @@ def test_an_interrupted_extraction_goes_on_after_its_last_block(tmp_path, galler
     assert cache.describe_status(file, source, gallery, "float32") == "cached"
 
 
-def test_rows_of_other_weights_are_not_gone_on_from(tmp_path, gallery, source, monkeypatch):
+def test_rows_of_other_weights_are_not_resumed(tmp_path, gallery, source, monkeypatch):
     monkeypatch.setattr(partial, "BLOCK_ROWS", 2)
     with pytest.raises(KeyboardInterrupt):
         load(tmp_path / "f.h5", source, gallery, Rows(gallery, stop_after=5))
@@ -244,7 +244,7 @@ def test_two_evaluations_at_once_do_no_harm(tmp_path, gallery, source, monkeypat
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["f.h5"]
 
 
-def test_a_killed_extraction_goes_on(tmp_path, market_folder):
+def test_a_killed_extraction_resumes(tmp_path, market_folder):
     """Two processes, the first ended by SIGKILL in the middle of a block."""
     script = f"""
 import os, signal, sys
@@ -292,7 +292,7 @@ def test_as_float16_features_are_rounded_before_their_first_use(tmp_path, galler
 
 
 def test_a_number_too_large_for_float16_is_an_error_that_names_the_image(tmp_path, gallery, source):
-    with pytest.raises(DataError, match=rf"{gallery.paths[0].name}: a feature too large for float16"):
+    with pytest.raises(DataError, match=rf"{gallery.paths[0].name}: a feature is too large for float16"):
         load(tmp_path / "f.h5", source, gallery, Rows(gallery, scale=1e6), dtype="float16")
 
 

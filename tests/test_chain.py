@@ -129,6 +129,7 @@ def with_table(settings: ChainSettings, number: int, **changed) -> ChainSettings
     return settings.model_copy(update={"stage": tables})
 
 
+@pytest.mark.slow
 def test_changing_a_late_stage_does_not_rerun_early_ones(whole):
     settings, runs, result = whole
     before = times(runs)
@@ -138,6 +139,7 @@ def test_changing_a_late_stage_does_not_rerun_early_ones(whole):
     assert {path: time for path, time in times(runs).items() if path in before} == before
 
 
+@pytest.mark.slow
 def test_changing_an_early_stage_trains_all_later_ones_again(whole):
     settings, runs, result = whole
     two = settings.model_copy(update={"stage": settings.stage[:2]})
@@ -147,6 +149,7 @@ def test_changing_an_early_stage_trains_all_later_ones_again(whole):
     assert theirs.differences(ours) == [f"init: {theirs.init!r} -> {ours.init!r}"]  # all that differs is the start
 
 
+@pytest.mark.slow
 def test_a_stage_keeps_the_backbone_and_starts_a_new_classifier(root, tmp_path):
     settings = with_table(make_settings(root, *SITES[:2]), 2, epochs=0)
     result = run_chain(settings, ChainFolder(tmp_path / "chain"), Silent())
@@ -229,6 +232,7 @@ def killed(settings: dict, folder: str) -> None:
     run_chain(ChainSettings.resolve(None, **settings), ChainFolder(Path(folder)), Kill())
 
 
+@pytest.mark.slow
 def test_a_killed_chain_resumes_to_equal_weights_without_training_stage_1_again(whole, tmp_path):
     settings, runs, result = whole
     context = multiprocessing.get_context("forkserver")
@@ -247,6 +251,7 @@ def test_a_killed_chain_resumes_to_equal_weights_without_training_stage_1_again(
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+@pytest.mark.slow
 def test_the_student_of_a_chain_went_through_it_as_a_plain_backbone(root, tmp_path):
     result = run_chain(make_settings(root, *SITES[:2], std=True), ChainFolder(tmp_path / "std"), Silent())
     assert result["rows"] == ["start", *SITES[:2], f"{SITES[1]} (std)"]
@@ -267,6 +272,7 @@ def test_the_student_of_a_single_dataset_is_initialised_as_the_chain(root):
     assert last.teacher is not None
 
 
+@pytest.mark.slow
 def test_lambda_0_at_the_end_of_a_chain_is_the_baseline(root, tmp_path):
     distilled = run_chain(
         make_settings(root, *SITES[:2], std=True, lambda_=0.0), ChainFolder(tmp_path / "std"), Silent()
@@ -284,6 +290,7 @@ def test_a_union_is_a_stage_without_a_test_set(root, tmp_path):
     assert list(result["forward_transfer"]) == [SITES[2]]
 
 
+@pytest.mark.slow
 def test_with_lambda_0_the_student_does_not_depend_on_the_teachers_memory(root, tmp_path):
     chains = [
         make_settings(root, *SITES[:2], epochs=1, std=True, lambda_=0.0, memory=memory) for memory in ("slot", "mean")

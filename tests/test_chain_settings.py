@@ -42,7 +42,7 @@ def test_a_stage_is_its_table_over_its_recipe_over_the_chain_over_the_chains_rec
     assert (second.batch_size, second.optimizer, second.epochs, second.lr, second.seed) == (90, "sgd", 50, 0.25, 3)
 
 
-def test_what_the_cells_would_carry_does_not_tell_plain_stages_apart(tmp_path):
+def test_plain_stages_do_not_differ_in_the_memory_of_cells(tmp_path):
     text = '[[stage]]\ndata = "duke"\nptl = false\n[[stage]]\ndata = "market"\n'
     first, second = ChainSettings.resolve(file(tmp_path, text), memory="mean").stages()
     assert (first.ptl, first.memory, second.ptl, second.memory) == (False, "slot", True, "mean")
@@ -54,7 +54,7 @@ def test_the_distilled_stage_is_the_last_one_for_a_plain_student():
     assert config.default_name == "chain-duke-market-resnet50-ptl-std0.5-s0"
 
 
-def test_toml_goes_there_and_back(tmp_path):
+def test_toml_round_trip(tmp_path):
     config = ChainSettings.resolve(None, chain=["market+duke", "msmt17"], std=True, lambda_=0.3, lr=0.1)
     assert ChainSettings.resolve(file(tmp_path, config.to_toml())) == config
     assert config.differences(ChainSettings.resolve(None, chain=["market+duke", "msmt17"], std=True, lr=0.1)) == [
@@ -70,21 +70,21 @@ def test_lambda_makes_no_other_chain_where_nothing_is_distilled():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "Which datasets"),
+        ("", "No datasets given"),
         ('data = "market"\n[[stage]]\ndata = "duke"', "A chain has several datasets"),
         ("[[stage]]\nepochs = 3", "Stage 1 names no dataset"),
-        ('[[stage]]\ndata = "duke"\ninit = "none"', "Stage 1 sets init, which is the same for the whole chain"),
-        ('[[stage]]\ndata = "duke"\nepoch = 3', "Stage 1: No setting is called 'epoch'. Did you mean 'epochs'"),
+        ('[[stage]]\ndata = "duke"\ninit = "none"', "Stage 1 sets init, which must be the same for all stages"),
+        ('[[stage]]\ndata = "duke"\nepoch = 3', "Stage 1: Unknown setting 'epoch'. Did you mean 'epochs'"),
         (
             '[[stage]]\ndata = "duke"\n[[stage]]\ndata = "market"\nlr = -1.0',
             "Stage 2: lr = -1.0: expected a number",
         ),
-        ('[[stage]]\ndata = "duke"\nrecipe = "papper"', "Stage 1: No recipe is called 'papper'. Did you mean 'paper'"),
-        ('lambda = 0.3\n[[stage]]\ndata = "duke"', "--lambda is a weight in the distillation of --std"),
+        ('[[stage]]\ndata = "duke"\nrecipe = "papper"', "Stage 1: Unknown recipe 'papper'. Did you mean 'paper'"),
+        ('lambda = 0.3\n[[stage]]\ndata = "duke"', "--lambda has no effect without --std"),
         ('std = true\nptl = false\n[[stage]]\ndata = "duke"', "Leave out --no-ptl, or --std"),
     ],
 )
-def test_what_cannot_be_is_named(tmp_path, text, message):
+def test_invalid_settings_are_named(tmp_path, text, message):
     with pytest.raises(OptionError) as error:
         ChainSettings.resolve(file(tmp_path, text))
     assert message in str(error.value)

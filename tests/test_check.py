@@ -197,7 +197,7 @@ def test_msmt17_by_version_by_its_lists_and_by_what_is_in_no_list(tmp_path):
     by_kind = {fault.kind: fault for fault in findings("msmt17:v2", tmp_path)}
     assert set(by_kind) == {"missing", "stray", "name"}
     assert by_kind["missing"].file == lost
-    assert "is in no list or part" in by_kind["stray"].fault
+    assert "is in no list or split" in by_kind["stray"].fault
     assert "line 4" in by_kind["name"].remedy
 
 
@@ -208,7 +208,7 @@ def test_the_numbers_of_another_variant_are_recognised(tmp_path):
     lists[0].write_text("".join(file.read_text() for file in lists))
     lists[1].write_text("")
     (fault,) = findings("msmt17", tmp_path)
-    assert fault.fault == "9 train images, published are 6"
+    assert fault.fault == "9 train images, 6 published"
     assert "These are the counts of msmt17:v1-val." in fault.remedy
 
 
@@ -239,7 +239,7 @@ def test_the_real_counts_are_what_a_small_copy_is_held_against(ptlreid, tmp_path
     miniatures.write_market(tmp_path / "data" / "market")
     code, out, err = ptlreid("prepare", "market", "--check")
     assert code == 1, err
-    assert "serious, counts: data/market: 16 train images, published are 12,936" in out
+    assert "serious, counts: data/market: 16 train images, 12,936 published" in out
     assert "7 faults, 7 serious" in out
 
 

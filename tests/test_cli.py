@@ -117,9 +117,9 @@ def test_a_dataset_is_checked_and_packed_by_commands_of_their_own(ptlreid, marke
         (("finetune", "--memory", "all"), "--memory all: expected 'slot', 'mean' or 'none'."),
         (("finetune", "--epochs", -1), "--epochs -1: expected an integer ≥ 0."),
         (("finetune", "--config", "none.toml"), "none.toml: cannot be read"),
-        (("evaluate", "--run", "none"), "No run is called 'none'"),
-        (("prepare", "market"), "Market-1501 cannot be made here: get it from https://"),
-        (("prepare",), "Which dataset?"),
+        (("evaluate", "--run", "none"), "Unknown run 'none'"),
+        (("prepare", "market"), "Market-1501 is not in data: get it from https://"),
+        (("prepare",), "No dataset given."),
         (("prepare", "synthetic", "--identities", 3), "--identities 3: expected an integer ≥ 4."),
     ],
 )
@@ -167,6 +167,7 @@ def test_a_disk_that_refuses_is_one_clear_message(ptlreid, market_folder, tmp_pa
     assert re.fullmatch(r"error: .*runs.*(Not a directory|File exists).*\n", err)
 
 
+@pytest.mark.slow
 def test_models_lists_every_network_with_and_without_cells(ptlreid, monkeypatch):
     code, out, _ = ptlreid("models", "--classes", 1041, "--json")
     assert code == 0

@@ -51,7 +51,7 @@ def test_a_run_with_a_recipe_trains(ptlreid, market_folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--recipe", "papr"), "No recipe is called 'papr'. Did you mean 'paper'?"),
+        (("--recipe", "papr"), "Unknown recipe 'papr'. Did you mean 'paper'?"),
         (("--config", "mine.toml"), "mine.toml: loss = 'tripled': no such loss. Did you mean 'triplet'?"),
         (("--recipe", "mgn", "--batch-size", 6), "compares images within a batch"),
         (("--amp", "half"), "--amp half: expected 'auto', 'off', 'bf16' or 'fp16'."),

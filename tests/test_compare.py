@@ -1,4 +1,4 @@
-"""`ptlreid compare`: runs side by side, with what other people in the test set would change."""
+"""`ptlreid compare`: runs side by side, with confidence intervals of their differences."""
 
 from __future__ import annotations
 
@@ -51,28 +51,28 @@ def test_differences_are_those_of_the_scores_and_an_equal_run_has_none(ptlreid, 
     assert (found["data"], found["protocol"], found["settings"]["bootstrap"]) == ("market", "market", 300)
 
 
-def test_the_interval_is_that_of_every_draw_of_three_people(ptlreid, runs, market_folder):
-    """Three people with two queries each: 27 draws, enumerated."""
+def test_the_interval_is_that_of_every_resample_of_three_identities(ptlreid, runs, market_folder):
+    """Three identities with two queries each: 27 resamples, enumerated."""
     folders, splits = runs
     one, two = (evaluate_run(folders[name], splits, EvaluateSettings(), Silent()) for name in "ab")
     gaps = two.average_precision - one.average_precision
-    by_person = [gaps[splits.query.pids == pid].mean() for pid in (5, 6, 7)]
-    draws = np.array(np.meshgrid(*[range(3)] * 3)).reshape(3, -1).T
-    means = np.array(by_person)[draws].mean(axis=1)
+    by_identity = [gaps[splits.query.pids == pid].mean() for pid in (5, 6, 7)]
+    resamples = np.array(np.meshgrid(*[range(3)] * 3)).reshape(3, -1).T
+    means = np.array(by_identity)[resamples].mean(axis=1)
     found = ptlreid("compare", "a", "b", "--json", "--bootstrap", 20_000, "--root", market_folder.parent)
     interval = json.loads(found[1])["differences"][0]["mAP"]["interval"]
     assert interval == pytest.approx(np.quantile(np.repeat(means, 1000), (0.025, 0.975)).tolist())
 
 
-def test_the_seed_decides_the_draws(ptlreid, runs, market_folder):
+def test_the_seed_determines_the_resamples(ptlreid, runs, market_folder):
     found = [
-        json.loads(ptlreid("compare", "a", "b", "--json", *draws, "--root", market_folder.parent)[1])["differences"]
-        for draws in (("--bootstrap", 7), ("--bootstrap", 7, "--seed", 0), ("--bootstrap", 7, "--seed", 1))
+        json.loads(ptlreid("compare", "a", "b", "--json", *options, "--root", market_folder.parent)[1])["differences"]
+        for options in (("--bootstrap", 7), ("--bootstrap", 7, "--seed", 0), ("--bootstrap", 7, "--seed", 1))
     ]
     assert found[0] == found[1] != found[2]
 
 
-def test_the_verdict_is_told_in_words(ptlreid, runs, market_folder):
+def test_the_verdict_is_printed(ptlreid, runs, market_folder):
     code, out, _ = ptlreid("compare", "a", "c", "--root", market_folder.parent)
     assert code == 0
     assert "c vs. a: mAP +0.0 (95% CI +0.0 to +0.0), inside the noise." in out

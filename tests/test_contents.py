@@ -1,4 +1,4 @@
-"""Digests of image files: right after any edit, and made once."""
+"""Digests of image files: correct after any edit, and computed once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def new_process(monkeypatch):
 
     def forget() -> None:
         monkeypatch.setattr(contents, "_indexes", {})
-        monkeypatch.setattr(contents, "_elsewhere", contents._Index(""))
+        monkeypatch.setattr(contents, "_unindexed", contents._Index(""))
 
     forget()
     return forget
@@ -416,6 +416,7 @@ def count_opens(folder: Path, *arguments: object) -> dict[str, int]:
     return json.loads(line.removeprefix("opened "))
 
 
+@pytest.mark.slow
 def test_a_run_opens_a_test_image_three_times_and_a_warm_evaluation_never(tmp_path):
     market = tmp_path / "data" / "market"
     for pid in range(1, 9):

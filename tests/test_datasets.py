@@ -20,7 +20,7 @@ from ptlreid.records import Records, Splits
 from ptlreid.settings import SyntheticSettings
 
 
-def test_a_folder_in_the_layout_is_read_whole_and_sorted(market_folder):
+def test_a_folder_in_the_layout_is_read_completely_and_sorted(market_folder):
     splits = datasets.load("market", market_folder.parent)
     assert (len(splits.train), len(splits.query), len(splits.gallery)) == (16, 6, 8)
     assert splits.train.pids.tolist() == [pid for pid in (1, 2, 3, 4) for _ in range(4)]
@@ -115,9 +115,9 @@ def test_a_union_takes_variants_paths_and_any_number(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("market+market1501", "names the same images twice"),
+        ("market+market1501", "contains the same images twice"),
         ("market+dukee", "Did you mean 'duke'"),
-        ("market+", "No dataset is called ''"),
+        ("market+", "Unknown dataset ''"),
     ],
 )
 def test_a_union_that_makes_no_sense_is_refused(tmp_path, name, message):
@@ -143,7 +143,7 @@ IDENTITIES = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 4), st.int
 
 
 @given(IDENTITIES)
-def test_two_are_the_same_in_a_union_only_if_source_and_number_are(identities):
+def test_numbers_are_equal_in_a_union_only_if_source_and_number_are(identities):
     parts = []
     for source in "ab":
         own = [one for one in identities if one[0] == source]
@@ -200,7 +200,7 @@ def test_a_dataset_that_is_missing_says_where_it_was_expected(tmp_path):
         ("msmt17:v3", "Did you mean 'v2'|Did you mean 'v1'"),
         ("cuhk03:labelled", "Did you mean 'labeled'"),
         ("cuhk03:labeled-classic-21", "No variant of cuhk03"),
-        ("synthetic:d", "No variant of synthetic is called 'd'"),
+        ("synthetic:d", "Unknown variant of synthetic 'd'"),
     ],
 )
 def test_unknown_names_and_variants_get_a_hint(name, message, tmp_path):
@@ -208,9 +208,9 @@ def test_unknown_names_and_variants_get_a_hint(name, message, tmp_path):
         datasets.load(name, tmp_path)
 
 
-def test_what_readers_share_is_no_dataset():
+def test_the_module_that_readers_share_is_not_a_dataset():
     assert "reader" not in datasets.names()
-    with pytest.raises(OptionError, match="No dataset is called 'reader'"):
+    with pytest.raises(OptionError, match="Unknown dataset 'reader'"):
         datasets.find("reader")
 
 
@@ -219,7 +219,7 @@ def test_synthetic_sites_are_names_and_plain_synthetic_is_the_first(tmp_path):
     assert datasets.find("synthetic:b").folders(tmp_path) == datasets.find("synthetic-b").folders(tmp_path)
 
 
-def test_a_drawn_site_is_reused_and_never_overwritten(tmp_path):
+def test_a_rendered_site_is_reused_and_never_overwritten(tmp_path):
     folder = tmp_path / "synthetic-c"
     config = SyntheticSettings.resolve(None, identities=4, cameras=2, images_per_camera=2, height=64, width=32)
     assert synthetic.prepare(folder, "c", config) is True
@@ -240,7 +240,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
         synthetic.prepare(folder, "a", SyntheticSettings.resolve(None))
 
 
-def test_every_dataset_says_where_it_comes_from_and_what_may_be_done_with_it():
+def test_every_dataset_states_its_source_and_terms_of_use():
     for name in datasets.names():
         info = datasets.find(name).info
         assert all((info.title, info.citation, info.licence, info.source, info.protocol))

@@ -23,6 +23,7 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("demo")
 
 
+@pytest.mark.slow
 def test_the_second_time_everything_is_reused(place):
     settings = DemoSettings.resolve(None, root=str(place / "data"), epochs=1, identities=4, device="cpu")
     first = run_demo(settings, place / "runs", StoppedAt(-1))
@@ -69,6 +70,7 @@ def test_raw_colours_do_not_distinguish_identities(small_site, part):
     assert evaluate(query, gallery, PROTOCOLS["market"]).mean_ap < 0.4  # 16 identities; 128 are harder
 
 
+@pytest.mark.slow
 def test_training_is_well_above_chance(small_site, tmp_path):
     settings = DemoSettings.resolve(None, root=str(small_site), epochs=4, device="cpu")
     scores = run_demo(settings, tmp_path / "runs", Silent())

@@ -198,8 +198,8 @@ def test_features_of_another_width_are_refused_with_alternatives(runs, splits):
 
 def test_a_sweep_that_cannot_finish_does_not_start(ptlreid, runs, market_folder, small):
     where = ("--config", small, "--root", market_folder.parent, "--runs", runs, "--device", "cpu", "--teacher", "ptl")
-    code, _, told = ptlreid("distill", "--sweep", "0,0.8", "--backbone", "tiny-even", *where)
-    assert (code, "have width 8" in told) == (1, True)
+    code, _, err = ptlreid("distill", "--sweep", "0,0.8", "--backbone", "tiny-even", *where)
+    assert (code, "have width 8" in err) == (1, True)
     assert [path.name for path in runs.iterdir()] == ["ptl"]
 
 
@@ -213,13 +213,13 @@ def test_with_lambda_0_another_teacher_is_the_same_run():
 
 @pytest.mark.parametrize("value", ["-0.1", "1.01"])
 def test_lambda_outside_0_to_1_is_refused(ptlreid, value):
-    code, _, told = ptlreid("distill", "--lambda", value)
+    code, _, err = ptlreid("distill", "--lambda", value)
     assert code == 1
-    assert f"--lambda {value}: expected a number in [0, 1]." in told
+    assert f"--lambda {value}: expected a number in [0, 1]." in err
 
 
 def test_an_unknown_teacher_gets_a_suggestion(runs):
-    with pytest.raises(CheckpointError, match=r"No run is called 'pt'\. Did you mean 'ptl'"):
+    with pytest.raises(CheckpointError, match=r"Unknown run 'pt'\. Did you mean 'ptl'"):
         complete_settings(DistillSettings.resolve(None, teacher="pt"), runs, Silent())
 
 
@@ -232,9 +232,9 @@ def small(tmp_path):
 
 def test_the_command_prints_the_scores_of_evaluate(ptlreid, runs, splits, market_folder, small):
     where = ("--root", market_folder.parent, "--runs", runs, "--device", "cpu")
-    code, out, told = ptlreid("distill", "--config", small, *where, "--json")
+    code, out, err = ptlreid("distill", "--config", small, *where, "--json")
     assert code == 0
-    assert "teacher run:" in told
+    assert "teacher run:" in err
     metrics = json.loads(out)
     assert metrics["run"] == "market-tiny-std0.8-s0"
     run = RunFolder(runs / metrics["run"])
@@ -252,12 +252,12 @@ def test_a_sweep_is_a_run_for_each_lambda_and_one_table(ptlreid, runs, market_fo
         (share, f"market-tiny-std{share:g}-s0") for share in (0.0, 0.3, 1.0)
     ]
     assert len({(runs / row["run"] / "weights.safetensors").read_bytes() for row in found["runs"]}) == 3
-    code, out, told = ptlreid("distill", "--sweep", "0,0.3,1", *where)
-    assert told.count("is finished: reused") == 3
+    code, out, err = ptlreid("distill", "--sweep", "0,0.3,1", *where)
+    assert err.count("is finished: reused") == 3
     assert [line for line in out.splitlines() if "λ = " in line][1].startswith("│ λ = 0.3 │")
     for wrong in (("--sweep", "0,x"), ("--sweep", "0", "--lambda", "1"), ("--sweep", "0,2")):
-        code, _, told = ptlreid("distill", *wrong, *where)
-        assert code == 1, told
+        code, _, err = ptlreid("distill", *wrong, *where)
+        assert code == 1, err
 
 
 def test_a_dry_run_trains_nothing_and_reports_what_would_fail(ptlreid, runs, market_folder, small):
@@ -268,6 +268,6 @@ def test_a_dry_run_trains_nothing_and_reports_what_would_fail(ptlreid, runs, mar
     assert (plan["steps"], plan["train"]) == (2, {"images": 16, "identities": 4})
     assert (plan["settings"]["teacher"], plan["settings"]["lambda"]) == ("ptl", 0.8)
     assert [path.name for path in runs.iterdir()] == ["ptl"]
-    code, _, told = ptlreid("distill", "--backbone", "tiny-even", *where)
+    code, _, err = ptlreid("distill", "--backbone", "tiny-even", *where)
     assert code == 1
-    assert "have width 8" in told
+    assert "have width 8" in err

@@ -1,4 +1,4 @@
-"""Latent states over two processes, and how processes part: gloo on this machine."""
+"""Latent states over two processes, and how processes leave the group: gloo on this machine."""
 
 from __future__ import annotations
 
@@ -108,8 +108,9 @@ if child:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
 @pytest.mark.parametrize("end", ["finished", "stopped"])
+@pytest.mark.slow
 def test_no_thread_of_the_process_group_outlives_it(end):
-    # One that does may abort the process at its exit, after all work is done: see `distributed._part`.
+    # One that does may abort the process at its exit, after all work is done: see `distributed._leave`.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""What the documentation says of the program is what the program does."""
+"""The documentation agrees with the program."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def texts() -> list[str]:
 
 
 def quoted() -> list[str]:
-    """The messages that the page of troubleshooting quotes: the first column of its tables."""
+    """The messages that the troubleshooting page quotes: the first column of its tables."""
     rows = re.findall(r"^\| `(.+?)` \| ", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(rows) > 30
     return rows
 
 
-def test_every_message_on_the_page_of_troubleshooting_is_one_of_the_program():
+def test_every_message_on_the_troubleshooting_page_is_one_of_the_program():
     known = texts()
     assert [message for message in quoted() if not any(message in text for text in known)] == []

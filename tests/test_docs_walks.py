@@ -1,4 +1,4 @@
-"""Pages that are followed word for word, with the networks that they name, on a few images."""
+"""Pages that are run unchanged, with the networks that they name, on a few images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from ptlreid.models import backbones
 from ptlreid.network_types import Output
 
 
+@pytest.mark.slow
 def test_from_a_folder_of_crops_to_a_report(ptlreid, monkeypatch):
-    pages.made_small(monkeypatch, {"epochs": 2})  # of twenty: each ends in a checkpoint of 200 MB
-    pages.write_crops(Path("my_crops"), people=12, height=128)
-    printed = pages.follow(PAGES["docs/own-cameras.md"], ptlreid)
-    # By hand: 12 people, half to train on: 6 people x 2 cameras x 2 images. Of the others one image by camera asks.
-    (table,) = (out for command, out in printed.items() if command.startswith("ptlreid prepare folder"))
+    pages.limit_settings(monkeypatch, {"epochs": 2})  # of twenty: each ends in a checkpoint of 200 MB
+    pages.write_crops(Path("my_crops"), identities=12, height=128)
+    outputs = pages.run_page(PAGES["docs/own-cameras.md"], ptlreid)
+    # By hand: 12 identities, 6 of them for training: 6 x 2 cameras x 2 images. Of the others, one query per camera.
+    (table,) = (out for command, out in outputs.items() if command.startswith("ptlreid prepare folder"))
     assert [line.split()[1::2] for line in table.splitlines() if line.startswith("│")] == [
         ["train", "24", "6", "2"],
         ["query", "12", "6", "2"],
@@ -70,9 +71,10 @@ def run_with_parts(*arguments: object) -> tuple[int, str, str]:
     return result.returncode, result.stdout, result.stderr
 
 
+@pytest.mark.slow
 def test_a_dataset_a_backbone_and_a_loss_are_one_file_each(ptlreid, parts_here):
     write_hallway(Path("data/hallway"))
-    pages.follow(PAGES["docs/extending.md"], run_with_parts)
+    pages.run_page(PAGES["docs/extending.md"], run_with_parts)
     assert "hallway" in datasets.names()
     assert "efficientnet-b0" in models.names()
     lines = [json.loads(line) for line in Path("runs/focal/history.jsonl").read_text().splitlines()]
@@ -85,7 +87,7 @@ def test_a_dataset_a_backbone_and_a_loss_are_one_file_each(ptlreid, parts_here):
 
 
 def write_hallway(folder: Path) -> None:
-    """8 identities seen by 2 cameras: 4 to train on with two images each, of the others a query and a gallery image."""
+    """8 identities seen by 2 cameras: 4 for training with two images each, else a query and a gallery image."""
     for pid in range(1, 9):
         for camid in (1, 2):
             for part, shot in (("train", 1), ("train", 2)) if pid < 5 else (("query", 1), ("gallery", 2)):
@@ -93,9 +95,10 @@ def write_hallway(folder: Path) -> None:
                 write_image(folder / part / name, 100 * pid + 10 * camid + shot, height=128, width=64)
 
 
+@pytest.mark.slow
 def test_two_processes_on_the_cpu(ptlreid, monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    printed = pages.follow(PAGES["docs/distributed.md"], ptlreid)
-    (result,) = (out for command, out in printed.items() if "torchrun" in command)
-    assert result.count("mAP") == 1  # the main process alone prints it
+    outputs = pages.run_page(PAGES["docs/distributed.md"], ptlreid)
+    (result,) = (out for command, out in outputs.items() if "torchrun" in command)
+    assert result.count("mAP") == 1  # only the main process prints it
     assert Path("runs/two/weights.safetensors").is_file()

@@ -1,4 +1,4 @@
-"""Public docstrings are there, and speak of what is there."""
+"""Public docstrings exist, and describe names that exist."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ each_file = pytest.mark.parametrize(
 
 
 @each_file
-def test_what_is_public_has_a_docstring(tree):
+def test_everything_public_has_a_docstring(tree):
     assert ast.get_docstring(tree), "the module has none"
     assert [node.name for node, text in documented(tree) if not text and not plain(node, tree)] == []
 
 
 @each_file
-def test_what_a_docstring_describes_is_there(tree):
+def test_names_that_a_docstring_describes_exist(tree):
     described = [
         (node, name)
         for node, text in documented(tree)

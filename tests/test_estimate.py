@@ -182,7 +182,7 @@ def test_an_update_that_does_not_fit_is_not_timed(ptlreid, market_folder, monkey
     monkeypatch.setattr(estimate, "estimate_time", None)
     command = (*TRAIN, "--dry-run", "--root", market_folder.parent)
     assert json.loads(ptlreid(*command, "--json")[1])["time"] is None
-    assert "not known: one batch needs more memory than is free" in ptlreid(*command)[1]
+    assert "unknown: one batch needs more memory than is free" in ptlreid(*command)[1]
 
 
 def test_the_dry_run_without_json_has_units(ptlreid, market_folder):

@@ -44,7 +44,7 @@ def splits(market_folder):
 
 @pytest.fixture
 def scored(ptlreid, run, market_folder):
-    """Runs `ptlreid evaluate --run tiny --json ...`; returns its document and what it told."""
+    """Runs `ptlreid evaluate --run tiny --json ...`; returns its document and standard error."""
 
     def evaluate_with(*arguments: object):
         code, out, err = ptlreid("evaluate", "--run", "tiny", "--json", "--root", market_folder.parent, *arguments)
@@ -106,7 +106,7 @@ def test_options_reach_the_score(ptlreid, files):
         assert json.loads(out) | summary == json.loads(out), options
 
 
-def test_what_only_a_config_file_can_say_reaches_the_score(ptlreid, files, tmp_path):
+def test_settings_of_a_config_file_reach_the_score(ptlreid, files, tmp_path):
     query, gallery = files
     (tmp_path / "mine.toml").write_text("rerank = true\nrerank_k1 = 7\nrerank_k2 = 3\nrerank_lambda = 0.6\n")
     found = json.loads(ptlreid(*FILES, "--json", "--config", "mine.toml")[1])
@@ -126,7 +126,7 @@ def test_what_only_a_config_file_can_say_reaches_the_score(ptlreid, files, tmp_p
 
 
 @pytest.mark.parametrize("how", [(), ("--rerank",)])
-def test_intervals_and_cameras_stand_beside_the_scores(ptlreid, files, how):
+def test_intervals_and_cameras_are_reported_with_the_scores(ptlreid, files, how):
     code, out, err = ptlreid(*FILES, "--json", "--bootstrap", 200, "--per-camera", *how)
     assert code == 0, err
     found = json.loads(out)
@@ -212,7 +212,7 @@ def test_a_runs_own_cache_is_a_feature_file(ptlreid, scored, run):
     assert all(scores[key] == found[key] for key in KEYS - {"settings"})
 
 
-def test_a_budget_below_the_least_is_told_of_and_changes_no_number(ptlreid, files):
+def test_a_budget_below_the_minimum_is_reported_and_changes_no_number(ptlreid, files):
     whole = json.loads(ptlreid(*FILES, "--json")[1])
     code, out, err = ptlreid(*FILES, "--json", "--memory-budget", "1KB")
     assert code == 0
@@ -230,12 +230,12 @@ def test_an_amount_of_memory_is_read_with_its_unit(text, number):
 
 
 @pytest.mark.parametrize("text", ["2", "GB", "-1GB", "2 gigs", ""])
-def test_what_is_no_amount_of_memory_is_an_error(text):
+def test_an_invalid_amount_of_memory_is_an_error(text):
     with pytest.raises(OptionError, match="expected a number and a unit"):
         EvaluateSettings.resolve(None, memory_budget=text)
 
 
-def test_a_dry_run_of_a_run_tells_what_is_cached_and_extracts_nothing(scored, run):
+def test_a_dry_run_of_a_run_reports_what_is_cached_and_extracts_nothing(scored, run):
     plan, _ = scored("--dry-run")
     assert plan["features"] == {
         "query": "to extract: no cached features",
@@ -252,7 +252,7 @@ def test_a_dry_run_of_a_run_tells_what_is_cached_and_extracts_nothing(scored, ru
     assert plan["features"]["gallery"] == "to extract: the readout changed"
 
 
-def test_a_dry_run_of_files_tells_sizes_and_memory(ptlreid, files):
+def test_a_dry_run_of_files_reports_sizes_and_memory(ptlreid, files):
     plan = json.loads(ptlreid(*FILES, "--dry-run", "--json", "--rerank")[1])
     assert (plan["query"], plan["gallery"]) == ({"images": 30}, {"images": 90})
     assert set(plan["memory"]) == {"features_mb", "ranking_mb", "reranking_mb", "total_mb"}
@@ -315,7 +315,7 @@ def test_expansion_needs_the_cosine():
     assert EvaluateSettings.resolve(None, expand=3, metric="cosine").expand == 3
 
 
-def test_help_shows_what_is_used_often(ptlreid):
+def test_help_shows_common_options(ptlreid):
     code, out, _ = ptlreid("evaluate", "--help")
     assert code == 0
     assert all(
@@ -324,7 +324,7 @@ def test_help_shows_what_is_used_often(ptlreid):
     assert not any(name in out for name in ("--batch-size", "--[no-]normalize", "--workers"))
 
 
-def test_the_tables_are_shown_to_people(ptlreid, files):
+def test_tables_are_printed_without_json(ptlreid, files):
     code, out, err = ptlreid(*FILES, "--per-camera", "--bootstrap", 50)
     assert code == 0, err
     assert "30 of 30 queries have a true match; 90 gallery images, 0 of them junk." in out
@@ -334,7 +334,7 @@ def test_the_tables_are_shown_to_people(ptlreid, files):
     assert out.splitlines()[-3].split()[1] == "-"
 
 
-def test_the_title_names_what_was_not_left_as_it_is(ptlreid, files):
+def test_the_title_names_settings_other_than_the_defaults(ptlreid, files):
     title = " ".join(ptlreid(*FILES)[1].split("┏")[0].split())
     assert title.endswith("(protocol market)")
     changed = ptlreid(*FILES, "--metric", "cosine", "--ap", "trapezoid")[1]

@@ -90,7 +90,7 @@ def with_bad(number: float) -> np.ndarray:
         (changed(features=with_bad(1e300)), r"row 2 \(2\.jpg\): a feature is NaN or infinite"),
         (changed(features=np.ones(4, dtype=np.float32)), r"features have shape \(4,\)"),
         ({"features": np.ones((4, 3))}, "no pids and no camids, it holds features"),
-        ({"x": np.ones(4)}, "it holds nothing"),
+        ({"x": np.ones(4)}, "it has nothing"),
         (changed(features=np.ones((0, 3))), "holds no features, expected at least one row"),
     ],
 )
@@ -99,8 +99,8 @@ def test_what_is_wrong_is_named_with_its_file(file, values, message):
         feature_files.read(save(file, values))
 
 
-def test_a_file_that_is_none_is_an_error_that_names_it(tmp_path):
-    for name, words in (("f.csv", "unknown kind of file"), ("none.npz", "no such file")):
+def test_a_file_of_another_kind_is_an_error_that_names_it(tmp_path):
+    for name, words in (("f.csv", "unknown file format"), ("none.npz", "no such file")):
         with pytest.raises(DataError, match=f"{name}: {words}"):
             feature_files.read(tmp_path / name)
     for name in ("f.h5", "f.npz"):

@@ -136,6 +136,6 @@ def test_features_of_two_processes_are_those_of_one(by_two, network, gallery, ba
 
 
 def test_an_image_that_one_process_cannot_read_is_the_error_of_both(by_two):
-    told = [(by_two / f"{rank}.txt").read_text() for rank in range(2)]
-    assert told[0] == told[1]
-    assert "not an image that can be decoded" in told[0]
+    messages = [(by_two / f"{rank}.txt").read_text() for rank in range(2)]
+    assert messages[0] == messages[1]
+    assert "not an image that can be decoded" in messages[0]

@@ -1,4 +1,4 @@
-"""Files that are written aside: whole, or not there."""
+"""Atomic writes: a file is complete, or absent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ptlreid import files
 from ptlreid.errors import DataError, PtlreidError
 
 
-def test_a_replaced_file_has_the_new_content_and_nothing_is_left_beside_it(tmp_path):
+def test_a_replaced_file_has_the_new_content_and_no_temporary_file_is_left(tmp_path):
     path = tmp_path / "new" / "file.txt"
     for text in ("one", "two"):
         with files.atomic_write(path) as temporary:
@@ -50,7 +50,7 @@ def test_a_full_disk_is_one_clear_message(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+def test_a_folder_appears_complete_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="stop"), files.atomic_folder(tmp_path / "half") as temporary:
         (temporary / "a").write_text("a")
         raise ValueError("stop")
@@ -59,7 +59,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
 
 
-def test_json_goes_there_and_back(tmp_path):
+def test_json_round_trip(tmp_path):
     files.write_json(tmp_path / "a.json", {"mAP": 0.5, "name": "é"})
     assert files.read_json(tmp_path / "a.json") == {"mAP": 0.5, "name": "é"}
     (tmp_path / "a.json").write_text("{")

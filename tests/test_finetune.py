@@ -129,18 +129,18 @@ def test_a_finished_run_is_scored_again_if_the_test_set_has_changed(tmp_path, ma
     first = finetune(make_settings(epochs=1, report=True), before, run, Silent())
     page, ended = run.report.read_bytes(), run.metrics.stat().st_mtime_ns
     before.gallery.paths[-1].unlink()
-    splits, told = datasets.load("market", root), StoppedAt(-1)
-    metrics = finetune(make_settings(epochs=1, report=True), splits, run, told)
+    splits, progress = datasets.load("market", root), StoppedAt(-1)
+    metrics = finetune(make_settings(epochs=1, report=True), splits, run, progress)
     assert run.report.read_bytes() != page
     assert run.metrics.stat().st_mtime_ns == ended  # by which the newest run is found
-    assert any("the test set has changed, scoring again" in note for note in told.notes)
+    assert any("the test set has changed, scoring again" in note for note in progress.notes)
     now = evaluate_run(run, splits, EvaluateSettings(device="cpu"), Silent()).summary()
     assert {key: metrics[key] for key in now} == now
     assert files.read_json(run.metrics) == metrics
     assert metrics["test_images"] != first["test_images"]
-    told = StoppedAt(-1)
-    assert finetune(make_settings(epochs=1), splits, run, told) == metrics
-    assert not any("scoring again" in note for note in told.notes)
+    progress = StoppedAt(-1)
+    assert finetune(make_settings(epochs=1), splits, run, progress) == metrics
+    assert not any("scoring again" in note for note in progress.notes)
 
 
 def test_damaged_weights_are_rewritten_from_the_checkpoint(tmp_path, splits):
@@ -213,8 +213,8 @@ def test_metrics_that_are_no_object_are_reported(tmp_path, splits):
     ("content", "message"),
     [
         (None, "is missing: expected"),
-        ("[]", "no JSON object, expected a description"),
-        ('{"depends": []}', "no JSON object, expected a description"),
+        ("[]", "not a JSON object, expected a description"),
+        ('{"depends": []}', "not a JSON object, expected a description"),
     ],
 )
 def test_a_run_without_its_training_manifest_is_reported(tmp_path, splits, content, message):
@@ -243,7 +243,7 @@ def test_other_settings_or_images_are_refused_and_nothing_is_lost(tmp_path, mark
 
 def test_a_run_that_failed_at_its_start_leaves_its_folder_free(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
-    with pytest.raises(CheckpointError, match="No run is called 'gone'"):
+    with pytest.raises(CheckpointError, match="Unknown run 'gone'"):
         finetune(make_settings(init="gone"), splits, run, Silent())
     assert not run.path.exists()
     with pytest.raises(Stop):
@@ -276,7 +276,7 @@ def test_too_few_images_for_a_batch_are_refused_before_anything_is_written(tmp_p
 
 
 def test_an_unknown_run_gets_a_suggestion(tmp_path):
-    with pytest.raises(CheckpointError, match="holds none"):
+    with pytest.raises(CheckpointError, match="contains no runs"):
         find_run(tmp_path, "run")
     (tmp_path / "market-tiny-ptl-s0").mkdir()
     (tmp_path / "market-tiny-ptl-s0" / "config.toml").touch()

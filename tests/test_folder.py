@@ -215,7 +215,7 @@ def test_own_images_are_among_the_names_that_are_hinted_at(tmp_path):
     make(tmp_path / "in", tmp_path / "data", "lobby")
     with pytest.raises(OptionError, match="Did you mean 'lobby'"):
         datasets.load("loby", tmp_path / "data")
-    with pytest.raises(OptionError, match="No dataset is called 'lobby'"):
+    with pytest.raises(OptionError, match="Unknown dataset 'lobby'"):
         datasets.load("lobby", tmp_path / "elsewhere")
     by_path = datasets.load(str(tmp_path / "data" / "lobby"), tmp_path)
     assert by_path.query.pids.tolist() == datasets.load("lobby", tmp_path / "data").query.pids.tolist()

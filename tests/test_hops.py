@@ -1,4 +1,4 @@
-"""How far a reader follows one image to mAP: functions, files and depth of calls, counted while it happens."""
+"""The path from one image to mAP: functions, files and call depth, counted while it runs."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Hops:
 
 
 @contextmanager
-def counted() -> Iterator[Hops]:
-    """Counts calls of the package's functions; comprehensions are part of the function they stand in."""
+def count_hops() -> Iterator[Hops]:
+    """Counts calls of the package's functions; comprehensions belong to the enclosing function."""
     hops, stack, before = Hops(), list[str](), sys.getprofile()
 
     def profile(frame, event, _) -> None:
@@ -69,8 +69,8 @@ def counted() -> Iterator[Hops]:
         sys.setprofile(before)
 
 
-def shown(hops: Hops) -> str:
-    """What to read where a limit is passed."""
+def describe(hops: Hops) -> str:
+    """The message of an exceeded limit."""
     calls = "\n".join(f"{file}: {name}" for file, name in hops.functions)
     return f"{hops.counts()}\n{calls}\ndeepest: {' > '.join(hops.deepest)}"
 
@@ -80,7 +80,7 @@ def within(hops: Hops, functions: int, files: int, depth: int) -> bool:
 
 
 def test_calls_are_counted_once_each_and_by_depth():
-    with counted() as hops:
+    with count_hops() as hops:
         [EvalView(64, 32).describe() for _ in range(3)]
     assert hops.counts() == (1, 1, 1)
 
@@ -88,14 +88,14 @@ def test_calls_are_counted_once_each_and_by_depth():
 def test_from_records_and_a_network_to_map(market_folder):
     splits = datasets.load("market", market_folder.parent)
     extractor = Extractor.from_network(tiny_network(), EvalView(64, 32), EvaluateSettings(device="cpu"))
-    assert extractor.network.feature_width  # ready
-    with counted() as hops:
+    assert extractor.network.feature_width  # builds the network
+    with count_hops() as hops:
         query, gallery = extractor.extract(splits.query), extractor.extract(splits.gallery)
         retrieval = Retrieval(query, gallery, PROTOCOLS["market"])
         blocks = distance_blocks(retrieval, metric="euclidean", memory_budget=None)
         mean_ap = score(retrieval, blocks, ap="step", single_shot_samples=None, seed=0).mean_ap
     assert 0 < mean_ap < 1
-    assert within(hops, functions=50, files=14, depth=6), shown(hops)
+    assert within(hops, functions=50, files=14, depth=6), describe(hops)
 
 
 @pytest.mark.parametrize("data", ["market"])
@@ -107,8 +107,8 @@ def test_an_evaluation_from_the_command_line_with_nothing_cached(
     run.claim(FinetuneSettings.resolve(None, **settings), datasets.load(data, market_folder.parent))
     weights.save(tiny_network(classes=4), NetworkSpec("tiny", True, "slot", 4, 64, 32), run.weights())
     load_command("evaluate")  # its options are made from the settings when it is loaded, not when it runs
-    with counted() as hops:
+    with count_hops() as hops:
         code, _, err = ptlreid("evaluate", "--run", "tiny", "--root", market_folder.parent, "--device", "cpu")
     assert code == 0, err
-    # The aim is 150, 36 and 11. What is above it: options made from settings, and the index of image digests.
-    assert within(hops, functions=201, files=42, depth=16), shown(hops)
+    # The target is 150, 36 and 11. The excess: options built from settings, and the index of image digests.
+    assert within(hops, functions=201, files=42, depth=16), describe(hops)

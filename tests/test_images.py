@@ -1,4 +1,4 @@
-"""Records as batches, whoever reads them."""
+"""Batches of images, whichever process loads them."""
 
 from __future__ import annotations
 
@@ -77,6 +77,6 @@ def test_a_killed_loader_process_is_one_clear_message(tmp_path):
 
     killer = threading.Timer(0.5, kill_children)
     killer.start()
-    with pytest.raises(DataError, match=r"A process that loads images died .* fewer --workers"):
+    with pytest.raises(DataError, match=r"A DataLoader worker died .* fewer --workers"):
         list(load_batches(records.paths, EvalView(64, 32), [np.array([0])], workers=1))
     killer.join()

@@ -1,4 +1,4 @@
-"""What an evaluation is said to take is what it takes at most, and not many times more."""
+"""The memory estimate is an upper bound of what an evaluation needs, and not many times larger."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptlreid.retrieval.types import Features
 
 
 def features(size: int, width: int, seed: int) -> Features:
-    """People scattered around centres, ten images each, as neighbours in re-ranking are."""
+    """Clusters of ten images, one per identity, as re-ranking expects."""
     rng = np.random.default_rng(seed)
     pids = rng.integers(1, size // 10, size)
     matrix = np.random.default_rng(9).standard_normal((size, width), dtype=np.float32)[pids]
@@ -40,7 +40,7 @@ def test_re_ranking_stays_within_its_estimate(width):
     assert peak <= found.ranking_bytes + found.reranking_bytes <= 3 * peak
 
 
-def test_a_smaller_budget_takes_less_until_the_least():
+def test_a_smaller_budget_takes_less_down_to_the_minimum():
     sizes = [
         estimate_memory(3000, 50_000, 128, rerank=True, memory_budget=budget).total_bytes
         for budget in (10**9, 2 * 10**8, 1)

@@ -51,7 +51,7 @@ def test_trapezoid_of_a_match_that_is_not_first_starts_from_nothing():
     assert average_precisions(np.array([2]), np.array([0, 1]), "trapezoid") == pytest.approx((0 / 1 + 1 / 2) / 2)
 
 
-def test_the_same_person_in_the_same_camera_is_neither_right_nor_wrong():
+def test_the_same_identity_in_the_same_camera_is_ignored():
     query, gallery = line([0], [7], [1]), line([1, 2, 3], [7, 8, 7], [1, 2, 2])
     assert evaluate(query, gallery, MARKET).match_ranks.tolist() == [2]  # only 8 is nearer
     assert evaluate(query, gallery, ANY_CAMERA).match_ranks.tolist() == [1, 3]

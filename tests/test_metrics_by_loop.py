@@ -62,7 +62,7 @@ def check_against_slow(scores: Scores, places: dict[int, dict[int, int]], max_ra
 
 
 def random_case(seed: int, *, ties: bool = True) -> tuple[Features, Features]:
-    """Few people, cameras and places, so that ties, junk, missing matches and one-image galleries all occur."""
+    """Few identities, cameras and positions, so that ties, junk, missing matches and one-image galleries all occur."""
     rng = np.random.default_rng(seed)
     width = int(rng.integers(1, 5))
 

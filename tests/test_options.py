@@ -81,7 +81,7 @@ def test_an_empty_text_is_an_empty_list(walk, tmp_path):
         (("--rests", "2,x"), "error: --rests 2,x: expected a list of integers.\n"),
         (("--config", "walk.toml"), "error: walk.toml: steps = '7': expected an integer ≥ 1.\n"),
         (("--config", "walk.toml", "--steps", "-1"), "error: --steps -1: expected an integer ≥ 1.\n"),
-        (("--recipe", "paper"), "error: recipe paper: No setting is called 'epochs'."),
+        (("--recipe", "paper"), "error: recipe paper: Unknown setting 'epochs'."),
     ],
 )
 def test_a_value_is_blamed_on_where_it_came_from(walk, tmp_path, monkeypatch, typed, message):
@@ -151,7 +151,7 @@ def test_the_main_commands_show_examples_that_parse(ptlreid, name):
 def test_an_option_of_version_0_1_names_the_new_one(ptlreid):
     code, _, err = ptlreid("report", "run", "--places", 3)
     assert code == 2
-    assert "--places has a new name since version 0.2: write --ranklist-size instead." in err
+    assert "--places was renamed in version 0.2: use --ranklist-size instead." in err
 
 
 def test_a_gpu_can_be_named_by_its_number(ptlreid, market_folder):
@@ -193,6 +193,6 @@ def test_a_loss_with_a_setting_is_one_file(tmp_path):
     shown = " ".join(run("finetune", "--help-all").stdout.split())
     assert "--focus FLOAT ≥ 0 Exponent of the focal loss. Losses: focal. [2.0]" in shown
     assert "error: --focus -1.0: expected a number ≥ 0." in run("finetune", "--focus", "-1").stderr
-    assert "focus is a setting of other losses than 'ce'" in run("finetune", "--focus", "1").stderr
+    assert "focus is not a setting of the loss 'ce'" in run("finetune", "--focus", "1").stderr
     chosen = "from ptlreid.settings import FinetuneSettings as F\nprint(F.resolve(loss='focal', focus=1.5).focus)"
     assert run(script=chosen).stdout == "1.5\n"

@@ -13,6 +13,7 @@ from ptlreid.network_types import NetworkSpec
 
 @pytest.mark.parametrize("ptl", [True, False], ids=["PTL", "plain"])
 @pytest.mark.parametrize("name", [name for name in models.names() if not name.startswith("tiny")])
+@pytest.mark.slow
 def test_four_images_are_overfitted(name, ptl):
     down, across = models.find(name).multiples
     height, width = 64 // down * down or down, 32 // across * across or across

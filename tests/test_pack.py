@@ -1,4 +1,4 @@
-"""`ptlreid pack`: packed images are those that the files would give, and of changed files none is used."""
+"""`ptlreid pack`: packed images equal those decoded from the files, and those of changed files are not used."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_another_size_is_read_from_the_files(folder):
     assert notes.notes == []
 
 
-def test_all_parts_are_in_it_with_what_they_were_made_of(folder):
+def test_a_pack_contains_all_parts_and_describes_their_files(folder):
     made = pack(folder)
     assert made == packing.Packing(folder / "packed-48x24.h5", 16 + 6 + 8, 16 + 6 + 8)
     with h5py.File(made.file) as content:
@@ -137,7 +137,7 @@ def test_an_image_that_changed_is_decoded_from_its_file_with_a_note(folder, chan
     (folder / "packed-48x24.h5").unlink()
     assert torch.equal(found, images(records, EVAL))
     (note,) = notes.notes
-    assert "packed-48x24.h5: 1 images are new or changed since it was made" in note
+    assert "packed-48x24.h5: 1 images are new or changed since it was built" in note
     assert victim.name in note
     assert "`ptlreid pack`" in note
 
@@ -208,7 +208,7 @@ def test_a_second_variant_is_added_to_the_pack_of_the_first(tmp_path, monkeypatc
         assert len(packs.find_packed(train.paths, 48, 24)) == len(train)
 
 
-def test_packing_again_decodes_what_changed_alone(folder, monkeypatch):
+def test_packing_again_decodes_changed_files_only(folder, monkeypatch):
     pack(folder)
     written = (folder / "packed-48x24.h5").stat().st_ino
     assert pack(folder).new == 0
@@ -237,7 +237,7 @@ def test_an_image_that_cannot_be_decoded_leaves_the_pack_as_it_was(folder):
     assert list(folder.glob(".*.part")) == []
 
 
-def test_what_a_killed_writer_left_is_removed(folder):
+def test_leftovers_of_a_killed_writer_are_removed(folder):
     left = folder / ".packed-48x24.h5.abc.part"
     left.write_bytes(b"half of it")
     pack(folder)
@@ -246,7 +246,7 @@ def test_what_a_killed_writer_left_is_removed(folder):
 
 def test_a_full_disk_is_reported_before_anything_is_written(folder, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 5, 5))
-    with pytest.raises(PtlreidError, match=r"needs 103,680 bytes, and the disk has 5\. Make room"):  # 30 x 48 x 24 x 3
+    with pytest.raises(PtlreidError, match=r"needs 103,680 bytes, but 5 are free\. Make room"):  # 30 x 48 x 24 x 3
         pack(folder)
     assert not (folder / "packed-48x24.h5").exists()
 
@@ -389,7 +389,7 @@ def test_the_size_of_a_pack_comes_from_a_settings_file(ptlreid, tmp_path):
     [
         (("synthetic-a", "--pack"), "was not found"),
         (("market", "--pack"), "was not found"),
-        (("market", "--pack", "--identities", 3), "--identities has no meaning for market"),
+        (("market", "--pack", "--identities", 3), "--identities does not apply to market"),
         (("market", "--pack", "--height", 0), "--height 0: expected an integer ≥ 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The documentation runs: every page, read from top to bottom in an empty folder."""
+"""Every documentation page runs from top to bottom in an empty folder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from blocks import PAGES, blocks, to_run
 from ptlreid.errors import OptionError
 from ptlreid.settings import Settings
 
-# Followed as they stand, with the networks and the sizes that they name, in test_docs_walks.py.
-AS_IT_STANDS = {"docs/own-cameras.md", "docs/distributed.md", "docs/extending.md"}
+# Run unchanged, with the networks and sizes that they name, in test_docs_walks.py.
+UNCHANGED = {"docs/own-cameras.md", "docs/distributed.md", "docs/extending.md"}
 
 PAGE = """\
 Text.
@@ -40,13 +40,13 @@ epochs = 1
 """
 
 
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if to_run(page) and name not in AS_IT_STANDS])
-def test_what_a_page_says_can_be_done(name, ptlreid, monkeypatch):
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if to_run(page) and name not in UNCHANGED])
+def test_every_block_of_a_page_runs(name, ptlreid, monkeypatch):
     page = PAGES[name]
-    pages.made_small(monkeypatch)
-    pages.made_tiny(monkeypatch)
-    pages.furnish(page, ptlreid)
-    pages.follow(page, ptlreid)
+    pages.limit_settings(monkeypatch)
+    pages.use_tiny_parts(monkeypatch)
+    pages.write_inputs(page, ptlreid)
+    pages.run_page(page, ptlreid)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -74,7 +74,7 @@ def accepts(model: type[Settings], file: Path) -> bool:
     return True
 
 
-def test_blocks_are_found_with_what_is_to_be_done_with_them():
+def test_blocks_are_parsed_with_their_comments():
     first, two_lines, left_out, saved = blocks(PAGE)
     assert first.commands() == ["ptlreid models"]
     assert two_lines.commands() == ["ptlreid finetune    --data market  # in two lines", "ls"]
@@ -88,13 +88,13 @@ def test_a_block_that_the_tests_would_not_see_is_refused(text):
         blocks(text)
 
 
-def test_a_page_that_does_not_work_is_found(ptlreid, tmp_path):
+def test_a_page_that_does_not_run_is_reported(ptlreid, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```sh\nptlreid finetune --data nowhere\n```\n")
     with pytest.raises(AssertionError, match=r"page.md, line 1: ptlreid finetune --data nowhere"):
-        pages.follow(page, ptlreid)
+        pages.run_page(page, ptlreid)
 
 
-def test_an_option_that_is_not_is_found():
+def test_an_unknown_option_is_reported():
     with pytest.raises(Exception, match="No such option"):
         pages.parse("ptlreid finetune --epoch 3")

@@ -1,4 +1,4 @@
-"""Rows on the disk before the file is whole: as many count as are undamaged."""
+"""Partial feature files: only intact blocks of rows are reused."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ROWS = np.arange(30, dtype=np.float32).reshape(10, 3)
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    """A file of which four rows, in two blocks, are kept."""
+    """A file of which four rows, in two blocks, were stored."""
     monkeypatch.setattr(partial, "BLOCK_ROWS", 2)
     keep(tmp_path / "f.h5", ROWS[:5])
     return tmp_path / "f.h5"
 
 
 def keep(file, rows: np.ndarray, fingerprint: dict[str, str] = FINGERPRINT) -> np.ndarray:
-    """Adds rows one by one, is interrupted, and returns what was there before."""
+    """Adds rows one by one, is interrupted, and returns the rows that were stored before."""
     found = None
     with pytest.raises(KeyboardInterrupt), partial.open_partial(file, fingerprint) as kept:
         found = kept.rows
@@ -30,7 +30,7 @@ def keep(file, rows: np.ndarray, fingerprint: dict[str, str] = FINGERPRINT) -> n
     return found
 
 
-def test_whole_blocks_are_found_again_and_added_to(file):
+def test_complete_blocks_are_found_and_extended(file):
     np.testing.assert_array_equal(keep(file, ROWS[4:7]), ROWS[:4])
     np.testing.assert_array_equal(keep(file, ROWS[:0]), ROWS[:6])
     assert partial.count_rows(file, FINGERPRINT) == 6
@@ -44,7 +44,7 @@ def test_nothing_is_left_when_the_work_is_done(file):
 
 
 @pytest.mark.parametrize("cut", [1, 16, 17, 40, 47, 48])
-def test_a_block_that_is_cut_does_not_count(file, cut):
+def test_a_truncated_block_does_not_count(file, cut):
     """The last block has 8 bytes of shape, 24 of rows and 16 of digest."""
     path = partial.partial_path(file)
     path.write_bytes(path.read_bytes()[:-cut])
@@ -54,7 +54,7 @@ def test_a_block_that_is_cut_does_not_count(file, cut):
 
 
 @pytest.mark.parametrize(("byte", "left"), [(-1, 2), (-20, 2), (-44, 2), (-50, 0), (-90, 0)])
-def test_no_block_from_a_damaged_one_on_counts(file, byte, left):
+def test_neither_a_damaged_block_nor_any_after_it_counts(file, byte, left):
     path = partial.partial_path(file)
     content = bytearray(path.read_bytes())
     content[byte] ^= 1
@@ -62,7 +62,7 @@ def test_no_block_from_a_damaged_one_on_counts(file, byte, left):
     assert len(keep(file, ROWS[:0])) == left
 
 
-def test_a_damaged_shape_is_no_reason_to_read_for_ever(file):
+def test_a_damaged_shape_does_not_read_forever(file):
     path = partial.partial_path(file)
     path.write_bytes(path.read_bytes()[:-48] + b"\xff" * 48)
     assert partial.count_rows(file, FINGERPRINT) == 2
@@ -80,7 +80,7 @@ def test_rows_of_another_fingerprint_are_dropped(file):
     assert len(keep(file, ROWS[:0], FINGERPRINT | {"weights": "abd"})) == 0
 
 
-def test_who_comes_second_keeps_nothing_and_harms_nothing(file):
+def test_a_second_process_stores_nothing_and_does_no_harm(file):
     with partial.open_partial(file, FINGERPRINT) as first:
         with partial.open_partial(file, FINGERPRINT) as second:
             assert len(second.rows) == 0

@@ -26,9 +26,7 @@ def test_names_are_file_names_and_helpers_are_left_out(tmp_path, monkeypatch):
 
 
 def test_an_unknown_name_gets_the_nearest_one():
-    with pytest.raises(
-        OptionError, match=r"No backbone is called 'resnet5'. Did you mean 'resnet50'\? Known: .*resnet18"
-    ):
+    with pytest.raises(OptionError, match=r"Unknown backbone 'resnet5'. Did you mean 'resnet50'\? Known: .*resnet18"):
         plugins.find(backbones, "resnet5", "backbone")
 
 

@@ -1,4 +1,4 @@
-"""`ptlreid prepare --source`: from the archive or folder that a user has to scores."""
+"""`ptlreid prepare --source`: from a user's archive or folder to scores."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def market_zip(tmp_path):
 
 @pytest.fixture
 def sources(market_zip, tmp_path, monkeypatch):
-    """What users have of each dataset, and miniature counts in place of the published ones."""
+    """The downloads of each dataset, and miniature counts in place of the published ones."""
     rows = miniatures.cuhk03_rows()
     download = tmp_path / "download"
     miniatures.write_duke(download / "DukeMTMC-reID")
@@ -119,7 +119,7 @@ def test_every_reader_goes_from_the_download_to_scores(ptlreid, sources, name):
 
 
 @pytest.mark.parametrize("name", ["synthetic", "synthetic-a", "synthetic-b", "synthetic-c"])
-def test_every_drawn_site_goes_from_nothing_to_scores(ptlreid, name):
+def test_every_synthetic_site_goes_from_rendering_to_scores(ptlreid, name):
     draw = ("--identities", 4, "--cameras", 2, "--images-per-camera", 2, "--height", 64, "--width", 32)
     code, out, err = ptlreid("prepare", name, *draw, "--json")
     assert code == 0, err
@@ -180,7 +180,7 @@ def test_the_same_again_is_reused_and_another_source_is_refused(market_zip, tmp_
     with pytest.raises(OptionError, match=r"\.zip before files there changed"):
         make("market", market_zip, root)
     market_zip.rename(market_zip.with_name("other.zip"))
-    with pytest.raises(OptionError, match=r"made from something else \(source"):
+    with pytest.raises(OptionError, match=r"made from another source \(source"):
         make("market", market_zip.with_name("other.zip"), root)
 
 
@@ -356,11 +356,11 @@ def test_a_full_disk_is_a_message_and_what_was_done_stays(market_zip, tmp_path, 
         (("market", "--source", "nowhere"), "nowhere: does not exist"),
         (("market", "--source", "."), "no folder in it holds bounding_box_train"),
         (("synthetic-a", "--source", "."), "is not made from a --source"),
-        (("market", "--source", ".", "--identities", 5), "--identities has no meaning for market"),
-        (("synthetic-a", "--name", "x"), "--name has no meaning for synthetic-a"),
+        (("market", "--source", ".", "--identities", 5), "--identities does not apply to market"),
+        (("synthetic-a", "--name", "x"), "--name does not apply to synthetic-a"),
         (("folder", "--source", ".", "--name", "duke"), "'duke' cannot be the name of your images"),
         (("folder", "--source", ".", "--name", "a+b"), "--name a+b: "),
-        (("msmt17", "--variant", "v3"), "No variant of msmt17 is called 'v3'"),
+        (("msmt17", "--variant", "v3"), "Unknown variant of msmt17 'v3'"),
         (("market", "--check"), "Market-1501 was not found"),
         (("duke",), "withdrew it in 2019"),
     ],
@@ -382,7 +382,7 @@ def test_preparing_and_checking_import_no_torch(market_zip, tmp_path):
     assert not {"torch", "torchvision", "matplotlib", "sklearn"} & set(run.stdout.split())
 
 
-def test_the_list_tells_where_each_comes_from_and_all_facts_as_json(ptlreid):
+def test_the_list_states_each_source_and_all_facts_as_json(ptlreid):
     code, out, _ = ptlreid("prepare", "--list")
     assert code == 0
     assert "MSMT17: https://www.pkuvmc.com/dataset.html" in out

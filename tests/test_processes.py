@@ -10,14 +10,14 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from ptlreid import datasets, distributed
-from ptlreid.engine import history, scoring
+from ptlreid.engine import history
 from ptlreid.errors import PtlreidError, Stopped
+from ptlreid.features import Extractor
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
@@ -84,15 +84,15 @@ def train_one(rank: int, port: str, data: str, folder: str, settings: dict, ends
 
 def spy_on_extraction(file: Path) -> None:
     """Write a digest of the network to `file` whenever features are extracted during training."""
-    extract = scoring.features.extract
+    extract = Extractor.extract
 
-    def spied(network, *arguments, **settings):
-        sums = [value.double().sum().item() for value in network.state_dict().values()]
-        with file.open("a") as lines:
-            print(sums, file=lines)
-        return extract(network, *arguments, **settings)
+    def spied(extractor, *arguments, **options):
+        sums = [value.double().sum().item() for value in extractor.network.state_dict().values()]
+        with file.open("a") as stream:
+            print(sums, file=stream)
+        return extract(extractor, *arguments, **options)
 
-    scoring.features = SimpleNamespace(extract=spied)
+    Extractor.extract = spied
 
 
 def train_on_two(folder: Path, data: Path, settings: dict | None = None, ends: dict | None = None) -> list[str | None]:
@@ -142,6 +142,7 @@ def test_all_processes_evaluate_the_same_network_during_training(tmp_path, data)
 
 
 @pytest.mark.parametrize("settings", [{}, {"backbone": "tiny", "ptl": True, "accumulate": 2, "batch_size": 2}], ids=str)
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_and_they_resume_to_the_same_weights(tmp_path, data, settings):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     train_on_two(whole.path, data, settings)
@@ -172,6 +173,7 @@ def test_every_image_of_an_epoch_is_seen_once():
     assert len(seen) == len(set(seen)) == 100
 
 
+@pytest.mark.slow
 def test_torchrun_runs_the_same_command(tmp_path, data):
     command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port(), "-m", "ptlreid"]
     options = ["finetune", "--no-ptl", "--backbone", "mobilenet-v3-small", "--init", "none", "--device", "cpu"]

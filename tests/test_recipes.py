@@ -1,4 +1,4 @@
-"""Recipes: what their sources say, and how they become settings."""
+"""Recipes: the values of their sources, and how they become settings."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_mgns_rate_falls_at_320_and_360():
     assert rates("mgn", range(450)) == pytest.approx(expected)
 
 
-def test_mgn_compares_four_images_of_four_people_at_its_own_size():
+def test_mgn_compares_four_images_of_four_identities_at_its_own_size():
     config = FinetuneSettings.resolve(None, recipe="mgn")
     assert (config.height, config.width) == (384, 128)
     assert (config.batch_size, config.images_per_identity, config.margin) == (16, 4, 1.2)
@@ -91,8 +91,8 @@ def test_a_file_overrides_the_recipe_and_options_override_the_file(tmp_path):
     assert (config.epochs, config.margin, config.lr, config.backbone) == (3, 0.5, 2e-4, "mgn")
 
 
-def test_a_misspelt_recipe_is_told_what_was_meant(ptlreid):
-    with pytest.raises(OptionError, match=r"No recipe is called 'mgm'. Did you mean 'mgn'\?"):
+def test_a_misspelt_recipe_gets_a_suggestion(ptlreid):
+    with pytest.raises(OptionError, match=r"Unknown recipe 'mgm'. Did you mean 'mgn'\?"):
         FinetuneSettings.resolve(None, recipe="mgm")
     assert ptlreid("recipes", "mgm")[0] == ptlreid("finetune", "--recipe", "mgm")[0] == 1
 

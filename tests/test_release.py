@@ -102,7 +102,7 @@ def test_the_installed_program_runs_without_the_checkout(environment):
 def test_what_the_program_reads_from_its_package_is_installed(environment):
     assert "synthetic-b" in run(environment / "ptlreid", "prepare", "--list")
     assert "resnet18" in run(environment / "ptlreid", "recipes", "small")
-    split = "from ptlreid.datasets import cuhk03; print(len(cuhk03.new_split()))"
+    split = "from ptlreid.datasets import cuhk03; print(len(cuhk03.read_new_split()))"
     # Zhong et al. 2017: 7,368 + 1,400 + 5,328 labeled images, 7,365 + 1,400 + 5,332 detected ones.
     assert run(environment / "python", "-c", split) == "28193\n"
     tables = "from ptlreid.settings import reproduce; print(len(reproduce.tables('all')))"
@@ -116,13 +116,13 @@ def test_the_shell_completes_commands_and_options_without_torch(environment):
     assert run(environment / "ptlreid", **asked).split() == ["finetune"]
     asked |= {"COMP_WORDS": "ptlreid finetune --back", "COMP_CWORD": "2"}
     began = time.monotonic()
-    told = run(environment / "python", "-X", "importtime", environment / "ptlreid", **asked)
-    assert "--backbone" in told
-    assert not re.search(r"\| +(torch|numpy|scipy|matplotlib)$", told, re.MULTILINE)
+    output = run(environment / "python", "-X", "importtime", environment / "ptlreid", **asked)
+    assert "--backbone" in output
+    assert not re.search(r"\| +(torch|numpy|scipy|matplotlib)$", output, re.MULTILINE)
     assert time.monotonic() - began < 20  # a shell that waits; a quarter of a second on an idle machine
 
 
-def test_the_changelog_tells_of_this_version():
+def test_the_changelog_has_an_entry_for_this_version():
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     released = [heading for heading in headings if heading != "Unreleased"]
     assert headings

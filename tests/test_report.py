@@ -78,8 +78,8 @@ def test_a_second_page_is_the_same_and_decodes_no_image_for_its_features(runs, s
     progress = Notes()
     assert write_report([run], settings, progress).read_bytes() == first
     assert [note.partition(": ")[2] for note in progress.notes] == [
-        "6 features reused, no image decoded",
-        "8 features reused, no image decoded",
+        "6 cached features, no image decoded",
+        "8 cached features, no image decoded",
     ]
 
 
@@ -116,7 +116,7 @@ def test_a_page_says_which_weights_were_compared_and_how(runs, settings, tmp_pat
 )
 def test_a_damaged_chain_file_is_an_error(tmp_path, content):
     (tmp_path / "chain.json").write_text(content)
-    with pytest.raises(DataError, match=r"Run the same transfer-chain again"):
+    with pytest.raises(DataError, match=r"Run the same `ptlreid transfer-chain` again"):
         write_chain_report(tmp_path)
 
 
@@ -232,7 +232,7 @@ def test_a_table_has_a_row_for_each_run(ptlreid, runs, market_folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("none",), "No run is called 'none'"),
+        (("none",), "Unknown run 'none'"),
         (("ptl", "--figure", "cmc"), "Add --out FILE.png, .svg or .pdf"),
         (
             ("ptl", "--figure", "ranklist", "--queries", 0, "--out", "o.png"),
@@ -307,7 +307,7 @@ def test_the_page_of_a_chain_has_its_matrix_and_its_stages(ptlreid, runs, settin
 def test_a_chain_is_reported_alone(ptlreid, runs):
     files.write_json(runs / "chain" / "chain.json", CHAIN)
     code, _, err = ptlreid("report", "chain", "ptl", "--runs", runs)
-    assert (code, "is a transfer chain: expected it alone" in err) == (1, True)
+    assert (code, "is a transfer chain: expected no other name" in err) == (1, True)
 
 
 def test_an_incomplete_chain_file_is_an_error(ptlreid, runs, tmp_path):
@@ -329,7 +329,7 @@ def test_a_stage_with_a_damaged_history_has_no_curves_and_the_page_says_why(runs
         shutil.copytree(runs / name, tmp_path / name)
     (tmp_path / "ptl" / "history.jsonl").write_bytes(b"\xff\n")
     html = write_chain_report(tmp_path / "chain").read_text(encoding="utf-8")
-    assert re.search(r'class="note">No training curves for ptl\. .*history\.jsonl, line 1: not JSON', html)
+    assert re.search(r'class="note">No training curves for ptl\. .*history\.jsonl, line 1: not a JSON object', html)
     assert "Scores over epochs" in html  # of the other stage
 
 
@@ -339,4 +339,4 @@ def test_a_chain_refuses_options_that_it_would_ignore(ptlreid, tmp_path, option)
     value = {"data": "market", "weights": "last", "metric": "cosine", "ranklist-size": 3}[option]
     code, _, err = ptlreid("report", str(tmp_path / "chain"), f"--{option}", value)
     assert code == 1
-    assert f"whose report evaluates nothing. Remove {option.replace('-', '_')}." in " ".join(err.split())
+    assert f"its report needs no evaluation. Remove {option.replace('-', '_')}." in " ".join(err.split())

@@ -66,7 +66,7 @@ def test_a_first_match_within_the_list_is_not_repeated():
 def test_what_the_protocol_hides_is_not_shown():
     gallery = line([0, 1, 2, 3], [1, -1, 1, 4], [1, 2, 2, 2], "g")  # own camera, junk, the match, another
     query = QUERY.select(np.array([0]))
-    run = replace(RUN, query=query, gallery=gallery, scores=evaluate(query, gallery, MARKET))
+    run = replace(RUN, retrieval=Retrieval(query, gallery, MARKET), scores=evaluate(query, gallery, MARKET))
     (result,) = rank_lists.rank_queries(run, np.array([0]), size=10)
     assert [image.path.name for image in result.images] == ["g2.jpg", "g3.jpg"]
 

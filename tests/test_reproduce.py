@@ -216,5 +216,5 @@ def test_the_command_shows_measured_and_published_figures(ptlreid):
 def test_an_unknown_table_is_named(ptlreid):
     with pytest.raises(OptionError, match=r"The paper has no table 7\. Give a number from 1 to 6, or all"):
         tables("7")
-    code, _, told = ptlreid("reproduce", "seven")
-    assert (code, told.startswith("error:")) == (1, True)
+    code, _, err = ptlreid("reproduce", "seven")
+    assert (code, err.startswith("error:")) == (1, True)

@@ -51,7 +51,7 @@ def splits(market_folder):
     return datasets.load("market", market_folder.parent)
 
 
-def told(run: RunFolder) -> list[dict]:
+def read_history(run: RunFolder) -> list[dict]:
     return [{key: value for key, value in line.items() if key not in TIMES} for line in history.read(run.history)]
 
 
@@ -59,7 +59,7 @@ def assert_same(one: RunFolder, other: RunFolder) -> None:
     ours, theirs = (read_weights_header(run.weights()).build().state_dict() for run in (one, other))
     assert ours.keys() == theirs.keys()
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
-    assert told(one) == told(other)
+    assert read_history(one) == read_history(other)
 
 
 class Fault(Exception):
@@ -104,7 +104,7 @@ def fault():
 def test_a_stopped_run_resumes_to_equal_weights(tmp_path, splits, settings, minutes):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     expected = finetune(make_settings(**settings), splits, whole, Silent())
-    updates = sum(line["kind"] == "step" for line in told(whole))
+    updates = sum(line["kind"] == "step" for line in read_history(whole))
     torch.rand(3)  # the state of the global generator makes no difference
     settings |= {"checkpoint_minutes": float(minutes)}
     for update in (2, updates // 2 + 1, updates):
@@ -184,6 +184,7 @@ def killed(root: str, folder: str, updates: int, delay: float) -> None:
     finetune(make_settings(epochs=8, checkpoint_minutes=0.0), splits, RunFolder(Path(folder)), Kill())
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_instant_resumes_to_equal_weights(tmp_path, splits, market_folder):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     finetune(make_settings(epochs=8), splits, whole, Silent())
@@ -217,10 +218,10 @@ def test_a_stop_after_the_last_update_of_an_epoch_keeps_the_cell_statistics(tmp_
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     finetune(make_settings(), splits, whole, Silent())
     with monkeypatch.context() as patched, pytest.raises(Fault):
-        patched.setattr("ptlreid.engine.scoring.in_training", stopped_in_evaluation)
+        patched.setattr("ptlreid.engine.scoring.score_epoch", stopped_in_evaluation)
         finetune(make_settings(), splits, stopped, Silent())
     finetune(make_settings(), splits, stopped, Silent())
-    assert "cells" in told(whole)[-1]
+    assert "cells" in read_history(whole)[-1]
     assert_same(stopped, whole)
 
 
@@ -246,7 +247,7 @@ def test_a_loader_that_dies_during_an_update_is_reported(tmp_path, splits):
     def lose():
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
-    with pytest.raises(DataError, match=r"A process that loads images ended .* fewer --workers"):
+    with pytest.raises(DataError, match=r"A process that loads images died .* fewer --workers"):
         finetune(make_settings(), splits, RunFolder(tmp_path / "run"), At(2, lose))
 
 
@@ -336,6 +337,7 @@ def test_a_long_update_is_followed_by_a_checkpoint(tmp_path, splits, monkeypatch
     assert time is epochs.time
 
 
+@pytest.mark.slow
 def test_a_compiled_network_learns_the_same(tmp_path, splits, monkeypatch):
     plain, compiled = RunFolder(tmp_path / "plain"), RunFolder(tmp_path / "compiled")
     finetune(make_settings(epochs=2), splits, plain, Silent())
@@ -346,6 +348,7 @@ def test_a_compiled_network_learns_the_same(tmp_path, splits, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_signal_to_a_command_and_its_loaders_ends_in_one_message(tmp_path, market_folder, number):
     settings = tmp_path / "settings.toml"
     settings.write_text("checkpoint_minutes = 0.0\n")
@@ -364,10 +367,10 @@ def test_a_signal_to_a_command_and_its_loaders_ends_in_one_message(tmp_path, mar
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     os.killpg(process.pid, number)
-    _, told = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert "Traceback" not in told
-    (error,) = (line for line in told.splitlines() if line.startswith("error:"))
+    assert "Traceback" not in stderr
+    (error,) = (line for line in stderr.splitlines() if line.startswith("error:"))
     assert error.startswith(f"error: {number.name}: stopped after update")
     assert "To resume: ptlreid finetune --backbone mobilenet-v3-small" in error
     assert torch.load(checkpoint, weights_only=True)["epoch"] >= 0

@@ -1,4 +1,4 @@
-"""The run folder: what it is bound by, and which run is meant."""
+"""The run folder: what a run depends on, and which run a name refers to."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_else_a_run_depends_on_must_be_the_same(tmp_path, splits):
         run.check(config, splits, {"init": "3", "teacher": "4"})
 
 
-def test_the_same_weights_under_another_name_are_the_same_start(tmp_path, splits):
+def test_the_same_weights_under_another_name_are_no_change(tmp_path, splits):
     run = begun(tmp_path / "run", FinetuneSettings(init="one"), splits, {"init": "1"})
     run.check(FinetuneSettings(init="another"), splits, {"init": "1"})
     with pytest.raises(OptionError, match="init: 'one' -> 'another'"):
@@ -110,7 +110,7 @@ def test_without_a_ptl_run_the_message_says_what_to_do(tmp_path):
         find_newest_ptl(tmp_path)
 
 
-def test_a_start_is_known_by_its_bytes(tmp_path):
+def test_initial_weights_are_identified_by_their_bytes(tmp_path):
     run = finished(tmp_path / "run", 1)
     run.weights().write_bytes(b"weights")
     copy = tmp_path / "copy.safetensors"
@@ -118,5 +118,5 @@ def test_a_start_is_known_by_its_bytes(tmp_path):
     assert init_digests("run", tmp_path) == init_digests(str(copy), tmp_path) == {"init": files.file_digest(copy)}
     assert init_digests("imagenet", tmp_path) == init_digests("none", tmp_path) == {}
     run.weights().unlink()
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors: no such weights\. Finish that run first"):
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: no such file\. Finish that run first"):
         init_digests("run", tmp_path)

@@ -23,7 +23,7 @@ def test_full_batches_of_distinct_images_and_only_the_rest_is_dropped(num_images
     assert rows.max() < num_images
 
 
-def test_the_order_is_the_seeds_and_the_epochs():
+def test_the_order_depends_on_seed_and_epoch():
     def order(seed: int, epoch: int) -> list[int]:
         return np.concatenate(ShuffleSampler(40, 8, seed).epoch(epoch)).tolist()
 
@@ -33,7 +33,7 @@ def test_the_order_is_the_seeds_and_the_epochs():
 
 
 @given(num_images=st.integers(6, 100), ranks=st.integers(1, 3), epoch=st.integers(0, 3))
-def test_ranks_share_each_batch_out_without_loss_or_repeat(num_images, ranks, epoch):
+def test_ranks_divide_each_batch_without_loss_or_repeat(num_images, ranks, epoch):
     parts = [ShuffleSampler(num_images, 2, 5, rank, ranks).epoch(epoch) for rank in range(ranks)]
     together = [np.concatenate(step) for step in zip(*parts, strict=True)]
     whole = ShuffleSampler(num_images, 2 * ranks, 5).epoch(epoch)
@@ -56,7 +56,7 @@ def test_identity_batches_hold_p_identities_with_k_images_each(epoch, images):
             assert len(set(rows)) == images or not enough  # repeats only where there are too few
 
 
-def test_over_epochs_every_image_of_an_identity_comes_up():
+def test_over_epochs_every_image_of_an_identity_is_sampled():
     sampler = IdentitySampler(LABELS, identities=4, images_per_identity=2, seed=0)
     seen = {int(row) for epoch in range(20) for batch in sampler.epoch(epoch) for row in batch}
     assert seen == set(range(8))

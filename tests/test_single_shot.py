@@ -1,4 +1,4 @@
-"""The single-gallery-shot curve against every possible draw, and against seeded draws."""
+"""The single-gallery-shot curve against every possible sample, and against seeded samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def line(positions: list[float], pids: list[int], camids: list[int]) -> Features
 
 
 def test_one_nearer_stranger_half_of_the_time():
-    gallery = line([1, 2, 3], [8, 7, 8], [2, 2, 2])  # 8 is drawn nearer than 7 with probability 1/2
+    gallery = line([1, 2, 3], [8, 7, 8], [2, 2, 2])  # the sampled 8 is nearer than 7 with probability 1/2
     assert evaluate(line([0], [7], [1]), gallery, CLASSIC, max_rank=3).cmc.tolist() == [0.5, 1, 1]
 
 
@@ -38,7 +38,7 @@ def test_strangers_that_are_always_nearer_shift_the_curve():
     assert expected_curve(np.array([]), 2).tolist() == [1, 1]
 
 
-def test_each_distractor_is_drawn_by_itself():
+def test_each_distractor_is_always_sampled():
     gallery = line([1, 2, 3], [0, 0, 7], [2, 2, 2])
     assert evaluate(line([0], [7], [1]), gallery, CLASSIC, max_rank=3).cmc.tolist() == [0, 0, 1]
 
@@ -51,24 +51,24 @@ def test_average_precision_sees_the_whole_gallery():
 
 
 def enumerated(query: Features, gallery: Features, max_rank: int) -> np.ndarray:
-    """The mean curve over every way to draw one image of each identity, for one query of camera 1."""
+    """The mean curve over every way to sample one image of each identity, for one query of camera 1."""
     columns = [c for c in range(len(gallery)) if gallery.camids[c] != query.camids[0] and gallery.pids[c] != -1]
     groups: dict[object, list[int]] = {}
     for column in columns:
         pid = int(gallery.pids[column])
         groups.setdefault(pid if pid > 0 else f"distractor {column}", []).append(column)
     curves = []
-    for drawn in product(*groups.values()):
-        far = {c: abs(float(gallery.matrix[c, 0]) - float(query.matrix[0, 0])) for c in drawn}
-        order = sorted(drawn, key=lambda c: (far[c], c))
+    for sample in product(*groups.values()):
+        far = {c: abs(float(gallery.matrix[c, 0]) - float(query.matrix[0, 0])) for c in sample}
+        order = sorted(sample, key=lambda c: (far[c], c))
         rank = 1 + [gallery.pids[c] for c in order].index(query.pids[0])
         curves.append([rank <= k for k in range(1, max_rank + 1)])
     return np.mean(curves, axis=0)
 
 
-def random_case(seed: int, size: int, people: int) -> tuple[Features, Features]:
+def random_case(seed: int, size: int, identities: int) -> tuple[Features, Features]:
     rng = np.random.default_rng(seed)
-    pids = rng.integers(-1, people + 1, size)
+    pids = rng.integers(-1, identities + 1, size)
     pids[0] = 1
     camids = rng.integers(1, 4, size)
     camids[0] = 2
@@ -77,29 +77,29 @@ def random_case(seed: int, size: int, people: int) -> tuple[Features, Features]:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_equal_to_every_possible_draw_with_ties_junk_and_distractors(seed: int):
+def test_equal_to_every_possible_sample_with_ties_junk_and_distractors(seed: int):
     query, gallery = random_case(seed, 12, 4)
     scores = evaluate(query, gallery, CLASSIC, max_rank=6)
     np.testing.assert_allclose(scores.cmc, enumerated(query, gallery, 6), atol=1e-12)
 
 
-def test_within_the_sampling_error_of_400_seeded_draws():
+def test_within_the_sampling_error_of_400_seeded_samples():
     for seed in range(5):
         query, gallery = random_case(seed, 200, 20)
         exact = evaluate(query, gallery, CLASSIC, max_rank=20).cmc
-        drawn = evaluate(query, gallery, CLASSIC, max_rank=20, single_shot_samples=400, seed=seed).cmc
+        sampled = evaluate(query, gallery, CLASSIC, max_rank=20, single_shot_samples=400, seed=seed).cmc
         error = np.sqrt(exact * (1 - exact) / 400)
-        assert (np.abs(drawn - exact) <= 4.5 * error + 1e-12).all()
-        assert np.abs(drawn - exact).max() > 0  # they are draws
+        assert (np.abs(sampled - exact) <= 4.5 * error + 1e-12).all()
+        assert np.abs(sampled - exact).max() > 0  # not the expectation
 
 
-def test_draws_depend_on_the_seed_alone():
+def test_samples_depend_on_the_seed_only():
     query, gallery = random_case(1, 200, 20)
     curves = [evaluate(query, gallery, CLASSIC, single_shot_samples=10, seed=seed).cmc.tolist() for seed in (3, 3, 4)]
     assert curves[0] == curves[1] != curves[2]
 
 
-def test_no_draws_at_all_are_an_error():
+def test_zero_samples_are_an_error():
     query, gallery = random_case(1, 20, 4)
     with pytest.raises(OptionError, match="0 samples"):
         evaluate(query, gallery, CLASSIC, single_shot_samples=0)

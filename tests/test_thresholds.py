@@ -124,6 +124,6 @@ def test_features_that_are_all_zero_are_counted():
 def test_without_a_same_identity_pair_it_is_an_error():
     query, gallery = features([[0.0]], [1], [1]), features([[1.0]], [2], [1])
     with pytest.raises(
-        DataError, match="make 0 same-identity and 1 different-identity pairs: expected at least one of each"
+        DataError, match="give 0 same-identity and 1 different-identity pairs: expected at least one of each"
     ):
         count(query, gallery)

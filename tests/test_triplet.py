@@ -27,7 +27,7 @@ def slow(vectors, labels, margin):
     return sum(losses) / max(1, len(losses))
 
 
-def test_two_people_on_a_line():
+def test_two_identities_on_a_line():
     # Person 0 at 0 and 3, person 1 at 4 and 10. Farthest of the same - nearest of another: 3 - 4, 3 - 1, 6 - 1, 6 - 7.
     # What pytorch-metric-learning's documentation defines as BatchHardMiner, then TripletMarginLoss with MeanReducer,
     # without normalising: relu(distance to the positive - distance to the negative + margin), its mean.

@@ -1,4 +1,4 @@
-"""Features are checked when they are made, and every error names the first bad row."""
+"""Features are checked when they are created, and every error names the first bad row."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_select_takes_rows_or_a_mask():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("row", [0, 4095, 4096, 9999])
-def test_a_number_that_is_none_is_named_with_its_row_and_file(bad: float, row: int):
+def test_a_value_that_is_not_finite_is_named_with_its_row_and_file(bad: float, row: int):
     values = columns(10_000)
     values["matrix"][row:, 1] = bad
     with pytest.raises(DataError, match=rf"row {row} \({row}\.jpg\)"):

@@ -66,7 +66,7 @@ def test_a_padded_crop_is_a_shift_with_black_borders(picture):
     for seed in range(600):
         image = view_image(TrainView(64, 32, flip=0.0, pad=3, erase=0.0), picture, seed)
         found |= {place for place, shifted in shifts.items() if np.array_equal(image, shifted)}
-    assert found == set(shifts)  # fixed seeds: 600 draws come by all 49 places
+    assert found == set(shifts)  # fixed seeds: 600 samples cover all 49 positions
 
 
 def test_erasing_fills_one_rectangle_with_the_mean_colour(picture):

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -117,13 +117,11 @@ def test_a_signal_ends_the_caller_and_leaves_no_worker(number):
         assert len(set(pids)) == 2
         assert all(is_running(pid) for pid in pids)
         caller.send_signal(number)
-        stopper = threading.Timer(30, caller.kill)
-        stopper.start()
-        caller.communicate()
-        stopper.cancel()
+        caller.wait(30)
     assert caller.returncode == -number
     if number == signal.SIGINT:  # SIGTERM leaves Python no time to end them: they end with their input, after a task
         assert not any(is_running(pid) for pid in pids)
     else:
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

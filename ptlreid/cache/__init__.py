@@ -1,7 +1,7 @@
 """Features on disk with a fingerprint of everything they depend on, so that stale ones are never used.
 
-`load_or_extract` is the way in. docs/file-formats.md describes the file for other programs; `partial` keeps what an
-interrupted extraction has completed.
+`load_or_extract` is the entry point. docs/file-formats.md describes the file format; `partial` stores the completed
+rows of an interrupted extraction.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.types import Features
 
 SCHEMA = "2"
-CONTENT = "content"  # the attribute with the digest of the features themselves
+CONTENT = "content"  # the attribute that holds the digest of the features
 
 Dtype = Literal["float32", "float16"]
 
-# Each part of a fingerprint, in the words in which a change is reported.
+# The parts of a fingerprint, as messages call them.
 _PARTS = {
     "schema": "the file's schema",
     "weights": "the weights",
@@ -47,12 +47,12 @@ _PARTS = {
 def load_or_extract(
     file: Path, extractor: Extractor, records: Records, *, dtype: Dtype, progress: Progress
 ) -> Features:
-    """The features of `records`: read from `file` where its fingerprint is the same, otherwise extracted into it.
+    """The features of `records`: read from `file` if its fingerprint matches, otherwise extracted into it.
 
-    A file with another fingerprint, or a damaged one, is replaced, and `progress` says which part changed. Extracted
-    features are saved in blocks, so that an interrupted extraction resumes; the file is written atomically: of two
-    writers at once, each leaves a complete file. Of joined processes, the main one reads and writes, all extract, and
-    all get the features. As float16, features are rounded before their first use as well.
+    A damaged file, or one with another fingerprint, is replaced, with a note on the parts that changed. Extracted
+    features are saved in blocks, so that an interrupted extraction resumes; the file is written atomically, so that
+    concurrent writers leave a complete file. With several processes, the main one reads and writes, all extract, and
+    all get the features. With float16, new features are rounded too, and so equal those read later.
     """
     expected = distributed.run_on_main(functools.partial(fingerprint, extractor, records, dtype))
     matrix = distributed.run_on_main(functools.partial(_load, file, expected, len(records), progress))
@@ -62,7 +62,7 @@ def load_or_extract(
 
 
 def describe_status(file: Path, extractor: Extractor, records: Records, dtype: Dtype) -> str:
-    """What `load_or_extract` would do, in words; the features themselves are not read."""
+    """The action that `load_or_extract` would take, in words; no features are read."""
     expected = fingerprint(extractor, records, dtype)
     reason = find_mismatch(file, expected) if file.is_file() else "no cached features"
     if reason is None:
@@ -72,8 +72,8 @@ def describe_status(file: Path, extractor: Extractor, records: Records, dtype: D
 
 
 def fingerprint(extractor: Extractor, records: Records, dtype: Dtype) -> dict[str, str]:
-    """What the features of `records` depend on, by part. No image is decoded."""
-    assert isinstance(extractor.model, WeightsFile), "features of weights in memory are not cached"
+    """The digests of everything that the features of `records` depend on, by part. No image is decoded."""
+    assert isinstance(extractor.model, WeightsFile), "features of a network in memory are not cached"
     labels = hashlib.blake2b(records.pids.tobytes() + records.camids.tobytes(), digest_size=16)
     return {
         "schema": SCHEMA,
@@ -88,24 +88,24 @@ def fingerprint(extractor: Extractor, records: Records, dtype: Dtype) -> dict[st
 
 
 def find_mismatch(file: Path, expected: dict[str, str]) -> str | None:
-    """Why the features in `file` are not those of the fingerprint `expected`; None when they are, if undamaged."""
+    """Why `file` does not have the fingerprint `expected`; None if it does, although its data may be damaged."""
     try:
         with h5py.File(file, "r") as content:
-            found = {part: str(content.attrs.get(part, "")) for part in _PARTS}
+            stored = {part: str(content.attrs.get(part, "")) for part in _PARTS}
     except _UNREADABLE:
         return "the file is damaged"
-    if not any(found.values()):
+    if not any(stored.values()):
         return "the file was written by another program"
-    changed = [words for part, words in _PARTS.items() if found[part] != expected[part]]
+    changed = [words for part, words in _PARTS.items() if stored[part] != expected[part]]
     return f"{', '.join(changed)} changed" if changed else None
 
 
-# What h5py raises for files that are cut, overwritten or incomplete.
+# The exceptions of h5py for truncated, overwritten or incomplete files.
 _UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, TypeError)
 
 
 def _load(file: Path, expected: dict[str, str], size: int, progress: Progress) -> np.ndarray | None:
-    """The matrix in `file`, None where it must not be used or does not exist."""
+    """The matrix in `file`; None if the file is stale, damaged or missing."""
     if not file.is_file():
         return None
     reason = find_mismatch(file, expected)
@@ -126,13 +126,13 @@ def _load(file: Path, expected: dict[str, str], size: int, progress: Progress) -
 def _extract(
     file: Path, expected: dict[str, str], extractor: Extractor, records: Records, progress: Progress
 ) -> np.ndarray:
-    """The matrix of the features of `records`, also in `file` when this returns; resumes an interrupted extraction."""
+    """The feature matrix of `records`, which is also written to `file`; resumes an interrupted extraction."""
     size, dtype = len(records), np.dtype(expected["dtype"])
     main = distributed.is_main() or not distributed.active()
-    with partial.open_partial(file, expected) if main else nullcontext(partial.NOTHING) as kept:
-        known = distributed.run_on_main(lambda: kept.rows)
-        matrix, done = np.empty((size, known.shape[1]), dtype), len(known)
-        matrix[:done] = known
+    with partial.open_partial(file, expected) if main else nullcontext(partial.NOTHING) as store:
+        completed = distributed.run_on_main(lambda: store.rows)
+        matrix, done = np.empty((size, completed.shape[1]), dtype), len(completed)
+        matrix[:done] = completed
         if done:
             progress.note(f"{file.name}: resuming at {done}/{size}")
         with progress.task(f"extract {file.stem}", size) as advance:
@@ -141,7 +141,7 @@ def _extract(
                 stored = _as_stored(rows, dtype, records.paths[done : done + len(rows)])
                 matrix = matrix if matrix.shape[1] else np.empty((size, rows.shape[1]), dtype)
                 matrix[done : done + len(rows)] = stored
-                kept.append(stored)
+                store.append(stored)
                 done += len(rows)
                 advance(done)
         features, attributes = _as_features(matrix, records), expected | {CONTENT: _digest(matrix)}
@@ -150,12 +150,12 @@ def _extract(
 
 
 def _as_stored(rows: np.ndarray, dtype: np.dtype, paths: np.ndarray) -> np.ndarray:
-    """The rows as `dtype`; `DataError` for a number that it cannot hold."""
+    """The rows as `dtype`; `DataError` for a value out of its range."""
     with np.errstate(over="ignore"):
         stored = rows.astype(dtype, copy=False)
-    lost = (np.isinf(stored) & np.isfinite(rows)).any(axis=1)
-    if lost.any():
-        raise DataError(f"{paths[lost.argmax()]}: a feature too large for {dtype}. Use --dtype float32.")
+    overflowed = (np.isinf(stored) & np.isfinite(rows)).any(axis=1)
+    if overflowed.any():
+        raise DataError(f"{paths[overflowed.argmax()]}: a feature is too large for {dtype}. Use --dtype float32.")
     return stored
 
 

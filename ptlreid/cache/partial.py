@@ -1,7 +1,7 @@
 """The completed rows of an interrupted extraction, from which it resumes.
 
-They are in a file of their own next to the cache file: one line of JSON, the fingerprint, then blocks of rows with a
-digest each. Rows count up to the first block that is incomplete or damaged.
+They are in a separate file next to the cache file: the fingerprint, as one line of JSON, then blocks of rows with a
+digest each. Rows from the first incomplete or damaged block on are ignored.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ _DIGEST_BYTES = 16
 
 
 class Partial:
-    """The completed rows, and where to append more. Made by `open_partial`; without a stream, nothing is kept."""
+    """The completed rows, to which more can be appended: see `open_partial`. Without a stream, no rows are saved."""
 
     def __init__(self, stream: BinaryIO | None, rows: np.ndarray) -> None:
         """`rows`: (n, D) as stored, (0, 0) where there are none."""
         self.rows = rows
         self._stream = stream
-        self._waiting: list[np.ndarray] = []
+        self._buffered: list[np.ndarray] = []
 
     def append(self, rows: np.ndarray) -> None:
-        """Add rows; they are written as soon as they fill a block."""
+        """Append rows; they are written once they fill a block."""
         if self._stream is None:
             return
-        self._waiting.append(rows)
-        if sum(map(len, self._waiting)) < BLOCK_ROWS:
+        self._buffered.append(rows)
+        if sum(map(len, self._buffered)) < BLOCK_ROWS:
             return
-        block = np.concatenate(self._waiting)
+        block = np.concatenate(self._buffered)
         self._stream.write(_SHAPE.pack(*block.shape) + block.tobytes() + _digest(block))
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        self._waiting = []
+        self._buffered = []
 
 
-NOTHING = Partial(None, np.empty((0, 0)))  # keeps no rows
+NOTHING = Partial(None, np.empty((0, 0)))  # saves no rows
 
 
 def partial_path(file: Path) -> Path:
-    """Where the rows of `file` are kept until it is complete."""
+    """The path of the rows of `file` until it is complete."""
     return file.with_suffix(".partial")
 
 
 @contextmanager
 def open_partial(file: Path, fingerprint: Mapping[str, str]) -> Iterator[Partial]:
-    """The completed rows of the features that will be `file`: none where those on disk have another fingerprint.
+    """The completed rows of the feature file `file`; none if those on disk have another fingerprint.
 
-    One process at a time keeps rows: it holds a lock of the operating system, which ends with the process. A second
-    process keeps none. The rows are removed when the block ends, and stay when it fails.
+    One process at a time saves rows: it holds a lock of the operating system, which is released when the process ends.
+    A second process saves none. The rows are removed at the end of the block, but kept if it raises.
     """
     path = partial_path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,13 +72,13 @@ def open_partial(file: Path, fingerprint: Mapping[str, str]) -> Iterator[Partial
         rows, end = _read(stream, fingerprint)
         stream.truncate(end)
         if not end:
-            stream.write(_head(fingerprint))
+            stream.write(_header(fingerprint))
         yield Partial(stream, rows)
         path.unlink()
 
 
 def count_rows(file: Path, fingerprint: Mapping[str, str]) -> int:
-    """How many rows of `file` an interrupted extraction completed."""
+    """The number of rows of `file` that an interrupted extraction completed."""
     path = partial_path(file)
     if not path.is_file():
         return 0
@@ -86,16 +86,16 @@ def count_rows(file: Path, fingerprint: Mapping[str, str]) -> int:
         return len(_read(stream, fingerprint)[0])
 
 
-def _head(fingerprint: Mapping[str, str]) -> bytes:
+def _header(fingerprint: Mapping[str, str]) -> bytes:
     return json.dumps(dict(fingerprint), sort_keys=True).encode() + b"\n"
 
 
 def _read(stream: BinaryIO, fingerprint: Mapping[str, str]) -> tuple[np.ndarray, int]:
-    """The rows of the complete blocks, and where the last of these ends: 0 where the fingerprint differs."""
-    head, dtype = _head(fingerprint), np.dtype(fingerprint["dtype"])
+    """The rows of the complete blocks, and the offset where the last of these ends: 0 if the fingerprint differs."""
+    header, dtype = _header(fingerprint), np.dtype(fingerprint["dtype"])
     blocks: list[np.ndarray] = []
     size = os.fstat(stream.fileno()).st_size
-    end = len(head) if stream.read(len(head)) == head else 0
+    end = len(header) if stream.read(len(header)) == header else 0
     if not end:
         return np.empty((0, 0)), end
     while len(shape := stream.read(_SHAPE.size)) == _SHAPE.size:

@@ -1,4 +1,4 @@
-"""The command line, one file a command. A command's module is loaded when it is called: `--help` needs none of them."""
+"""The command line, one file per command. Modules are imported when their command is called, none for `--help`."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typer.core import TyperCommand, TyperGroup
 
 import ptlreid
 
-# Each command with its summary, the first sentence of its own help, by the heading under which it is listed.
+# The commands by heading, each with its summary, which is the first sentence of its help.
 COMMANDS = {
     "Datasets": {
-        "datasets": "List the datasets that ptlreid knows, or describe one.",
-        "prepare": "Make a dataset ready: from its archive or folder, from your own images, or synthetic.",
+        "datasets": "List the supported datasets, or describe one.",
+        "prepare": "Prepare a dataset: from its archive or folder, from your own images, or synthetic.",
         "check": "Check a dataset: decode every image, compare every count, find leaks and duplicates.",
-        "pack": "Resize all images of a dataset once, into one file that trains faster.",
+        "pack": "Resize all images of a dataset once, into one file that loads faster.",
     },
     "Training": {
         "finetune": "Fine-tune a network on a dataset, with BConv-Cells (PTL) unless --no-ptl.",
         "distill": "Distil a finished run into a plain backbone (student-teacher distillation).",
-        "transfer-chain": "Fine-tune one network on several datasets in a row, and evaluate it on all after each.",
+        "transfer-chain": "Fine-tune one network on several datasets in order, and evaluate it on all after each.",
     },
     "Evaluation": {
-        "evaluate": "Evaluate a run on a dataset, or features of any program: mAP, CMC and mINP.",
+        "evaluate": "Evaluate a run on a dataset, or features from any program: mAP, CMC and mINP.",
         "compare": "Compare runs on one test set: differences of mAP and CMC-1 with 95% CIs.",
         "report": "Write an HTML report on runs, or one figure or table for a paper.",
     },
@@ -44,12 +44,12 @@ def load_command(name: str) -> TyperCommand:
     """The command called `name`, its module imported."""
     from ptlreid.cli.command import build_command
 
-    word = name.replace("-", "_")
-    return build_command(name, getattr(import_module(f"ptlreid.cli.{word}"), word))
+    module = name.replace("-", "_")
+    return build_command(name, getattr(import_module(f"ptlreid.cli.{module}"), module))
 
 
 class Commands(TyperGroup):
-    """The commands, by name and summary only until one of them is called."""
+    """The commands: names and summaries only, until one is called and loaded."""
 
     def __init__(self, **named: Any) -> None:
         super().__init__(**named)
@@ -58,7 +58,7 @@ class Commands(TyperGroup):
                 self.add_command(TyperCommand(name, help=summary, rich_markup_mode=None, rich_help_panel=heading))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The commands by heading, their summaries wrapped and never cut."""
+        """The commands by heading, with summaries that wrap and are never truncated."""
         width = max(map(len, self.commands))
         for heading, commands in COMMANDS.items():
             with formatter.section(heading):
@@ -75,14 +75,14 @@ app = typer.Typer(
     name="ptlreid",
     help="Person re-identification: fine-tune, distil, transfer and evaluate, with progressive transfer learning.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # plain help pages: narrow terminals have room for them, and paragraphs wrap
+    rich_markup_mode=None,  # plain help pages fit narrow terminals, and paragraphs wrap
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"ptlreid {ptlreid.__version__}")
         raise typer.Exit
 
@@ -99,7 +99,7 @@ def _program(
 def main() -> None:
     """Run the command line.
 
-    Exit code 0: done; 1: a message for the user; 2: wrong usage; 130, 143: stopped by Ctrl-C, by SIGTERM.
+    Exit code 0: done; 1: an error, reported in a message; 2: wrong usage; 130 or 143: stopped by Ctrl-C or SIGTERM.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
@@ -107,5 +107,5 @@ def main() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM, treated as Ctrl-C is: what is open is put in order on the way out."""
+    """Handle SIGTERM as Ctrl-C, so that open files and locks are released on the way out."""
     raise KeyboardInterrupt(number)

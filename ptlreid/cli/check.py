@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ptlreid.datasets import DatasetRef
     from ptlreid.records import Splits
 
-_SHOWN_OF_A_KIND = 20
+_MAX_PER_KIND = 20
 
 
 @from_settings(RootSettings, config=False)
@@ -29,7 +29,7 @@ def check(
 ) -> None:
     """Check a dataset: decode every image, compare every count, find leaks and duplicates.
 
-    Files are left as they are. Exit code 1 where a serious fault is found.
+    No file is changed. Exit code 1 if a serious fault is found.
     """
     from ptlreid import datasets
 
@@ -39,9 +39,9 @@ def check(
 
 
 def show_check(dataset: DatasetRef, folder: Path, made: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print what a check of `folder` found, and end with exit code 1 if any fault is serious.
+    """Check `folder` and print the result; exit code 1 if any fault is serious.
 
-    `made`: what the command did before, for JSON.
+    `made`: the results of earlier steps of the command, for JSON.
     """
     from ptlreid.workflows.check import check
 
@@ -50,13 +50,13 @@ def show_check(dataset: DatasetRef, folder: Path, made: Mapping[str, Any], *, as
         console.show_json({"data": dataset.name, "variant": dataset.variant, **made, **report.describe()})
     else:
         show_counts(dataset.name, report.parts)
-        shown: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for fault in report.faults:
-            shown[fault.kind] += 1
-            if shown[fault.kind] <= _SHOWN_OF_A_KIND:
+            counts[fault.kind] += 1
+            if counts[fault.kind] <= _MAX_PER_KIND:
                 console.say(f"{'serious' if fault.serious else 'minor'}, {fault.kind}: {fault}")
-        for kind in (kind for kind in shown if shown[kind] > _SHOWN_OF_A_KIND):
-            console.say(f"{kind}: {shown[kind] - _SHOWN_OF_A_KIND:,} more; --json lists all.")
+        for kind in (kind for kind in counts if counts[kind] > _MAX_PER_KIND):
+            console.say(f"{kind}: {counts[kind] - _MAX_PER_KIND:,} more; --json lists all.")
         plural = "" if len(report.faults) == 1 else "s"
         console.say(f"{len(report.faults):,} fault{plural}, {report.num_serious:,} serious: {folder}")
     if report.num_serious:
@@ -64,12 +64,12 @@ def show_check(dataset: DatasetRef, folder: Path, made: Mapping[str, Any], *, as
 
 
 def count_parts(splits: Splits) -> dict[str, dict[str, int]]:
-    """Images, identities and cameras of train, query and gallery."""
+    """Numbers of images, identities and cameras in train, query and gallery."""
     return dict(zip(("train", "query", "gallery"), (part.count() for part in splits.parts), strict=True))
 
 
 def show_counts(title: str, parts: Mapping[str, Mapping[str, int]]) -> None:
-    """A table of what `count_parts` returns."""
+    """Print the numbers from `count_parts` as a table."""
     columns = ("images", "identities", "cameras")
     rows = [[name, *(str(part[column]) for column in columns)] for name, part in parts.items()]
     console.show_rows(title, ("", *columns), rows, right=True)

@@ -1,4 +1,4 @@
-"""One command of the command line: help in two lengths, and what went wrong as one message with an exit code."""
+"""A command of the command line: a short and a full help page, and errors as one message with an exit code."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class Command(TyperCommand):
         return ["[OPTIONS]", *(metavar(one) if one.required else f"[{metavar(one)}]" for one in arguments)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments and options by heading; options with a heading of their own are left out of --help."""
+        """Arguments and options by heading; only --help-all shows options under other headings."""
         shown = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
         for heading, params in group_params(shown).items():
             if heading in ("Arguments", "Options") or ctx.meta.get(ALL_OPTIONS):
-                # The bracket is explained once, so that most options have one line.
+                # The heading explains the brackets, so that most options fit on one line.
                 with formatter.section("Options [and their defaults]" if heading == "Options" else heading):
-                    formatter.write_dl([(_left(param), describe_param(param)) for param in params], col_max=28)
+                    formatter.write_dl([(_first_column(param), describe_param(param)) for param in params], col_max=28)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Names the new option to whoever gives one of version 0.1."""
+        """Reject an option of version 0.1 that was renamed, with its new name."""
         options = {flag for param in self.params for flag in param.opts}
         for word in args:
             new = RENAMED.get(word.partition("=")[0].removeprefix("--").replace("-", "_"), "").replace("_", "-")
             if word.startswith("--") and f"--{new}" in options:
-                ctx.fail(f"{word.partition('=')[0]} has a new name since version 0.2: write --{new} instead.")
+                ctx.fail(f"{word.partition('=')[0]} was renamed in version 0.2: use --{new} instead.")
         return super().parse_args(ctx, args)
 
 
@@ -56,7 +56,7 @@ def group_params(params: Iterable[Any]) -> dict[str, list[Any]]:
 
 
 def describe_param(param: Any) -> str:
-    """What a parameter means, and in brackets its default and the environment variable that may give it."""
+    """The help of a parameter, with its default and its environment variable in brackets."""
     notes = [note for note in (default_text(param), f"${param.envvar}" if param.envvar else "") if note]
     return " ".join([param.help or "", *([f"[{'; '.join(notes)}]"] if notes else [])])
 
@@ -71,13 +71,13 @@ def default_text(param: Any) -> str:
 
 
 def metavar(param: Any) -> str:
-    """What stands behind an option or for an argument: `TEXT`, `[euclidean|cosine]`; empty for a switch."""
+    """The placeholder of an option's value or of an argument: `TEXT`, `[euclidean|cosine]`; empty for a switch."""
     if param.param_type_name == "argument":
         return str(param.metavar or param.name.upper())
     return "" if param.is_flag else str(param.metavar or "TEXT")
 
 
-def _left(param: Any) -> str:
+def _first_column(param: Any) -> str:
     if param.param_type_name == "argument":
         return metavar(param)
     if param.secondary_opts:
@@ -86,22 +86,22 @@ def _left(param: Any) -> str:
 
 
 def build_command(name: str, function: Callable[..., None]) -> TyperCommand:
-    """The command called `name`; its docstring is its help, and what follows "Examples:" there is shown last."""
+    """The command called `name`; its docstring is its help, with the part after "Examples:" at the end."""
     text, _, examples = inspect.cleandoc(function.__doc__ or "").partition("\n\nExamples:\n")
-    one = typer.Typer(add_completion=False, rich_markup_mode=None)
-    one.command(
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(
         name,
         cls=Command,
         help=text,
         epilog=f"\b\nExamples:\n{examples}" if examples else None,
     )(_report_errors(function))
-    command = typer.main.get_command(one)
+    command = typer.main.get_command(app)
     assert isinstance(command, TyperCommand)
     return command
 
 
 def _report_errors(function: Callable[..., None]) -> Callable[..., None]:
-    """The command, which reports what went wrong, or that it was stopped, in one message and an exit code."""
+    """The command with errors and interruptions reported as one message with an exit code."""
 
     @wraps(function)
     def run(*arguments: Any, **options: Any) -> None:
@@ -114,7 +114,7 @@ def _report_errors(function: Callable[..., None]) -> Callable[..., None]:
             console.show_error(str(error))
             raise typer.Exit(1) from None
         except BrokenPipeError:
-            raise  # the reader of our output has seen enough: Typer ends quietly
+            raise  # the reader of our output closed the pipe: Typer exits quietly
         except OSError as error:
             reason = f"{error.filename or 'a file'}: {error.strerror or error}"
             console.show_error(
@@ -123,7 +123,7 @@ def _report_errors(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1) from None
         except KeyboardInterrupt as stop:
             code = 128 + (stop.args[0] if stop.args else signal.SIGINT)
-            console.show_error(f"stopped. What was finished is kept. To resume: {_command_line()}")
+            console.show_error(f"stopped. Completed work is kept. To resume: {_command_line()}")
             raise typer.Exit(code) from None
 
     return run

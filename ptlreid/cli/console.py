@@ -1,4 +1,4 @@
-"""What the command line prints: results on standard output, progress and notes on standard error."""
+"""Output of the command line: results on standard output, progress and notes on standard error."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from rich.markup import escape
 from ptlreid import distributed
 from ptlreid.progress import Advance, Silent
 
-# Of several processes, the main one alone prints results and progress; each prints its own errors.
+# With several processes, only the main one prints results and progress; each prints its own errors.
 err = Console(stderr=True)
 
 _LINE_EVERY_SECONDS = 10.0
-_NO_LIMIT = 100_000  # columns of a file or a pipe
+_NO_LIMIT = 100_000  # columns, for a file or a pipe
 
 
 def show_error(message: str) -> None:
-    """One message about what went wrong, on standard error."""
+    """Print an error message on standard error."""
     err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def show_json(value: Any) -> None:
-    """Exactly one JSON document on standard output."""
+    """Print one JSON document on standard output."""
     if distributed.is_main():
         print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def say(text: str) -> None:
-    """A line of the result, on standard output."""
-    _out().print(escape(text), highlight=False, soft_wrap=True)
+    """Print a line of the result on standard output."""
+    _make_console().print(escape(text), highlight=False, soft_wrap=True)
 
 
 def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
-    """The plan of a dry run: one JSON document, or `key = value` lines with nested keys dotted."""
+    """Print the plan of a dry run: one JSON document, or `key = value` lines with dotted nested keys."""
     if as_json:
         show_json(plan)
         return
@@ -52,7 +52,7 @@ def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def show_scores(title: str, rows: Mapping[str, Mapping[str, Any] | None]) -> None:
-    """A table of scores in percent, a row each; None where a run has no test set."""
+    """Print a table of scores in percent, one row each; None for a run without a test set."""
     cells = []
     for name, scores in rows.items():
         if scores is None:
@@ -65,7 +65,7 @@ def show_scores(title: str, rows: Mapping[str, Mapping[str, Any] | None]) -> Non
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = False) -> None:
-    """A table below its title. A narrow terminal wraps cells, a file or pipe gets each row on one line.
+    """Print a table below its title. Cells wrap on a narrow terminal; in a file or pipe, each row is one line.
 
     `right`: columns after the first are numbers.
     """
@@ -80,16 +80,16 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]],
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     say(title)
-    _out().print(table)
+    _make_console().print(table)
 
 
-def _out() -> Console:
-    """Standard output as it is now; wider than any row unless it is a terminal."""
+def _make_console() -> Console:
+    """A console on the current standard output; wider than any row unless that is a terminal."""
     return Console(quiet=not distributed.is_main(), width=None if sys.stdout.isatty() else _NO_LIMIT)
 
 
 class Reporter:
-    """A `Progress` on standard error: live bars on a terminal, a line now and then elsewhere."""
+    """A `Progress` on standard error: live bars on a terminal, otherwise a line every ten seconds."""
 
     def note(self, text: str) -> None:
         if distributed.is_main():

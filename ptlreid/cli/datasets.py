@@ -16,9 +16,9 @@ def datasets(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Describe this dataset.")] = None,
     json: Json = False,
 ) -> None:
-    """List the datasets that ptlreid knows, or describe one.
+    """List the supported datasets, or describe one.
 
-    A description names the variants, the published counts, the source, the licence, and what to cite.
+    A description has the variants, the published counts, the source, the licence, and the paper to cite.
     """
     from ptlreid import datasets as known
 
@@ -26,7 +26,7 @@ def datasets(
         facts = _describe(name)
         console.show_json(facts) if json else _show(facts)
         return
-    one_name = {known.find(name).info.title: name for name in known.names()}  # one of several names
+    one_name = {known.find(name).info.title: name for name in known.names()}  # each dataset once, by one of its names
     all_facts = [_describe(name) for name in one_name.values()]
     if json:
         console.show_json(all_facts)
@@ -38,11 +38,11 @@ def datasets(
 
 
 def _describe(name: str) -> dict[str, Any]:
-    """All that is known of the dataset called `name`, for JSON."""
+    """The description of the dataset called `name`, for JSON."""
     from ptlreid import datasets as known
 
-    about = known.find(name).info
-    return {"names": list(about.names), **{fact: getattr(about, fact) for fact in _FACTS}}
+    info = known.find(name).info
+    return {"names": list(info.names), **{fact: getattr(info, fact) for fact in _FACTS}}
 
 
 def _show(facts: dict[str, Any]) -> None:

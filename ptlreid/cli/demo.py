@@ -13,8 +13,8 @@ from ptlreid.settings import DemoSettings
 def demo(settings: DemoSettings, *, runs: Runs = Path("runs"), json: Json = False) -> None:
     """Train a small network with and without PTL on a synthetic dataset, and compare both.
 
-    Both are compared with the same network untrained. A few minutes on two cores, without a GPU or a download; the
-    second time, everything is reused.
+    Both are also compared with the untrained network. Takes a few minutes on two CPU cores, and needs neither a GPU
+    nor a download. The same command again reuses everything.
     """
     from ptlreid.workflows.demo import run_demo
 

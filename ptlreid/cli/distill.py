@@ -32,8 +32,8 @@ def distill(
     """Distil a finished run into a plain backbone (student-teacher distillation).
 
     The loss is (1 - λ) times the student's own loss and λ times the mean absolute difference between the features of
-    student and teacher. Dataset, backbone and image size are the teacher's unless they are given. The same command
-    again resumes a run that was stopped, and reuses one that is finished.
+    student and teacher. Dataset, backbone and image size default to the teacher's. The same command again
+    resumes an interrupted run, and reuses a finished one.
 
     Examples:
       ptlreid distill --lambda 0.8
@@ -54,43 +54,43 @@ def distill(
         plans = [workflow.dry_run(one, splits, run) for one, run in zip(students, folders, strict=True)]
         return _show_plans(plans, as_json=json)
     for one, run in zip(students, folders, strict=True):
-        if not run.finished:  # of a sweep, all before the first is trained
+        if not run.finished:  # all runs of a sweep are checked before the first is trained
             check_widths(one, runs)
     with process_group(full.device):
-        found = [workflow.distill(one, splits, run, progress) for one, run in zip(students, folders, strict=True)]
+        results = [workflow.distill(one, splits, run, progress) for one, run in zip(students, folders, strict=True)]
     if json and sweep is None:
-        console.show_json(found[0])
+        console.show_json(results[0])
     elif json:
-        rows = [{"lambda": one.lambda_, **metrics} for one, metrics in zip(students, found, strict=True)]
+        rows = [{"lambda": one.lambda_, **metrics} for one, metrics in zip(students, results, strict=True)]
         console.show_json({"teacher": full.teacher, "runs": rows})
     else:
         title = f"{full.backbone}, distilled from {full.teacher}, on {splits.name} (protocol {splits.protocol})"
-        _show(title, students, found, folders)
+        _show(title, students, results, folders)
 
 
 def _show(
     title: str,
     students: Sequence[DistillSettings],
-    found: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
     folders: Sequence[RunFolder],
 ) -> None:
     values = (f"λ = {one.lambda_:g}" for one in students)
-    console.show_scores(title, {value: _scores(metrics) for value, metrics in zip(values, found, strict=True)})
+    console.show_scores(title, {value: _scores(metrics) for value, metrics in zip(values, results, strict=True)})
     for run in folders:
         console.say(f"Run folder: {run.path}")
 
 
 def _sweep(settings: DistillSettings, sweep: str, *, given: bool) -> list[DistillSettings]:
-    """The settings for each λ in `--sweep`; `OptionError` where one is no λ, or where λ is `given` otherwise too."""
+    """The settings for each λ in `--sweep`; `OptionError` for an invalid λ, or if --lambda is `given` as well."""
     if given:
         raise OptionError("--sweep and --lambda both set λ. Give one of them.")
     try:
         values = [float(value) for value in sweep.split(",")]
     except ValueError:
         raise OptionError(
-            f"--sweep {sweep}: expected numbers with commas between, such as --sweep 0,0.3,0.5,0.8,1."
+            f"--sweep {sweep}: expected comma-separated numbers, such as --sweep 0,0.3,0.5,0.8,1."
         ) from None
-    for value in values:  # a copy is not checked
+    for value in values:  # model_copy does not validate
         DistillSettings.resolve(None, lambda_=value, origins={"lambda_": f"--sweep {sweep}"})
     return [settings.model_copy(update={"lambda_": value}) for value in values]
 

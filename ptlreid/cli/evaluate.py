@@ -19,7 +19,7 @@ def evaluate(
     settings: EvaluateSettings,
     run: Annotated[str | None, typer.Option(metavar="RUN", help="Run: its name or folder.")] = None,
     query: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="In place of a run: query features, .h5 or .npz.")
+        Path | None, typer.Option(metavar="FILE", help="Query features (.h5 or .npz), instead of a run.")
     ] = None,
     gallery: Annotated[Path | None, typer.Option(metavar="FILE", help="Gallery features, with --query.")] = None,
     *,
@@ -29,9 +29,9 @@ def evaluate(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Evaluate a run on a dataset, or features of any program: mAP, CMC and mINP.
+    """Evaluate a run on a dataset, or features from any program: mAP, CMC and mINP.
 
-    The features of a run are cached in its folder, so that a second evaluation decodes no image.
+    Features are cached in the run folder, so that a second evaluation decodes no image.
 
     Examples:
       ptlreid evaluate --run market-resnet50-ptl-s0
@@ -55,7 +55,7 @@ def evaluate(
         _show(title, result)
 
 
-# Settings of feature extraction, which mean nothing for features from files.
+# Settings of feature extraction, which do not apply to feature files.
 _EXTRACTION = ("data", "weights", "flip", "normalize", "amp", "batch_size", "dtype")
 
 
@@ -95,41 +95,41 @@ def _evaluate_files(
 
 def _show(title: str, result: dict[str, Any]) -> None:
     settings, queries, gallery = result["settings"], result["queries"], result["gallery"]
-    how = ", ".join(
+    details = ", ".join(
         [f"protocol {result['protocol']}", *(["re-ranked"] if settings["rerank"] else []), *_changed(settings)]
     )
     row = settings["weights"] if "run" in result else "features"
-    console.show_scores(f"{title} ({how})", {row: result})
+    console.show_scores(f"{title} ({details})", {row: result})
     console.say(
         f"{queries['valid']} of {queries['total']} queries have a true match; "
         f"{gallery['total']} gallery images, {gallery['junk']} of them junk."
     )
     if "intervals" in result:
-        found = result["intervals"]
-        named = {"mAP": found["mAP"], "CMC-1": found["cmc"]["1"], "mINP": found["mINP"]}
-        ends = ", ".join(f"{name} {100 * low:.1f} to {100 * high:.1f}" for name, (low, high) in named.items())
-        console.say(f"95% CI (bootstrap over identities): {ends}.")
+        intervals = result["intervals"]
+        shown = {"mAP": intervals["mAP"], "CMC-1": intervals["cmc"]["1"], "mINP": intervals["mINP"]}
+        text = ", ".join(f"{name} {100 * low:.1f} to {100 * high:.1f}" for name, (low, high) in shown.items())
+        console.say(f"95% CI (bootstrap over identities): {text}.")
     if "cameras" in result:
         _show_cameras(result["cameras"])
 
 
 def _changed(settings: Mapping[str, Any]) -> list[str]:
-    """The settings that the scores depend on and that differ from their defaults, such as `metric cosine`."""
+    """The non-default settings that the scores depend on, such as `metric cosine`."""
     fields = EvaluateSettings.model_fields
     changed = [
         name
         for name in ("metric", "ap", "flip", "normalize", "amp", "dtype", "expand", "single_shot_samples")
         if settings[name] != fields[name].default
     ]
-    return [f"{name.replace('_', ' ')} {_word(settings[name])}" for name in changed]
+    return [f"{name.replace('_', ' ')} {_format_value(settings[name])}" for name in changed]
 
 
-def _word(value: object) -> str:
+def _format_value(value: object) -> str:
     return {"True": "on", "False": "off"}.get(str(value), str(value))
 
 
 def _show_cameras(cells: list[dict[str, Any]]) -> None:
-    """mAP by query camera and gallery camera, with a note on how to read it."""
+    """Print mAP by query camera and gallery camera, with a note on how to read it."""
     columns = sorted({cell["gallery"] for cell in cells})
     console.say(
         "mAP in percent by query camera (rows) and gallery camera (columns); - where no query has a true match. Each "

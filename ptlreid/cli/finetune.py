@@ -29,7 +29,7 @@ def finetune(
 ) -> None:
     """Fine-tune a network on a dataset, with BConv-Cells (PTL) unless --no-ptl.
 
-    The same command again resumes a run that was stopped, and reuses one that is finished.
+    The same command again resumes an interrupted run, and reuses a finished one.
 
     Examples:
       ptlreid finetune --data market --backbone densenet161
@@ -42,11 +42,11 @@ def finetune(
 
     run = RunFolder(runs / (name or settings.default_name))
     if resume:
-        _check_begun(run)
+        _require_checkpoint(run)
     splits = datasets.load(settings.data, Path(settings.root))
     if dry_run:
-        found = workflow.dry_run(settings, splits, run, console.Reporter())
-        console.show_plan(found if json else _readable(found), as_json=json)
+        plan = workflow.dry_run(settings, splits, run, console.Reporter())
+        console.show_plan(plan if json else _readable(plan), as_json=json)
         return
     depends = init_digests(settings.init, runs)
     metrics = workflow.finetune(settings, splits, run, console.Reporter(), depends=depends)
@@ -58,7 +58,7 @@ def finetune(
     console.say(f"Run folder: {run.path}")
 
 
-def _check_begun(run: RunFolder) -> None:
+def _require_checkpoint(run: RunFolder) -> None:
     if not (run.checkpoint.is_file() or run.finished):
         raise CheckpointError(
             f"{run.path} has no checkpoint to --resume. Leave --resume out to start the run there, or name another "
@@ -67,8 +67,8 @@ def _check_begun(run: RunFolder) -> None:
 
 
 def _readable(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan with sizes in MiB, and a word where the time is not known."""
+    """The plan with sizes in MiB, and a reason where the time is unknown."""
     sizes = {name: f"{size / 2**20:,.0f} MiB" for name, size in plan["memory_bytes"].items()}
-    readable = {**plan, "memory": sizes, "time": plan["time"] or "not known: one batch needs more memory than is free"}
+    readable = {**plan, "memory": sizes, "time": plan["time"] or "unknown: one batch needs more memory than is free"}
     del readable["memory_bytes"]
     return readable

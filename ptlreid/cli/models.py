@@ -19,9 +19,9 @@ def models(
     from ptlreid import models as networks
     from ptlreid.models.summary import summarize
 
-    found = [summarize(name, ptl, classes) for name in networks.names() for ptl in (False, True)]
+    summaries = [summarize(name, ptl, classes) for name in networks.names() for ptl in (False, True)]
     if json:
-        console.show_json([asdict(one) for one in found])
+        console.show_json([asdict(one) for one in summaries])
         return
     rows = [
         [
@@ -32,7 +32,7 @@ def models(
             " → ".join(str(one.paper_params_m) for one in (plain, ptl) if one.paper_params_m),
             f"{plain.macs / 1e9:.2f} → {ptl.macs / 1e9:.2f}",
         ]
-        for plain, ptl in zip(found[::2], found[1::2], strict=True)
+        for plain, ptl in zip(summaries[::2], summaries[1::2], strict=True)
     ]
     columns = ("network", "blocks", "input", "#Param M", "paper", "MACs G")
     console.show_rows(f"Networks at {classes} classes, plain → with BConv-Cells", columns, rows)

@@ -1,10 +1,10 @@
-"""Options made from settings: every setting of a command's model is an option, with its help, default and range.
+"""Options generated from settings: every field of a command's model is an option, with its help, default and range.
 
     @from_settings(FinetuneSettings, recipe=True)
     def finetune(settings: FinetuneSettings, *, name: Name = None, json: Json = False) -> None: ...
 
-The command gets the checked settings and its own parameters, which Typer reads as usual. An option that is not given is
-None, so that recipe, file and model decide. To add a setting is to add a field to its model.
+The command gets the validated settings and its own parameters, which Typer parses as usual. An option that is not given
+is None, so that recipe, file or model set its value. A new option is a new field of the model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=Settings)
 
 MORE = "More settings"
 ALL_OPTIONS = "ptlreid.all_options"  # in a context's `meta`: --help-all was given
-_LONGEST_CHOICES = 34  # characters in the column of a help page
+_LONGEST_CHOICES = 34  # characters, to fit the column of a help page
 
 Runs = Annotated[Path, typer.Option(envvar="PTLREID_RUNS", metavar="DIR", help="Folder of the runs.")]
 Name = Annotated[
@@ -35,11 +35,11 @@ Name = Annotated[
     typer.Option(metavar="NAME", help="Run folder.", show_default="data-backbone-method-seed"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, without running it.")]
 
 
-def _show_all(ctx: typer.Context, asked: bool) -> None:
-    if asked:
+def _show_all(ctx: typer.Context, requested: bool) -> None:
+    if requested:
         ctx.meta[ALL_OPTIONS] = True
         typer.echo(ctx.get_help())
         raise typer.Exit
@@ -60,7 +60,7 @@ _HELP_ALL = Annotated[
 
 @dataclass(frozen=True)
 class Given:
-    """What was given of a command's settings. `origins`: how a message names each, such as `--metric cos`."""
+    """The settings given to a command. `origins`: what messages call each of them, such as `--metric cos`."""
 
     values: Mapping[str, Any]
     origins: Mapping[str, str]
@@ -68,19 +68,19 @@ class Given:
     recipe: str | None
 
     def resolve(self, model: type[S], *, config: bool = True, **more: Any) -> S:
-        """The settings of one model, with `more` that is given otherwise. `config`: with those of --config."""
-        own = {name: value for name, value in self.values.items() if name in model.model_fields}
-        origins = {name: self.origins[name] for name in own}
-        return model.resolve(self.config if config else None, recipe=self.recipe, origins=origins, **own, **more)
+        """The settings of one model, with `more` values. `config`: whether to read the --config file."""
+        values = {name: value for name, value in self.values.items() if name in model.model_fields}
+        origins = {name: self.origins[name] for name in values}
+        return model.resolve(self.config if config else None, recipe=self.recipe, origins=origins, **values, **more)
 
 
 def from_settings(
     *models: type[Settings], config: bool = True, recipe: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A decorator that makes options of the settings of these models, and --config and --recipe where asked for.
+    """A decorator that adds the settings of these models as options, and --config and --recipe as requested.
 
-    The first parameter of the command receives them: the settings where it is called `settings`; where it is called
-    `given` a `Given`, of which the command makes them itself. Of settings that share a name the first is shown. In
+    The first parameter of the command receives them: resolved if it is called `settings`; as a `Given`, to be resolved
+    by the command, if it is called `given`. If models share a setting's name, the first model's option is shown. In
     help, parameters before the `*` of the command come first, the others after its common settings.
     """
     fields = {
@@ -117,7 +117,7 @@ def from_settings(
 
 
 def _verify_images() -> AbstractContextManager[None]:
-    """Within it, no digest of an image is taken from a dataset's index: see `contents`."""
+    """A context in which no image digest is read from a dataset's index: see `contents`."""
     from ptlreid import contents
     from ptlreid.cli import console
 
@@ -127,7 +127,7 @@ def _verify_images() -> AbstractContextManager[None]:
 def _order(
     fields: Mapping[str, tuple[type[Settings], FieldInfo]], own: list[inspect.Parameter], shared: Mapping[str, Any]
 ) -> list[inspect.Parameter]:
-    """The parameters as help shows them: common settings amid the command's own options, then all other settings."""
+    """The parameters as help shows them: common settings among the command's own options, then all other settings."""
     options = {
         name: _keyword(name, _option(name, field, model.SHOWN_DEFAULTS.get(name)))
         for name, (model, field) in fields.items()
@@ -153,7 +153,7 @@ def _keyword(name: str, annotation: Any) -> inspect.Parameter:
 
 
 def _option(name: str, field: FieldInfo, default: str | None) -> Any:
-    """The Typer option of one setting. `default`: as help shows it, where that is not the field's."""
+    """The Typer option of one setting. `default`: the text in help, if not the field's."""
     kind, option = find_kind(field), find_option(field)
     assert kind is not None
     flag = "--" + (field.alias or name).replace("_", "-")
@@ -169,12 +169,12 @@ def _option(name: str, field: FieldInfo, default: str | None) -> Any:
         if kind.choices
         else None,
     )
-    # Numbers are read here; whether a value is possible is said by the settings, for every place it may come from.
+    # Typer only parses numbers; the settings validate values, wherever they come from.
     return Annotated[list[str] | None if kind.many else kind.type | None, info]
 
 
 def _metavar(kind: Kind) -> str:
-    """What stands behind an option in its help: its choices, or its type and range."""
+    """The placeholder of an option's value in help: its choices, or its type and range."""
     choices = f"[{'|'.join(kind.choices)}]"
     if kind.choices and len(choices) <= _LONGEST_CHOICES:
         return choices
@@ -192,7 +192,7 @@ def _default(value: Any) -> str | bool:
 
 
 def _read(ctx: typer.Context, fields: Mapping[str, FieldInfo], arguments: Mapping[str, Any]) -> Given:
-    """The settings among the `arguments` of a command, and how to name each in a message."""
+    """The settings among the `arguments` of a command, with their names in messages."""
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name, field in fields.items():
@@ -214,7 +214,7 @@ def _read(ctx: typer.Context, fields: Mapping[str, FieldInfo], arguments: Mappin
 
 
 def _number(text: str, kind: type) -> Any:
-    """A part of a list as a number, or as it is where it is none: the settings say what was expected."""
+    """An item of a list as a number, or unchanged if it is none: the settings then report what was expected."""
     try:
         return kind(text)
     except ValueError:

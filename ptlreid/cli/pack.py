@@ -22,10 +22,10 @@ def pack(
     *,
     json: Json = False,
 ) -> None:
-    """Resize all images of a dataset once, into one file that trains faster.
+    """Resize all images of a dataset once, into one file that loads faster.
 
-    Training and evaluation at that size read the pack, packed-HEIGHTxWIDTH.h5 in the dataset's folder, in place of the
-    image files. Images that changed since are packed again.
+    Training and evaluation at that size read the pack, packed-HEIGHTxWIDTH.h5 in the dataset's folder, instead of the
+    image files. The same command again packs images that have changed since.
     """
     from ptlreid import datasets
 
@@ -40,7 +40,7 @@ def pack(
 
 
 def pack_images(dataset: DatasetRef, folder: Path, settings: PackSettings) -> dict[str, Any]:
-    """The pack's file, and how many images were packed, for JSON."""
+    """The pack's file and the number of images packed, for JSON."""
     from ptlreid.workflows.pack import pack
 
     made = pack(dataset, folder, settings, console.Reporter())
@@ -48,5 +48,5 @@ def pack_images(dataset: DatasetRef, folder: Path, settings: PackSettings) -> di
 
 
 def show_pack(packed: dict[str, Any]) -> None:
-    """One line about what `pack_images` returns."""
+    """Print one line on the result of `pack_images`."""
     console.say(f"{'Packed into' if packed['packed'] else 'Reused:'} {packed['pack']}")

@@ -34,17 +34,17 @@ def prepare(
     ] = None,
     variant: Annotated[str | None, typer.Option(metavar="NAME", help="The same as :NAME after the dataset.")] = None,
     *,
-    check: Annotated[bool, typer.Option("--check", help="Then check it, as `ptlreid check`.")] = False,
-    pack: Annotated[bool, typer.Option("--pack", help="Then pack it, as `ptlreid pack`.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check it afterwards, as `ptlreid check` does.")] = False,
+    pack: Annotated[bool, typer.Option("--pack", help="Pack it afterwards, as `ptlreid pack` does.")] = False,
     list_names: Annotated[bool, typer.Option("--list", hidden=True, help="The same as `ptlreid datasets`.")] = False,
     json: Json = False,
 ) -> None:
-    """Make a dataset ready: from its archive or folder, from your own images, or synthetic.
+    """Prepare a dataset: from its archive or folder, from your own images, or synthetic.
 
-    Public datasets and your own images come from --source. A synthetic dataset has --identities, --cameras,
-    --images-per-camera, --height, --width and --seed; your own images have --name, --test-share and --seed; with
-    --pack, --height and --width are those of the pack. The same command again reuses what is there, and resumes what
-    was stopped.
+    Public datasets and your own images are read from --source. Synthetic datasets take --identities, --cameras,
+    --images-per-camera, --height, --width and --seed; your own images take --name, --test-share and --seed; with
+    --pack, --height and --width are those of the pack. The same command again reuses a finished dataset, and resumes
+    an interrupted one.
 
     Examples:
       ptlreid prepare market --source Market-1501-v15.09.15.zip
@@ -56,7 +56,7 @@ def prepare(
     if list_names:
         return list_datasets(json=json)
     if data is None:
-        raise OptionError("Which dataset? Give its name, such as synthetic-b; `ptlreid datasets` lists all names.")
+        raise OptionError("No dataset given. Give its name, such as synthetic-b; `ptlreid datasets` lists all names.")
     root = Path(given.resolve(RootSettings, config=False).root)
     dataset = datasets.find(f"{data}:{variant}" if variant else data, root)
     if source:
@@ -78,7 +78,7 @@ def prepare(
 def _show(splits: Splits, folder: Path, made: Mapping[str, bool], packed: dict[str, Any]) -> None:
     show_counts(splits.name, count_parts(splits))
     if not splits.has_test:
-        console.say("No test set: it can be trained on, and not evaluated on.")
+        console.say("No test set: this dataset is for training only.")
     new = ("Rendered into" if made.get("drawn") else "Prepared in") if any(made.values()) else "Reused:"
     console.say(f"{new} {folder}")
     if packed:
@@ -88,7 +88,7 @@ def _show(splits: Splits, folder: Path, made: Mapping[str, bool], packed: dict[s
 def _prepare_source(
     dataset: DatasetRef, source: Path, root: Path, given: Given, *, pack: bool
 ) -> tuple[DatasetRef, dict[str, bool]]:
-    """The dataset, under the name that the user's own images get, and whether it had to be made."""
+    """The dataset, with the user's own images under their name, and whether it was prepared now."""
     from ptlreid.datasets import folder
     from ptlreid.workflows.prepare import prepare
 
@@ -104,7 +104,7 @@ def _prepare_source(
 
 
 def _own_settings(dataset: DatasetRef, source: Path, given: Given) -> OwnImagesSettings:
-    """The settings of the user's own images: their name is --name, the one they have, or that of the source."""
+    """The settings of the user's own images, named by --name, by DATA if that is an earlier name, or by the source."""
     from ptlreid import datasets
 
     settings = given.resolve(OwnImagesSettings)
@@ -112,12 +112,12 @@ def _own_settings(dataset: DatasetRef, source: Path, given: Given) -> OwnImagesS
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", source.resolve().name.removesuffix(source.suffix).removesuffix(".tar"))
     name = settings.name or (stem.lstrip("_.-") if dataset.name in known else dataset.name)
     if not name or name in known:
-        raise OptionError(f"{name!r} cannot be the name of your images: it is taken. Give them another with --name.")
+        raise OptionError(f"{name!r} cannot be the name of your images: it is taken. Choose another with --name.")
     return settings.model_copy(update={"name": name})
 
 
 def _make_synthetic(dataset: DatasetRef, root: Path, given: Given) -> dict[str, bool]:
-    """Render a synthetic dataset; of any other, see that it is there."""
+    """Render a synthetic dataset; for any other, check that it exists."""
     if hasattr(dataset.module, "prepare"):
         _refuse_others(dataset, given, SyntheticSettings)
         settings = given.resolve(SyntheticSettings)
@@ -126,24 +126,24 @@ def _make_synthetic(dataset: DatasetRef, root: Path, given: Given) -> dict[str, 
     _refuse_others(dataset, given)
     if not any(folder.is_dir() for folder in dataset.folders(root)):
         raise OptionError(
-            f"{dataset.info.title} cannot be made here: get it from {dataset.info.source}, and give its archive or "
+            f"{dataset.info.title} is not in {root}: get it from {dataset.info.source}, and give its archive or "
             f"folder with --source, or put its folder at {dataset.folders(root)[0]}."
         )
     return {"prepared": False}
 
 
 def _pack(dataset: DatasetRef, folder: Path, given: Given, source: Path | None) -> dict[str, Any]:
-    if not source:  # with one, the other options and --config are those of the user's own images
+    if not source:  # with a source, the other options and --config belong to the user's own images
         _refuse_others(dataset, given, PackSettings)
     return pack_images(dataset, folder, given.resolve(PackSettings, config=not source))
 
 
 def _refuse_others(dataset: DatasetRef, given: Given, *models: type[Settings]) -> None:
-    """Raise `OptionError` for an option that is of none of these `models`: it has no meaning here."""
+    """Raise `OptionError` for an option that none of these `models` has."""
     known: tuple[type[Settings], ...] = (RootSettings, *models)
     allowed = {name for model in known for name in model.model_fields}
     for name, origin in given.origins.items():
         if name not in allowed:
             raise OptionError(
-                f"{origin.split()[0]} has no meaning for {dataset.name}. Leave it out; see `ptlreid prepare --help`."
+                f"{origin.split()[0]} does not apply to {dataset.name}. Leave it out; see `ptlreid prepare --help`."
             )

@@ -18,7 +18,7 @@ def recipes(
 ) -> None:
     """List the recipes that --recipe takes, or show one.
 
-    A recipe's file can be copied, changed and given to --config.
+    A recipe's file can be copied, edited and passed to --config.
     """
     names = [name] if name else files.names()
     if json:

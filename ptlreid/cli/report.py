@@ -26,20 +26,20 @@ def report(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="One figure alone, into --out FILE.png, .svg or .pdf: cmc, ranklist, cameras, curves, distances or "
+            help="Only one figure, into --out FILE.png, .svg or .pdf: cmc, ranklist, cameras, curves, distances or "
             "cells.",
         ),
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Scores alone, into a .md, .tex or .csv file.")
+        Path | None, typer.Option(metavar="FILE", help="Only the scores, into a .md, .tex or .csv file.")
     ] = None,
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
     """Write an HTML report on runs, or one figure or table for a paper.
 
-    The page is one file without links to other sites. Features come from the run's cache; what is not in it is
-    extracted.
+    The page is a single file without links to other sites. Features come from the run's cache, or are extracted if
+    they are not cached.
 
     Examples:
       ptlreid report market-resnet50-ptl-s0

@@ -12,7 +12,7 @@ from ptlreid.cli import console
 from ptlreid.cli.options import DryRun, Json, Runs, from_settings
 from ptlreid.settings.reproduce import SCALES, ReproduceSettings, tables
 
-_MACS_PER_SECOND = 1e13  # of the machine in the hours of an estimate
+_MACS_PER_SECOND = 1e13  # assumed in estimates of hours
 
 
 @from_settings(ReproduceSettings)
@@ -26,16 +26,16 @@ def reproduce(
 ) -> None:
     """Train the runs behind a table of the paper, and compare with the published figures.
 
-    Rows whose datasets are missing say so. The same command again reuses what is finished and resumes the rest.
+    Rows with missing datasets list them. The same command again reuses finished runs and resumes the others.
     """
-    chosen = tables(table)
+    selected_tables = tables(table)
 
     from ptlreid.distributed import process_group
     from ptlreid.workflows import reproduce as workflow
 
     size = SCALES[settings.scale]
     if dry_run:
-        plans = [workflow.dry_run(one, settings, runs, size) for one in chosen]
+        plans = [workflow.dry_run(one, settings, runs, size) for one in selected_tables]
         if json:
             console.show_json({"tables": plans})
             return
@@ -44,7 +44,7 @@ def reproduce(
         return
     progress = console.Reporter()
     with process_group(settings.device):
-        results = [workflow.reproduce(one, settings, runs, size, progress) for one in chosen]
+        results = [workflow.reproduce(one, settings, runs, size, progress) for one in selected_tables]
     if json:
         console.show_json({"tables": results})
         return
@@ -67,18 +67,18 @@ def _show_plan(plan: Mapping[str, Any]) -> None:
 def _cost(cost: Mapping[str, Any] | None) -> str:
     """The cost of a plan in words."""
     if cost is None:
-        return "The cost can be estimated when the datasets are there."
+        return "The cost can be estimated once the datasets are prepared."
     hours = cost["macs"] / _MACS_PER_SECOND / 3600
     return (
-        f"Cost of all runs: {_amount(cost['images'])} images (training images × epochs) at "
-        f"{_amount(cost['macs'] / cost['images'])} multiply-adds forward and backward are {_amount(cost['macs'])}: "
+        f"Cost of all runs: {_amount(cost['images'])} images (training images × epochs) × "
+        f"{_amount(cost['macs'] / cost['images'])} multiply-adds (forward and backward) = {_amount(cost['macs'])}: "
         f"{f'{hours:,.1f} hours' if hours >= 1 else f'{60 * hours:.1f} minutes'} at "
-        f"{_amount(_MACS_PER_SECOND)} a second."
+        f"{_amount(_MACS_PER_SECOND)} per second."
     )
 
 
 def _amount(number: float) -> str:
-    for size, word in ((1e15, "million billion"), (1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+    for size, word in ((1e15, "quadrillion"), (1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
         if number >= size:
             return f"{number / size:,.1f} {word}"
     return f"{number:,.0f}"
@@ -101,7 +101,7 @@ def _show_result(result: Mapping[str, Any]) -> None:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    """Measured mAP and CMC-1, what was published, and the differences."""
+    """Measured mAP and CMC-1, published figures, and differences."""
     published, difference = row.get("published"), row.get("difference")
     target = f"{published['mAP']:.2f} / {published['cmc1']:.2f}" if published else ""
     if "cited" in row:
@@ -114,6 +114,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _label(content: Mapping[str, Any], text: str) -> str:
-    """The text, followed by the setting where that is not the paper's."""
+    """The text, followed by the setting if that is not the paper's."""
     setting = content.get("setting", "paper")
     return text if setting == "paper" else f"{text} ({setting})"

@@ -27,10 +27,10 @@ def transfer_chain(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Fine-tune one network on several datasets in a row, and evaluate it on all after each.
+    """Fine-tune one network on several datasets in order, and evaluate it on all after each.
 
-    Each stage is a run folder of its own. Stages that another chain has trained are reused; the same command again
-    resumes a chain that was stopped. Settings of single stages are [[stage]] tables in the --config file: see
+    Each stage has its own run folder. Stages that another chain has trained are reused; the same command again resumes
+    an interrupted chain. Settings of a single stage go into a [[stage]] table of the --config file: see
     docs/transfer.md.
 
     Examples:
@@ -60,7 +60,7 @@ def _show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
         return
     rows = []
     for one in plan["trainings"]:
-        run = one["run"] or f"{one['data']} {one['method']}, named when it can start"
+        run = one["run"] or f"{one['data']} {one['method']}, named once it can start"
         rows.append([run, str(one["epochs"]), one["state"]])
     console.show_rows(str(plan["chain"]), ("run", "epochs", "state"), rows)
     if plan["missing"]:

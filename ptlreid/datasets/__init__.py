@@ -19,9 +19,9 @@ __all__ = ["DatasetInfo", "DatasetRef", "Fault", "FaultError", "find", "load", "
 
 @dataclass(frozen=True)
 class DatasetRef:
-    """A dataset that was asked for, not read yet: its module in this package, and its variant.
+    """A dataset by name, not read yet: its module in this package, and its variant.
 
-    `path`: the folder, if it was named by one.
+    `path`: the folder, if the dataset was given by path.
     """
 
     name: str
@@ -31,17 +31,17 @@ class DatasetRef:
 
     @property
     def info(self) -> DatasetInfo:
-        """The facts of the dataset."""
+        """The description of the dataset."""
         info: DatasetInfo = self.module.INFO
         return info
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """The published counts of this variant; empty for a path, as any images may have that layout."""
+        """The published counts of this variant; empty for a path, as any images may be in that layout."""
         return {} if self.path else self.info.counts.get(self.variant, {})
 
     def folders(self, root: Path) -> list[Path]:
-        """Where the dataset may be below `root`; `prepare` puts it in the first."""
+        """Where the dataset may be below `root`; `prepare` uses the first."""
         if self.path:
             return [self.path]
         return [root / folder.format(name=self.name, variant=self.variant) for folder in self.info.folders]
@@ -65,8 +65,8 @@ class DatasetRef:
     def read(self, folder: Path, *, all_images: bool = False, reject: Reject = refuse) -> Splits:
         """The splits in `folder`; faults in single files go to `reject`.
 
-        With `all_images`, also those that the variant leaves out. Digests of the images are kept in the folder's
-        index from now on: see `contents`.
+        With `all_images`, also those that the variant leaves out. From now on, digests of the images are kept in the
+        folder's index: see `contents`.
         """
         contents.use_index(folder)
         variant = self.info.full_variants.get(self.variant, self.variant) if all_images else self.variant
@@ -82,8 +82,8 @@ def names() -> list[str]:
 def find(name: str, root: Path | None = None) -> DatasetRef:
     """The dataset called `name`, which may end in `:variant`, or be the path of a folder.
 
-    Own images that were prepared below `root` are found by their names, too. Raises `OptionError` with a near-miss
-    hint if there is none.
+    Own images that were prepared below `root` are found by name, too. Raises `OptionError` with a suggestion if
+    there is none.
     """
     if is_path(name):
         path = Path(name)
@@ -115,7 +115,7 @@ def load(name: str, root: Path) -> Splits:
     parts = [find(part, root) for part in name.split("+")]
     union = combine(name, [part.read(part.folder(root)) for part in parts])
     if len(set(union.train.paths)) < len(union.train):
-        raise OptionError(f"{name} names the same images twice: expected different datasets. Give each once.")
+        raise OptionError(f"{name} contains the same images twice: expected different datasets. Give each once.")
     return union
 
 

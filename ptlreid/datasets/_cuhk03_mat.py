@@ -1,4 +1,4 @@
-"""`cuhk-03.mat`, a MATLAB v7.3 file, to images.
+"""Converts `cuhk-03.mat`, a MATLAB v7.3 file, to images.
 
 It is HDF5, so every array is transposed: `labeled` and `detected` are (1, 5) references, one for each camera pair, to
 (10, persons) references to images (3, width, height); images 1 to 5 are of view 1, 6 to 10 of view 2. `testsets` is
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAT = "cuhk-03.mat"
 TEST_SETS = "testsets.csv"
-_COMPRESSION = 4  # a tenth larger than the best, in a third of the time
+_COMPRESSION = 4  # files a tenth larger than at the best level, in a third of the time
 
 
 def unpack_mat(mat: Path, target: Path, labellings: Sequence[str], progress: Progress) -> None:

@@ -15,8 +15,8 @@ from ptlreid.errors import DataError
 _PARTS = ("", "train", "test", "query", "gallery")
 _CAMERA = re.compile(r"(?:^|[_\-. ])c(?:am(?:era)?)?[_\-]?(\d+)", re.IGNORECASE)
 _FORMS = (
-    "Expected a folder for each identity, names such as 0002_c1s1_000451_03.jpg, Market-1501's layout, or a CSV with "
-    "the columns path,pid,camid and, optionally, split."
+    "Expected one folder per identity, names such as 0002_c1s1_000451_03.jpg, Market-1501's layout, or a CSV with the "
+    "columns path,pid,camid and, optionally, split."
 )
 
 
@@ -36,7 +36,7 @@ class OwnImage:
 
 
 def find_images(source: Path) -> list[OwnImage]:
-    """The images in `source`, a CSV or a folder, sorted; `DataError` if it has none of the known forms."""
+    """The images in `source`, a CSV or a folder, sorted; `DataError` if its layout is unknown."""
     if source.is_file():
         if source.suffix.lower() != ".csv":
             raise DataError(f"{source}: neither an archive nor a CSV. {_FORMS}")
@@ -51,7 +51,7 @@ def find_images(source: Path) -> list[OwnImage]:
 
 
 def assign_numbers(values: Iterable[str], *, keep_special: bool) -> dict[str, int]:
-    """A number for each value: its own if all are different numbers, otherwise 1, 2, ... in sorted order.
+    """A number for each value: the value itself if all are different numbers, otherwise 1, 2, ... in sorted order.
 
     `keep_special`: whether -1 and 0 may be kept.
     """
@@ -65,7 +65,7 @@ def assign_numbers(values: Iterable[str], *, keep_special: bool) -> dict[str, in
 
 
 def _skip_single_folders(source: Path) -> Path:
-    """`source`, or the folder of identities in it if it holds nothing but one folder, as in archives."""
+    """`source`, or the folder of identities in it if it contains nothing but one folder, as archives do."""
     folder = source
     while True:
         folders, images = _list_folders(folder), any(is_image(path) for path in folder.iterdir())
@@ -75,10 +75,10 @@ def _skip_single_folders(source: Path) -> Path:
 
 
 def _read_names(folder: Path, source: Path, split: str) -> list[OwnImage]:
-    """Images whose names are those of Market-1501."""
-    inside = _list_folders(folder)
-    if inside and any(any(is_image(path) for path in one.iterdir()) for one in inside):
-        raise DataError(f"{folder}: holds images, and folders of images such as {inside[0].name}. {_FORMS}")
+    """Images named as in Market-1501."""
+    subfolders = _list_folders(folder)
+    if any(is_image(path) for subfolder in subfolders for path in subfolder.iterdir()):
+        raise DataError(f"{folder}: holds images, and folders of images such as {subfolders[0].name}. {_FORMS}")
     images = []
     for path in _list_images(folder):
         pid, camid = market.parse_name(path.name)
@@ -87,7 +87,7 @@ def _read_names(folder: Path, source: Path, split: str) -> list[OwnImage]:
 
 
 def _read_folders(folder: Path, source: Path) -> list[OwnImage]:
-    """Images in a folder for each identity, and in a folder for each camera or with the camera in their names."""
+    """Images in one folder per identity, and in one folder per camera or with the camera in their names."""
     images = []
     for identity in _list_folders(folder):
         cameras = _list_folders(identity)

@@ -1,4 +1,4 @@
-"""A split of the user's own images: the identities to train on and to test, and which test images are queries."""
+"""The split of the user's own images: training and test identities, and which test images are queries."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ByCamera = dict[int, list[int]]
 def split_images(images: Sequence[tuple[int, int, str]], *, seed: int, test_share: float) -> list[str]:
     """train, query or gallery for each image, given as (pid, camid, part).
 
-    A part that was given stays; "test" is split into query and gallery here. If none was given, `test_share` of the
-    identities are tested, and none is in both sets. Those seen by two cameras and those seen by one are divided
-    separately, so that some of the former are tested. Junk and distractors go to the gallery. Depends only on `seed`
-    and the order of `images`.
+    A given part is kept; "test" is split into query and gallery here. If no part is given, a fraction `test_share` of
+    the identities is the test set, disjoint from the training set. Identities seen by two cameras and those seen by one
+    are divided separately, so that some of the former are tested. Junk and distractors go to the gallery. Depends only
+    on `seed` and the order of `images`.
     """
     parts = [part for _, _, part in images]
     rng = np.random.default_rng(seed)
@@ -37,7 +37,7 @@ def split_images(images: Sequence[tuple[int, int, str]], *, seed: int, test_shar
 
 
 def choose_protocol(images: Sequence[tuple[int, int, str]]) -> str:
-    """`market` if some query, in (pid, camid, part), has a match by another camera, otherwise `any-camera`."""
+    """`market` if some query, in (pid, camid, part), has a match in another camera, otherwise `any-camera`."""
     gallery = {(pid, camid) for pid, camid, part in images if part == "gallery" and pid > DISTRACTOR}
     cameras = defaultdict(set)
     for pid, camid in gallery:
@@ -49,7 +49,7 @@ def choose_protocol(images: Sequence[tuple[int, int, str]]) -> str:
 def _choose_test_identities(
     images: Sequence[tuple[int, int, str]], rng: np.random.Generator, test_share: float
 ) -> set[int]:
-    """The pids to test, sampled separately from those seen by two cameras and from the others."""
+    """The test pids, sampled separately from those seen by two cameras and from the others."""
     cameras = defaultdict(set)
     for pid, camid, _ in images:
         if pid > DISTRACTOR:
@@ -81,12 +81,12 @@ def _choose_queries(images: Sequence[tuple[int, int, str]], rows: Sequence[int],
 
 
 def _choose_queries_of(by_camera: _ByCamera, rng: np.random.Generator, *, crossed: bool) -> list[int]:
-    """Queries of one identity. With `crossed`, each has a match by another camera among the remaining images."""
+    """Queries of one identity. With `crossed`, each has a match in another camera among the remaining images."""
     if crossed and len(by_camera) < 2:
         return []
     plenty = [camid for camid in sorted(by_camera) if len(by_camera[camid]) > 1]
     if not crossed:
         return [int(rng.choice(by_camera[camid])) for camid in plenty]
-    # A camera with one image gives it up only if no camera has more: then the other cameras' images remain.
+    # A camera with a single image provides a query only if no camera has more: the other cameras' images remain.
     cameras = plenty or sorted(by_camera)[:1]
     return [int(rng.choice(by_camera[camid])) for camid in cameras]

@@ -1,4 +1,4 @@
-"""Several datasets as one to train on, such as `market+duke`."""
+"""Several datasets as one training set, such as `market+duke`."""
 
 from __future__ import annotations
 

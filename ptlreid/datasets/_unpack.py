@@ -26,7 +26,7 @@ _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZM
 
 @dataclass(frozen=True)
 class _Member:
-    """One entry of an archive. `content` is read once, before the next entry is asked for."""
+    """One entry of an archive. `content` is read once, before the next entry is requested."""
 
     name: str
     size: int
@@ -45,7 +45,7 @@ def unpack(archive: Path, target: Path, progress: Progress, max_bytes: int = MAX
     """Write the files in `archive` below `target`; existing files of the right size are kept.
 
     Raises `DataError` for a path that leads out of `target`, a link or a device, more than `max_bytes` in all, and
-    an archive that is damaged or encrypted. Files written before the error stay, as the target is no dataset yet.
+    an archive that is damaged or encrypted. Files written before the error stay, as the target is not a dataset yet.
     """
     written, done = 0, 0
     try:

@@ -64,8 +64,8 @@ def read(folder: Path, variant: str = "labeled", reject: Reject = refuse) -> Spl
     """The splits of the prepared `folder`.
 
     `labeled`, `detected`: 767 and 700 identities. `labeled-classic-7`: the seventh test set of the release; without
-    a number, the first. There, every test image is a query and in the gallery, from which the protocol takes one image
-    of each identity by the other camera. An image of the split that the folder lacks goes to `reject`.
+    a number, the first. There, every test image is both a query and in the gallery, from which the protocol samples one
+    image of each identity from the other camera. An image of the split that the folder lacks goes to `reject`.
     """
     labelling, _, classic = ("labeled-classic" if variant == "classic" else variant).partition("-")
     images = folder / labelling
@@ -93,7 +93,7 @@ def gather(source: Path, target: Path, variant: str, progress: Progress) -> None
 
 @cache
 def read_new_split() -> list[dict[str, str]]:
-    """The rows of the 767/700 split that comes with this package: labelling, split, pid, camid, file."""
+    """The rows of the 767/700 split that is part of this package: labelling, split, pid, camid, file."""
     packed = resources.files("ptlreid.datasets").joinpath("data/cuhk03_767_700.csv.gz").read_bytes()
     return list(csv.DictReader(gzip.decompress(packed).decode("utf-8").splitlines()))
 

@@ -1,4 +1,4 @@
-"""The user's own images, made a dataset by `ptlreid prepare folder` and used by the name given there."""
+"""The user's own images, turned into a dataset by `ptlreid prepare folder` and used by the name given there."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def _read_part(folder: Path, reject: Reject) -> Records:
 
 
 def _explain_missing(folder: Path) -> tuple[str, str]:
-    """(kind of fault, remedy): the layout is one level deeper or higher, or nowhere near."""
+    """(kind of fault, remedy): the layout is one level deeper or higher, or missing."""
     inside = [path.parent for path in sorted(folder.glob(f"*/{TRAIN}")) if path.is_dir()]
     if inside:
         return "nested", f"The layout is one level deeper: use {inside[0]}."

@@ -1,4 +1,4 @@
-"""MSMT17, as V1 and as V2 (faces hidden), with its list files.
+"""MSMT17, V1 and V2 (faces masked), read from its list files.
 
 A line of a list is `0000/0000_000_01_0303morning_0008_0.jpg 0`: a file below the part's folder, and a pid that counts
 from 0 within the part. The third field of a file's name is the camera.
@@ -33,8 +33,8 @@ INFO = DatasetInfo(
     full_variants={"v1": "v1-val", "v2": "v2-val"},
     folders=("msmt17-v{variant[1]}", "MSMT17_V{variant[1]}", "msmt17", "MSMT17"),
     citation="Wei et al., Person Transfer GAN to Bridge Domain Gap for Person Re-Identification, CVPR 2018",
-    licence="Its own agreement, to be signed before the download.",
-    terms="Academic research only; not to be passed on. V2, with hidden faces, replaces V1.",
+    licence="Licence agreement, to be signed before the download.",
+    terms="Academic research only; not to be passed on. V2, with masked faces, replaces V1.",
     source="https://www.pkuvmc.com/dataset.html",
     protocol="market",
     counts={"v1": _TRAIN, "v2": _TRAIN, "v1-val": _WITH_VAL, "v2-val": _WITH_VAL},
@@ -86,7 +86,7 @@ def gather(source: Path, target: Path, variant: str, progress: Progress) -> None
 
 
 def _read_list(file: Path, reject: Reject) -> list[re.Match[str]]:
-    """The lines of a list that give what they should; the others go to `reject`."""
+    """The valid lines of a list; the others go to `reject`."""
     matches = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         match = _LINE.fullmatch(line.strip())

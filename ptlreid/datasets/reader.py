@@ -1,4 +1,4 @@
-"""What a dataset's file needs, to describe the dataset (`DatasetInfo`), read it (`Records`, `Fault`) and gather it.
+"""The interface of a dataset's file: to describe it (`DatasetInfo`), read it (`Records`, `Fault`) and gather it.
 
 docs/extending.md shows a dataset in one file.
 """
@@ -44,12 +44,12 @@ _LEVELS = 4
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The facts of one dataset.
+    """The description of a dataset.
 
-    `names`: each public name, aliases included, with the variant it stands for, "" if there are none.
+    `names`: each public name, aliases included, with its default variant, "" if there are none.
     `folders`: names tried below the root, in this order; `prepare` puts the dataset in the first.
-    `terms`: what the data may be used for. `note`: what every user of the dataset should know.
-    `variants`: what may follow a colon. `unlisted_variants`: what else may, too many to list. `full_variants`: for a
+    `terms`: what the data may be used for. `note`: for every user of the dataset to read.
+    `variants`: accepted after a colon. `unlisted_variants`: accepted too, but too many to list. `full_variants`: for a
     variant that leaves out images of its folder, the variant that reads them all.
     `counts`: published counts by variant, such as `train_images`, `query_identities`, or `cameras` of all parts.
     """
@@ -71,10 +71,10 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with a dataset.
+    """A single fault of a dataset.
 
     `kind`: one word, for programs. `remedy`: what to do, in full sentences. `serious`: whether results cannot be
-    trusted until it is put right.
+    trusted until it is fixed.
     """
 
     kind: str
@@ -88,14 +88,14 @@ class Fault:
 
 
 class FaultError(DataError):
-    """A `DataError` with its fault, so that a check can list it with others."""
+    """A `DataError` that carries a fault, so that a check can list it with others."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault))
         self.fault = fault
 
 
-# What a reader does with a file that it cannot use: raise, or collect the fault and continue without the file.
+# Handles a file that a reader cannot use: raises, or collects the fault so that reading continues without the file.
 Reject = Callable[[Fault], None]
 
 
@@ -105,12 +105,12 @@ def refuse(fault: Fault) -> None:
 
 
 def is_stray(name: str) -> bool:
-    """Whether a file manager left the file or folder of this name: `._0002_c1s1.jpg`, `Thumbs.db`, `__MACOSX`."""
+    """Whether this is the name of a leftover of a file manager: `._0002_c1s1.jpg`, `Thumbs.db`, `__MACOSX`."""
     return name.startswith("._") or name.lower() in _STRAYS or name == "__MACOSX"
 
 
 def is_image(path: Path) -> bool:
-    """Whether the file's name is that of an image and not hidden; its content is not read."""
+    """Whether the file has the name of an image and is not hidden; its content is not read."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
@@ -146,7 +146,7 @@ def link_or_copy_as(files: Mapping[str, Path], target: Path, progress: Progress)
 def link_or_copy(file: Path, target: Path) -> None:
     """Make `target` a hard link to `file`, or a copy, complete or not at all; an existing `target` is kept.
 
-    Where `file` is a symbolic link, the file behind it is taken.
+    If `file` is a symbolic link, the file it points to is used.
     """
     if target.exists():
         return
@@ -181,6 +181,6 @@ def _walk_folders(folder: Path) -> Iterator[Path]:
 def _list_folders(folder: Path) -> list[Path]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except PermissionError:  # a folder that may not be read is not the one the user means
+    except PermissionError:  # a folder that cannot be read is not the one that the user means
         return []
     return [Path(entry.path) for entry in entries if entry.is_dir() and not is_stray(entry.name)]

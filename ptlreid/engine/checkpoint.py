@@ -1,4 +1,4 @@
-"""The training state, and its checkpoint: one file, written atomically."""
+"""The training state and its checkpoint: one file, written atomically."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Training:
     `scaler`: keeps fp16 gradients in range, disabled otherwise. `epoch`: completed epochs, with their evaluation.
     `step`: completed updates of the current epoch. `best`: the highest mAP so far, negative before the first
     evaluation; `stale`: evaluations since then. `cells`: statistics of the cells at the end of the epoch.
-    `history_bytes`: the length of the history file up to here. `generators`: the states of torch's random generators
+    `history_bytes`: the length of the history file at this point. `generators`: the states of torch's random generators
     in a checkpoint within an epoch.
     """
 
@@ -55,7 +55,7 @@ def save(training: Training, path: Path) -> None:
     `PtlreidError` if weights are not finite, and leaves the file as it was.
     """
     own = {"memory": _on_cpu(memory_state(training.network)), "generators": _generators()}
-    everyone = distributed.all_gather(own)
+    processes = distributed.all_gather(own)
     if not distributed.is_main():
         return
     weights = training.network.state_dict()
@@ -71,7 +71,7 @@ def save(training: Training, path: Path) -> None:
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict(),
         "scaler": training.scaler.state_dict(),
-        "processes": everyone,
+        "processes": processes,
         **{name: getattr(training, name) for name in _PLAIN},
     }
     with atomic_write(path) as temporary:
@@ -82,7 +82,7 @@ def save(training: Training, path: Path) -> None:
 
 
 def load(training: Training, path: Path) -> None:
-    """Restore `training` from what `save` wrote, all but the generators: see `restore_generators`.
+    """Restore `training` from a checkpoint, except the generators: see `restore_generators`.
 
     `CheckpointError` for a file that is damaged, of another version, or of another number of processes.
     """
@@ -134,6 +134,6 @@ def _on_cpu(states: dict[str, Tensor]) -> dict[str, Tensor]:
 def _check_processes(processes: list[Any], path: Path) -> None:
     if len(processes) != distributed.world_size():
         raise CheckpointError(
-            f"{path}: written by {len(processes)} processes, expected {distributed.world_size()} (other batches). "
-            f"Resume with {len(processes)} processes, or start another run (--name)."
+            f"{path}: written by {len(processes)} processes, expected {distributed.world_size()}, as batches depend on "
+            f"it. Resume with {len(processes)} processes, or start another run (--name)."
         )

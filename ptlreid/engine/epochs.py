@@ -73,7 +73,7 @@ def train_epochs(
             updates=job.updates,
             tensorboard=settings.tensorboard and main,
         ) as recorder,
-        torch.random.fork_rng(),  # dropout uses generators of our own: the caller's is left alone
+        torch.random.fork_rng(),  # dropout uses our own generators: the caller's are left alone
     ):
         forward = None
         setup = _Setup(device, precision, objective, recorder)
@@ -81,7 +81,7 @@ def train_epochs(
             if forward is None or training.epoch == settings.freeze_epochs:
                 forward = _wrap_network(job, training)
             _train_one_epoch(job, training, forward, setup)
-            # A checkpoint before the evaluation, which may take long: a kill during it repeats no update.
+            # A checkpoint before the evaluation, which may take long: if killed during it, the run repeats no update.
             scores = score_epoch(job, training, device, before=lambda: _save(job, training, recorder))
             training.epoch, training.step = training.epoch + 1, 0
             recorder.epoch(training.epoch, scores | ({"cells": training.cells} if training.cells else {}))
@@ -115,7 +115,7 @@ def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, s
                 _save(job, training, setup.recorder)
                 saved = time.monotonic()
             if stop:
-                raise _stopped(job, training, interrupts.received or signal.SIGTERM)
+                raise _make_stop(job, training, interrupts.received or signal.SIGTERM)
 
 
 def _load_batches(job: TrainingJob, training: Training, device: torch.device) -> Iterator[Batch]:
@@ -128,12 +128,12 @@ def _load_batches(job: TrainingJob, training: Training, device: torch.device) ->
         rows,
         augmentation_seed=(settings.seed, training.epoch),
         workers=choose_workers(settings.workers, device),
-        progress=job.progress if training.step + training.epoch == 0 else None,  # its notes once a run are enough
+        progress=job.progress if training.step + training.epoch == 0 else None,  # one note per run is enough
     )
 
 
 def _start_epoch(job: TrainingJob, training: Training) -> None:
-    """Set latent states and generators for the next update."""
+    """Set the latent states and the generators for the next update."""
     if training.step:
         checkpoint.restore_generators(training)
         return
@@ -148,7 +148,7 @@ def _watch_last_update(job: TrainingJob, training: Training) -> None:
 
 
 def _wrap_network(job: TrainingJob, training: Training) -> nn.Module:
-    """The network, its backbone frozen or not, wrapped for several processes and compiled if asked.
+    """The network, its backbone frozen or not, wrapped for several processes and compiled if requested.
 
     Valid while the same weights are trained.
     """
@@ -180,7 +180,7 @@ def _save(job: TrainingJob, training: Training, recorder: Recorder) -> None:
     checkpoint.save(training, job.run.checkpoint)
 
 
-def _stopped(job: TrainingJob, training: Training, number: int) -> Stopped:
+def _make_stop(job: TrainingJob, training: Training, number: int) -> Stopped:
     return Stopped(
         f"{signal.Signals(number).name}: stopped after update {training.step} of {job.updates} in epoch "
         f"{training.epoch + 1} of {job.settings.epochs}. {job.run.checkpoint} is written.",

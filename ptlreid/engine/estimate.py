@@ -1,4 +1,4 @@
-"""The estimate of `ptlreid finetune --dry-run`: memory and time of training, without training."""
+"""The estimate of `ptlreid finetune --dry-run`: memory and duration of training, without training."""
 
 from __future__ import annotations
 
@@ -30,28 +30,27 @@ from ptlreid.retrieval.memory_plan import free_memory_bytes
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings
 
-_SECONDS = 10.0  # for timed updates, besides building the network
+_SECONDS = 10.0  # for timed updates, in addition to building the network
 _SMALLEST_BATCH = 2  # images of the first timed updates: the fewest that batch norm accepts
 
 
 def estimate_training(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
-    """The cost of training with `settings`, which have an image size, for JSON.
+    """The cost of training with `settings`, whose image size is resolved, for JSON.
 
-    `steps`: updates of the weights in all. `memory_bytes`: see `estimate_bytes`; `free` is what the device has left.
+    `steps`: weight updates in total. `memory_bytes`: see `estimate_bytes`; `free` is the free memory of the device.
     `time`: see `estimate_time`; None if an update does not fit into `free`.
     """
     job = TrainingJob(settings, splits, build_sampler(settings, splits), run, progress)
     device = choose_device(settings.device)
     precision = Precision(choose_amp(settings.amp, device), settings.channels_last)
-    needed = estimate_bytes(job, precision)
-    free = _free_bytes(device)
+    memory_bytes = {**estimate_bytes(job, precision), "free": _free_bytes(device)}
     return {
         "run": str(run.path),
         "settings": settings.model_dump(),
         "train": {"images": len(splits.train), "identities": splits.train.num_identities},
         "steps": settings.epochs * job.updates,
-        "memory_bytes": {**needed, "free": free},
-        "time": estimate_time(job, device, precision) if needed["peak"] < free else None,
+        "memory_bytes": memory_bytes,
+        "time": estimate_time(job, device, precision) if memory_bytes["peak"] < memory_bytes["free"] else None,
     }
 
 
@@ -59,8 +58,8 @@ def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
     """Bytes of tensors in training, from two updates of the real loop on `meta` tensors.
 
     `weights`: with batch norm's statistics. `gradients`, `optimizer`: of these. `states`: latent states carried between
-    batches. `activations`: kept from the forward pass for the backward pass. `peak`: the most at once; less than the
-    sum, as gradients are made while activations are freed. Memory of CUDA and cuDNN themselves is not included.
+    batches. `activations`: kept from the forward pass for the backward pass. `peak`: the maximum; less than the sum,
+    as gradients are allocated while activations are freed. Memory of CUDA and cuDNN themselves is not included.
     """
     accumulate = min(job.settings.accumulate, 2)  # more make no difference: the second adds to existing gradients
     loop = Precision(None, precision.channels_last)
@@ -68,7 +67,7 @@ def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
 
     with torch.device("meta"):
         training = _prepare_training(job, torch.device("meta"), loop)
-    # Adam counts steps in a tensor that older torch reads: the optimiser must not make it on meta.
+    # Adam counts steps in a tensor that older torch reads: the optimiser must not create it on meta.
     with ExitStack() as modes:
         weights = [*training.network.parameters(), *training.network.buffers()]
         gradients = sum(tensor.nbytes for tensor in training.network.parameters())
@@ -83,14 +82,14 @@ def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
         updates = _run_updates(job, training, loop, job.settings.batch_size, accumulate=accumulate, count=2)
         next(updates)
         footprint.peak = footprint.live
-        between = footprint.live - gradients  # freed at the start of the next update
+        live_between = footprint.live - gradients  # gradients are freed at the start of the next update
         next(updates)
     return {
         "weights": sum(tensor.nbytes for tensor in weights),
         "gradients": gradients,
         "optimizer": _optimizer_bytes(training.optimizer),
         "states": sum(state.nbytes for state in memory_state(training.network).values()),
-        "activations": after_forward[accumulate] - between,
+        "activations": after_forward[accumulate] - live_between,
         "peak": before_step[-1],
     }
 
@@ -103,8 +102,8 @@ def _optimizer_bytes(optimizer: Optimizer) -> int:
 def estimate_time(job: TrainingJob, device: torch.device, precision: Precision) -> dict[str, Any]:
     """The approximate duration of training, from a few real updates on random images; no loading and no evaluation.
 
-    `timed_batch_size`: images of the timed updates, fewer than a batch if that would take too long; then
-    `seconds_per_batch` is scaled up. `hours`: for all epochs.
+    `timed_batch_size`: images per timed update, fewer than a batch if that would take too long; `seconds_per_batch` is
+    then scaled up. `hours`: for all epochs.
     """
     began = time.perf_counter()
     size = job.settings.batch_size
@@ -112,23 +111,23 @@ def estimate_time(job: TrainingJob, device: torch.device, precision: Precision) 
     training = _prepare_training(job, device, precision)
 
     with torch.random.fork_rng():  # for dropout
-        small = min(_SMALLEST_BATCH, size)
-        each = _seconds_per_update(job, training, precision, small, count=1) / small
-        left = max(0.0, _SECONDS - (time.perf_counter() - began))
-        timed = max(small, min(size, int(left / (3 * each))))
-        if timed > small:
-            each = _seconds_per_update(job, training, precision, timed, count=2) / timed
-    total = each * size * len(job.sampler) * job.settings.epochs
+        smallest = min(_SMALLEST_BATCH, size)
+        seconds_per_image = _time_update(job, training, precision, smallest, count=1) / smallest
+        seconds_left = max(0.0, _SECONDS - (time.perf_counter() - began))
+        timed_size = max(smallest, min(size, int(seconds_left / (3 * seconds_per_image))))
+        if timed_size > smallest:
+            seconds_per_image = _time_update(job, training, precision, timed_size, count=2) / timed_size
+    total_seconds = seconds_per_image * size * len(job.sampler) * job.settings.epochs
     return {
         "device": str(device),
-        "timed_batch_size": timed,
-        "seconds_per_batch": round(each * size, 4),
-        "images_per_second": round(1 / each, 1),
-        "hours": round(total / 3600, 3),
+        "timed_batch_size": timed_size,
+        "seconds_per_batch": round(seconds_per_image * size, 4),
+        "images_per_second": round(1 / seconds_per_image, 1),
+        "hours": round(total_seconds / 3600, 3),
     }
 
 
-def _seconds_per_update(job: TrainingJob, training: Training, precision: Precision, size: int, *, count: int) -> float:
+def _time_update(job: TrainingJob, training: Training, precision: Precision, size: int, *, count: int) -> float:
     """The median seconds of `count` updates on `size` images each, after one that is not counted."""
     reset_memory(training.network)
     previous = time.perf_counter()
@@ -141,7 +140,7 @@ def _seconds_per_update(job: TrainingJob, training: Training, precision: Precisi
 
 
 def _prepare_training(job: TrainingJob, device: torch.device, precision: Precision) -> Training:
-    """The state before the first update, from random weights and no checkpoint: below the null device is none."""
+    """The state before the first update, with random weights: a run below the null device has no checkpoint."""
     settings = job.settings.model_copy(update={"init": "none"})
     return prepare_training(replace(job, settings=settings, run=RunFolder(Path(os.devnull) / "run")), device, precision)
 
@@ -149,7 +148,7 @@ def _prepare_training(job: TrainingJob, device: torch.device, precision: Precisi
 def _run_updates(
     job: TrainingJob, training: Training, precision: Precision, size: int, *, accumulate: int, count: int
 ) -> Iterator[None]:
-    """Run `count` updates of the training loop on batches of `size` random images; yields after each is complete."""
+    """Run `count` updates of the training loop on batches of `size` random images; yields after each."""
     device = next(training.network.parameters()).device
     shape = (size, job.spec.height, job.spec.width, 3)
     images = torch.from_numpy(np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))

@@ -1,4 +1,4 @@
-"""The training loop: a generator of updates, so that its caller reports, saves and evaluates."""
+"""The training loop: a generator of updates, whose caller reports, saves and evaluates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Objective = Callable[[Output, Tensor, Tensor], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Precision:
-    """Mixed precision and layout in training. `dtype`: of the network's convolutions, None for float32."""
+    """Mixed precision and memory layout in training. `dtype`: of the network's convolutions, None for float32."""
 
     dtype: torch.dtype | None
     channels_last: bool
@@ -42,7 +42,7 @@ class Step:
 
     `step`: its number in the epoch, from 0. `terms`: of the loss, by name; scalars on the network's device, not
     synchronised. `lr`: of the first parameter group. `images`: of this process. `seconds`: since the previous update;
-    `waited`: of these, for images.
+    `waited`: the part of them spent waiting for images.
     """
 
     step: int
@@ -65,8 +65,8 @@ def train_epoch(
 ) -> Iterator[Step]:
     """Train on the batches and yield each `Step`, numbered from `training.step`, which is increased before the yield.
 
-    `labels`: (N,) on the network's device, the class of each row of the records. `forward`: the network as wrapped,
-    for several processes for example. `accumulate`: batches an update, which uses their mean gradient; batches at the
+    `labels`: (N,) on the network's device, the class of each row of the records. `forward`: the wrapped network,
+    for several processes for example. `accumulate`: batches per update, which uses their mean gradient; batches at the
     end that do not fill an update are dropped. The caller resets latent states. Leaves the network in training mode.
     """
     forward = training.network if forward is None else forward
@@ -79,9 +79,9 @@ def train_epoch(
         waited = 0.0
         training.optimizer.zero_grad(set_to_none=True)
         for number in range(1, accumulate + 1):
-            asked = perf_counter()
+            wait_began = perf_counter()
             batch = next(source, None)
-            waited += perf_counter() - asked
+            waited += perf_counter() - wait_began
             if batch is None:
                 training.optimizer.zero_grad(set_to_none=True)
                 return

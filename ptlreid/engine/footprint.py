@@ -1,4 +1,4 @@
-"""Bytes of tensors that are alive at once, counted as they are made and freed; works on `meta` tensors too."""
+"""Bytes of live tensors, counted as they are allocated and freed; works on `meta` tensors too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 class Footprint(TorchDispatchMode):
     """A context manager that counts the bytes of new tensors while they are alive, and of the `known` existing ones.
 
-    `live`: bytes alive now; `peak`: the most at once. Views share a storage, which counts once. Memory that libraries
+    `live`: bytes alive now; `peak`: the maximum so far. Views share a storage, which counts once. Memory that libraries
     below torch allocate, such as cuDNN's workspaces, is not counted.
     """
 
@@ -31,9 +31,9 @@ class Footprint(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        made = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._count, made)
-        return made
+        result = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self._count, result)
+        return result
 
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()

@@ -11,7 +11,7 @@ from ptlreid.errors import DataError
 
 
 class History:
-    """Appends to the file at `path`, of which the first `keep` bytes stay: lines after the last checkpoint are cut.
+    """Appends to the file at `path`, of which the first `keep` bytes are kept: lines after the last checkpoint are cut.
 
     A context manager that closes the file. With None for `path`, as on all processes but the main one, nothing is
     written.
@@ -43,7 +43,7 @@ class History:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All complete lines; `DataError` names a line that is no JSON object or lacks a number."""
+    """All complete lines; `DataError` names a line that is not a JSON object or lacks a number."""
     entries = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:

@@ -9,19 +9,20 @@ from typing import Any, Self
 
 
 class Interrupts:
-    """A context manager in which the first SIGINT or SIGTERM is only recorded; a second one acts as outside.
+    """A context manager in which the first SIGINT or SIGTERM is only recorded; a second one has its usual effect.
 
-    `received`: the signal's number, None before one. Outside the main thread, where Python handles no signals, it
-    records none.
+    `received`: the signal's number, None until then. Outside the main thread, where Python handles no signals,
+    nothing is recorded.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
+            numbers = (signal.SIGINT, signal.SIGTERM)
+            self._handlers = {number: signal.signal(number, self._record) for number in numbers}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -32,6 +33,6 @@ class Interrupts:
         self._restore()
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._handlers = {}

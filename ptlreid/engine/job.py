@@ -1,4 +1,4 @@
-"""One training run as a value, its image size and its sampler. Does not import torch."""
+"""A training run as a value, with its image size and its sampler. Does not import torch."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What is trained, on what, and where it is saved and reported. Constant during training.
+    """The settings, data, sampler and run folder of one training run. Constant during training.
 
-    `settings`: with an image size. `objective`: makes the objective on a device; None for the loss of `settings`.
-    `depends`: digests of what the run depends on besides settings and images.
+    `settings`: with a resolved image size. `objective`: builds the objective on a device; None for the loss of
+    `settings`. `depends`: digests of what the run depends on besides settings and images.
     """
 
     settings: FinetuneSettings
@@ -74,7 +74,8 @@ def build_sampler(settings: FinetuneSettings, splits: Splits) -> ShuffleSampler 
         sampler = replace(sampler, rank=distributed.rank(), ranks=distributed.world_size())
     if len(sampler) < settings.accumulate:
         raise DataError(
-            f"{len(splits.train)} training images make {len(sampler)} batches an epoch: an update takes "
-            f"{settings.accumulate}. Lower --batch-size or `accumulate`, or choose a larger dataset."
+            f"{len(splits.train)} training images make {len(sampler)} batches per epoch: expected at least "
+            f"{settings.accumulate}, as many as one update takes. Lower --batch-size or `accumulate`, or choose a "
+            "larger dataset."
         )
     return sampler

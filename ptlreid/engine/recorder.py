@@ -1,4 +1,4 @@
-"""Records updates and epochs of a run: in its history, in TensorBoard if asked, and in the progress."""
+"""Records updates and epochs of a run: in its history, in TensorBoard if requested, and in the progress display."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ptlreid.errors import OptionError, PtlreidError
 from ptlreid.progress import Advance
 from ptlreid.runs import RunFolder
 
-# Reading a loss from a GPU synchronises: done once for several updates.
+# Reading a loss from a GPU synchronises, so several updates are read at once.
 _UPDATES_PER_READ_CPU = 1
 _UPDATES_PER_READ = 10
 
@@ -25,7 +25,7 @@ class Recorder:
     """Records each update and epoch, averaged or summed over all processes; a context manager.
 
     Raises `PtlreidError` for a loss that is not finite, with update, terms and the last checkpoint. `epochs`: of the
-    run; `updates`: of an epoch.
+    run; `updates`: per epoch.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Recorder:
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    """The numbers in nested `values`, each with its path as name."""
+    """The numbers in nested `values`, each named by its path."""
     numbers: list[tuple[str, float]] = []
     for key, value in values.items():
         if isinstance(value, dict):

@@ -28,7 +28,7 @@ def build_schedule(
 
     In the warm-up the rate rises linearly from `WARMUP_START` times its value. `step`: it is then multiplied by
     `decay_factor` after each of the epochs `decay_at`, or every `decay_every` epochs if `decay_at` is empty; epochs
-    count from the start of training, with the warm-up. `cosine`: after the warm-up it falls along half a cosine,
+    count from the start of training, including the warm-up. `cosine`: after the warm-up it falls along half a cosine,
     update by update, to 0 at the end of `epochs`.
     """
     warmup = warmup_epochs * updates_per_epoch

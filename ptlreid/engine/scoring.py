@@ -1,4 +1,4 @@
-"""The scores of a run: in the middle of training, and at its end."""
+"""Evaluation of a run, during training and at its end."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ptlreid.settings import EvaluateSettings
 from ptlreid.views import EvalView
 
 
-def in_training(
+def score_epoch(
     job: TrainingJob, training: Training, device: torch.device, *, before: Callable[[], None]
 ) -> dict[str, Any]:
-    """The scores after the epoch that has just been trained; empty where none are due.
+    """The scores after the epoch that was just trained; empty if no evaluation is due.
 
-    The last epoch's are not: they are made from the finished run. `before()` is called first where they are.
+    None is due after the last epoch: `finish` evaluates the finished run. `before()` is called before an evaluation.
     """
-    config, splits, network = job.settings, job.splits, training.network
+    settings, splits, network = job.settings, job.splits, training.network
     epoch = training.epoch + 1
-    due = config.evaluate_every and epoch % config.evaluate_every == 0
-    if not due or epoch == config.epochs or not splits.has_test:
+    due = settings.evaluate_every and epoch % settings.evaluate_every == 0
+    if not due or epoch == settings.epochs or not splits.has_test:
         return {}
     before()
-    distributed.broadcast_buffers(network)  # all extract with the network that is saved
-    settings = EvaluateSettings(root=config.root, device=str(device), workers=config.workers)
-    extractor = Extractor.from_network(network, EvalView(job.spec.height, job.spec.width), settings)
-    scores = evaluate(extract_retrieval(extractor, splits), settings)
+    distributed.broadcast_buffers(network)  # all processes extract with the network that is saved
+    evaluation = EvaluateSettings(root=settings.root, device=str(device), workers=settings.workers)
+    extractor = Extractor.from_network(network, EvalView(job.spec.height, job.spec.width), evaluation)
+    scores = evaluate(extract_retrieval(extractor, splits), evaluation)
     training.stale += 1
     if scores.mean_ap > training.best:
         training.best, training.stale = scores.mean_ap, 0
@@ -43,7 +43,7 @@ def in_training(
 
 
 def finish(job: TrainingJob, training: Training) -> dict[str, Any]:
-    """Score the last weights, keep them as the best where they are, and write the metrics that end the run."""
+    """Evaluate the last weights, save them as the best if they are, and write the metrics, which completes the run."""
     metrics: dict[str, Any] = {"run": job.run.path.name, "data": job.settings.data, "epochs": training.epoch}
     if job.splits.has_test:
         settings = EvaluateSettings(root=job.settings.root, device=job.settings.device, workers=job.settings.workers)

@@ -47,8 +47,8 @@ def prepare_training(job: TrainingJob, device: torch.device, precision: Precisio
     training = _build_training(network, job, device, precision)
     if resume:
         checkpoint.load(training, job.run.checkpoint)
-        within = f" and {training.step} of {job.updates} updates" if training.step else ""
-        job.progress.note(f"{job.run.path}: resuming after epoch {training.epoch}{within}")
+        updates = f" and {training.step} of {job.updates} updates" if training.step else ""
+        job.progress.note(f"{job.run.path}: resuming after epoch {training.epoch}{updates}")
     return training
 
 
@@ -89,7 +89,7 @@ def _initialise(network: Network, job: TrainingJob) -> None:
         report = pretrained.load_file(network, Path(init), backbone)
     else:
         source = find_run(job.run.path.parent, init)
-        # Other identities are other classes: the whole classifier keeps its random initialisation.
+        # Other identities are other classes: the classifier keeps its random initialisation entirely.
         skip = None if source.has_same_identities(job.splits) else "classifier"
         report = pretrained.load_file(network, source.weights(), backbone, skip=skip)
     job.progress.note(f"initialised from {init}: {report}")

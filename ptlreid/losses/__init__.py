@@ -1,9 +1,9 @@
 """Losses, one file each, named after it.
 
-A file holds `loss(output, labels, *, ...)`, which returns its terms by name; their sum is minimised. It may hold
+A file defines `loss(output, labels, *, ...)`, which returns its terms by name; their sum is minimised. It may define
 `Settings`, a pydantic model of the loss's own settings, which the loss takes as keyword-only parameters, and
-`NEEDS_POSITIVES = True` where it needs several images of an identity in a batch. Loss files import torch inside their
-functions: `ptlreid finetune --help` shows their settings and loads no torch.
+`NEEDS_POSITIVES = True` if it needs several images per identity in a batch. Loss files import torch inside their
+functions: `ptlreid finetune --help` shows their settings without loading torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def find(name: str, settings: Mapping[str, Any]) -> Loss:
-    """The loss called `name` with its own among these `settings`; those that are missing have their defaults.
+    """The loss called `name`, bound to those of the `settings` that are its own, with defaults for missing ones.
 
     `OptionError` for an unknown name.
     """

@@ -23,9 +23,9 @@ class Settings(BaseModel):
 def loss(output: Output, labels: Tensor, *, margin: float) -> dict[str, Tensor]:
     """`triplet`: the mean over `output.metric` of the mean over anchors, a scalar. `labels`: (B,).
 
-    For each image as anchor max(0, margin + farthest positive - nearest negative): at 1 and 4 with margin 5, that is 2.
-    An anchor without a positive, another image of its identity in the batch, is left out of the mean; a batch without
-    any triplet costs 0, with gradients of 0.
+    For each anchor max(0, margin + farthest positive - nearest negative): distances 1 and 4 with margin 5 give 2. An
+    anchor without a positive (another image of its identity in the batch) is left out of the mean; a batch without a
+    triplet has loss 0 and zero gradient.
     """
     import torch
 
@@ -34,7 +34,7 @@ def loss(output: Output, labels: Tensor, *, margin: float) -> dict[str, Tensor]:
 
 
 def batch_hard(vectors: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """The mean over the anchors among `vectors`, (B, width). In float32 even under autocast."""
+    """The mean over the anchors in `vectors`, (B, width), in float32 even under autocast."""
     import torch
     from torch.nn import functional as F
 
@@ -48,9 +48,9 @@ def batch_hard(vectors: Tensor, labels: Tensor, margin: float) -> Tensor:
 
 
 def _distances(vectors: Tensor) -> Tensor:
-    """(B, B) Euclidean distances; equal vectors are 0 apart, with a gradient of 0, where a plain root has none."""
+    """(B, B) Euclidean distances; 0 with zero gradient for equal vectors, where a plain square root gives NaN."""
     import torch
 
     vectors = vectors.float()
-    # Not by a matrix product, which loses the digits of small distances, and which autocast would compute in bf16.
+    # Not by a matrix product, which is imprecise for small distances, and which autocast would compute in bf16.
     return torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")

@@ -38,14 +38,14 @@ class BConvCell(nn.Module):
         self.state: Tensor | None = None
         # Set for batches whose gates are recorded (`watch_cells`): mean activations (3,) of input, forget and output.
         self.watched = False
-        self.openings: Tensor | None = None
+        self.mean_gates: Tensor | None = None
         # Output channels: input, output, candidate, forget. Forget is last, so that eval mode can skip it.
         self.gates = nn.Conv2d(in_channels, 4 * channels, kernel_size, stride, padding=kernel_size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H', W') from (N, C_in, H, W): H' = H / stride, rounded up."""
         if not self.training:
-            # From the zero state there is nothing to forget, so that gate is left out.
+            # With a zero state there is nothing to forget, so that gate is not computed.
             conv, rows = self.gates, 3 * self.gates.out_channels // 4
             assert conv.bias is not None
             gates = nn.functional.conv2d(x, conv.weight[:rows], conv.bias[:rows], conv.stride, conv.padding)
@@ -58,7 +58,7 @@ class BConvCell(nn.Module):
             state = torch.addcmul(state, torch.sigmoid(f), self.state)
         self._store(state)
         if self.watched:
-            self.openings = torch.stack([torch.sigmoid(gate.detach()).float().mean() for gate in (i, f, o)])
+            self.mean_gates = torch.stack([torch.sigmoid(gate.detach()).float().mean() for gate in (i, f, o)])
         return torch.sigmoid(o) * torch.tanh(state).to(o.dtype)
 
     def reset(self) -> None:
@@ -99,7 +99,7 @@ def memory_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def load_memory_state(network: nn.Module, states: dict[str, Tensor]) -> None:
-    """Restore what `memory_state` returned; cells that are not in `states` are set to zero."""
+    """Restore the latent states that `memory_state` returned; cells that are not in `states` are set to zero."""
     for name, cell in _cells(network):
         state = states.get(name)
         cell.state = None if state is None else state.to(cell.gates.weight.device, torch.float32)
@@ -119,8 +119,8 @@ def cell_statistics(network: nn.Module) -> dict[str, dict[str, float]]:
     """
     statistics = {}
     for name, cell in _cells(network):
-        if cell.openings is not None:
-            gates = dict(zip(("input", "forget", "output"), cell.openings.tolist(), strict=True))
+        if cell.mean_gates is not None:
+            gates = dict(zip(("input", "forget", "output"), cell.mean_gates.tolist(), strict=True))
             norm = 0.0 if cell.state is None else float(cell.state.square().mean().sqrt())
             statistics[name] = {"state_norm": norm, **gates}
     return statistics

@@ -25,7 +25,7 @@ TOP = 2048  # channels of layer 4
 
 
 class MGNBackbone(nn.Module):
-    """ResNet-50 with one trunk and three tops; the part branches do not down-sample in layer 4."""
+    """ResNet-50 with a shared trunk and three branches; the part branches do not downsample in layer 4."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class MGNBackbone(nn.Module):
 
 
 class MGNHead(nn.Module):
-    """From the top maps to eight parts of 256 channels by one shared reduction, each with its own classifier."""
+    """Eight part features of 256 channels from the top maps, by one shared reduction, each with its own classifier."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -57,8 +57,8 @@ class MGNHead(nn.Module):
     def forward(self, tops: dict[str, Tensor]) -> Output:
         pooled = {}
         for branch, top in tops.items():
-            whole, *stripes = _part_names(branch)
-            pooled[whole] = top.amax(dim=(2, 3), keepdim=True)
+            global_part, *stripes = _part_names(branch)
+            pooled[global_part] = top.amax(dim=(2, 3), keepdim=True)
             for name, stripe in zip(stripes, top.chunk(max(1, len(stripes)), dim=2), strict=False):
                 pooled[name] = stripe.amax(dim=(2, 3), keepdim=True)
         parts = {name: self.reduce(part).flatten(1) for name, part in pooled.items()}  # 8 x (B, 256)
@@ -86,7 +86,7 @@ class MGN(Network):
 
 
 class MGNPTL(Network):
-    """MGN with five cells along the trunk and one for each branch, whose 128 channels join all parts of that branch."""
+    """MGN with five cells along the trunk and one per branch, whose 128 channels are concatenated to its top map."""
 
     feature_width = 8 * PART_WIDTH
     readout = Readout(flip=True, normalize=True)
@@ -132,8 +132,8 @@ def rename(key: str) -> tuple[str, ...]:
         return (f"backbone.trunk.{name}",)
     if layer == "layer3" and block == "0":
         return (f"backbone.trunk.blocks.layer3.{rest[0]}",)
-    place = f"{0 if layer == 'layer3' else 1}.{block}"
-    return tuple(f"backbone.tops.{branch}.{place}.{rest[0]}" for branch in PARTS)
+    position = f"{0 if layer == 'layer3' else 1}.{block}"
+    return tuple(f"backbone.tops.{branch}.{position}.{rest[0]}" for branch in PARTS)
 
 
 def _part_names(branch: str) -> list[str]:

@@ -14,7 +14,7 @@ from ptlreid.network_types import Memory, Output, Readout
 
 
 class Network(nn.Module):
-    """The base of all networks. `feature_width`: D. `readout`: how its features are read by default."""
+    """The base class of all networks. `feature_width`: D. `readout`: how its features are read by default."""
 
     feature_width: int
     readout = Readout()
@@ -42,10 +42,10 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class Backbone:
-    """What a file in `models/backbones` defines: how to build, initialise and list its network.
+    """The definition of a backbone, one per file in `models/backbones`: how to build, initialise and list its network.
 
-    `plain(classes)` and `ptl(classes, memory)`: a new network without and with BConv-Cells. `multiples`: what the
-    image's height and width must be multiples of. `input_size`: height and width in the paper, or usual in the field.
+    `plain(classes)` and `ptl(classes, memory)`: a new network without and with BConv-Cells. `multiples`: the image's
+    height and width must be multiples of these. `input_size`: height and width in the paper, or as usual in the field.
     `paper`: #Param in the paper's Table 1 or text, in millions, without and with PTL. `imagenet()`: torchvision's
     weights under torchvision's names, downloaded or from its cache. `rename(key)`: the names in the network, none, one
     or several, of torchvision's tensor `key`.

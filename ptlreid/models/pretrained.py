@@ -1,4 +1,4 @@
-"""Pretrained weights: torchvision's, of this program's runs, and of other programs, loaded into a network by name."""
+"""Pretrained weights from torchvision, from runs of ptlreid and from other programs, loaded into a network by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class LoadReport:
     """What was loaded from a file, by name.
 
-    `loaded`: tensors that were copied. `reshaped`: of another shape in the file, and left as initialised. `missing`:
+    `loaded`: tensors that were copied. `reshaped`: of another shape in the file, and not loaded. `missing`:
     not in the file. `unused`: in the file and not in the network.
     """
 
@@ -55,8 +55,8 @@ def load_imagenet(network: nn.Module, name: str) -> LoadReport:
 def load_file(network: nn.Module, path: Path, name: str, *, skip: str | None = None) -> LoadReport:
     """Initialise `network` with the weights in `path` (.safetensors, .pth, .pt, .tar), without names containing `skip`.
 
-    Reads this program's weights, torchvision's, and those of programs that wrap torchvision's names (torchreid,
-    fast-reid). A pickle is opened with `weights_only`: code in it is refused, never run.
+    Reads ptlreid's own weights, torchvision's, and those of programs that wrap torchvision's names (torchreid,
+    fast-reid). A pickle is loaded with `weights_only`: code in it is refused, never run.
     """
     state = {key: value for key, value in _read(path).items() if skip is None or skip not in key}
     return load_state(network, state, models.find(name), str(path))
@@ -75,7 +75,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbo
     loaded = {name: key for name, key in names.items() if _fits(own, state, name, key)}
     missing = [name for name in own if name not in names]
     reshaped = [name for name in names if name in own and name not in loaded]
-    # Batch norm's counter of batches is no weight, and the oldest files do not have it.
+    # Batch norm's num_batches_tracked is not a weight, and old files lack it.
     lost = [name for name in missing + reshaped if name.startswith("backbone.") and "num_batches" not in name]
     if lost:
         raise CheckpointError(
@@ -91,7 +91,7 @@ _PREFIXES = ("", "module.", "model.", "backbone.", "base.", "module.backbone.", 
 
 
 def _translate(state: Mapping[str, Tensor], prefix: str, backbone: Backbone) -> dict[str, str]:
-    """The file's names by ours, reading the file's names as torchvision's."""
+    """Our name of each tensor to the name in the file, taking the latter for torchvision's."""
     names = {}
     for key in state:
         if key.startswith(prefix):
@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             content: Any = load_safetensors(path)
         else:
             with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_scalars()):
-                warnings.simplefilter("ignore", UserWarning)  # about other kinds of pickles, which may be refused next
+                warnings.simplefilter("ignore", UserWarning)  # about pickles of other kinds, which may be refused below
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
@@ -127,7 +127,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _numpy_scalars() -> list[Any]:
-    """What unpickling a NumPy number needs, under old and new module names: torchreid saves its score as one."""
+    """The globals that a pickled NumPy number needs, by old and new module names: torchreid saves its score as one."""
     import numpy as np
     from numpy._core import multiarray
 

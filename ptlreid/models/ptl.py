@@ -16,13 +16,13 @@ from ptlreid.network_types import Memory, Output
 FEATURE_WIDTH = 1024
 
 # Channels of the 1×1 convolutions and of cells 0 to 4 where the paper gives no parameter count to match. Doubling from
-# stage to stage costs the same at each, with more weights where maps are small. MobileNets use half.
+# stage to stage costs the same at each stage, with more weights where maps are small. MobileNets use half.
 FUSIONS, CELLS = (32, 64, 128, 256), (32, 32, 64, 128, 256)
 SMALL_FUSIONS, SMALL_CELLS = (16, 32, 64, 128), (16, 16, 32, 64, 128)
 
 
 class Head(nn.Module):
-    """From the last map to the embedding, and in training to logits by a classifier of three fully connected layers."""
+    """The embedding of the last map and, in training, logits from a classifier of three fully connected layers."""
 
     def __init__(self, in_channels: int, num_classes: int, feature_width: int = FEATURE_WIDTH) -> None:
         super().__init__()

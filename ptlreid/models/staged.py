@@ -1,4 +1,4 @@
-"""A backbone as the paper sees it: a sequence of Conv-blocks, each with its channels and its stride."""
+"""A backbone as in the paper: a sequence of Conv-blocks, each with its channels and its stride."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Staged(nn.Module):
-    """A sequence of Conv-blocks. `channels`: of each block's output; `strides`: of each block's output to its input."""
+    """A sequence of Conv-blocks. `channels`: of each block's output; `strides`: of each block."""
 
     def __init__(self, blocks: Mapping[str, nn.Module], channels: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()

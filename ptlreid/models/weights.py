@@ -1,4 +1,4 @@
-"""Weights files of this program: tensors with a description from which the network is rebuilt."""
+"""ptlreid's weights files: tensors, with a description from which the network is rebuilt."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ptlreid.network_types import NetworkSpec, Readout
 if TYPE_CHECKING:
     from ptlreid.models.network import Network
 
-_METADATA_KEY = "ptlreid"  # of our description in a safetensors header
+_METADATA_KEY = "ptlreid"  # of the description in a safetensors header
 _REWRITE = "Remove the file and repeat the command that trained the run: it writes the file again."
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A weights file and what it describes. Only `build` imports torch."""
+    """A weights file and its description. Only `build` imports torch."""
 
     path: Path
     spec: NetworkSpec
@@ -37,12 +37,14 @@ class WeightsFile:
         try:
             network.load_state_dict(load_file(self.path))
         except RuntimeError:
-            raise CheckpointError(f"{self.path}: tensors of another network than it describes. {_REWRITE}") from None
+            raise CheckpointError(
+                f"{self.path}: its tensors do not fit the network that it describes. {_REWRITE}"
+            ) from None
         return network.eval()
 
 
 def save(network: Network, spec: NetworkSpec, path: Path) -> None:
-    """Write the network's weights and its description to a safetensors file, atomically."""
+    """Write the network's weights and description to a safetensors file, atomically."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -72,5 +74,5 @@ def read_weights_header(path: Path) -> WeightsFile:
         content = json.loads(description)
         spec, readout = NetworkSpec(**content["network"]), Readout(**content["readout"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: describes no network that is known here ({error}). {_REWRITE}") from None
+        raise CheckpointError(f"{path}: describes an unknown network ({error}). {_REWRITE}") from None
     return WeightsFile(path, spec, readout, file_digest(path))

@@ -17,7 +17,7 @@ from ptlreid.reports.run_summary import RunSummary
 from ptlreid.reports.training_plots import plot_training
 
 _MATRIX = (
-    "mAP and CMC-1 (%) before training (start) and after each stage, a row each, on every dataset with a test set. "
+    "mAP and CMC-1 (%) before training (start) and after each stage, one row each, on every dataset with a test set. "
     "–: not evaluated."
 )
 _TRANSFER = (
@@ -25,17 +25,17 @@ _TRANSFER = (
     "earlier mAP, minus mAP at the end of the chain. Both in percentage points; –: not defined."
 )
 _KEYS = {"chain", "stages", "data", "rows", "scores"}
-_REMEDY = "Run the same transfer-chain again."
+_REMEDY = "Run the same `ptlreid transfer-chain` again."
 
 
 def read_chain(path: Path) -> dict[str, Any]:
-    """The content of a `chain.json`. Raises `DataError` where a key is missing or the parts do not match."""
+    """The content of a `chain.json`. Raises `DataError` if a key is missing or parts are inconsistent."""
     content = files.read_json(path)
     missing = sorted(_KEYS - set(content if isinstance(content, dict) else {}))
     if missing:
         raise DataError(f"{path}: {', '.join(missing)} missing. {_REMEDY}")
     if not _is_consistent(content):
-        raise DataError(f"{path}: its rows, scores, data and stages do not match. {_REMEDY}")
+        raise DataError(f"{path}: its rows, scores, data and stages are inconsistent. {_REMEDY}")
     return dict(content)
 
 
@@ -44,7 +44,7 @@ def make_chain_page(
 ) -> Page:
     """The page of `chain`, the content of its `chain.json`.
 
-    `runs`: those of its stages that could be read; `links`: the URLs of the runs' own reports, by run name.
+    `runs`: the stages' runs that could be read; `links`: the URLs of the runs' own reports, by run name.
     """
     stages = Table(
         ("run", "dataset", "method"),

@@ -27,7 +27,7 @@ class Crop:
 
 
 def embed_crops(paths: Iterable[Path]) -> dict[Path, Crop]:
-    """A crop for each distinct path. Raises `DataError` for a file that cannot be decoded."""
+    """One crop per distinct path. Raises `DataError` for a file that cannot be decoded."""
     crops: dict[Path, Crop] = {}
     for path in paths:
         if path not in crops:

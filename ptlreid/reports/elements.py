@@ -1,4 +1,4 @@
-"""What a report is made of: plots with their text and numbers, tables, and the sections that hold them."""
+"""The elements of a report: plots with their text and numbers, tables, and sections."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Plot:
-    """What is drawn in one pair of axes. `alt` says in words what it shows, `table` holds its numbers.
+    """A plot in one set of axes. `alt` describes it in words, `table` has its numbers.
 
     `name`: lower-case letters and hyphens, unique on a page. `draw` fills empty axes. `size`: width and height in
     inches. `note`: a line below the plot that explains it.
@@ -51,9 +51,9 @@ class Plot:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page. `name`: its anchor. `texts`: paragraphs. `tables` are always open, `folded` ones by title.
+    """A part of a page. `name`: its anchor. `texts`: paragraphs. `tables` are always visible; `folded`: by title.
 
-    `rank_lists`: by the heading of their group.
+    `rank_lists`: by the heading of each group.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: no network access, no script, no other file."""
+"""A self-contained HTML page: no network access, no script, no other file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ptlreid.reports.elements import Section
 
 @dataclass(frozen=True)
 class Page:
-    """`tiles`: the headline scores in percent, by name; `notes`: warnings shown above everything else."""
+    """A page. `tiles`: the headline scores in percent, by name; `notes`: warnings shown at the top."""
 
     title: str
     subtitle: str
@@ -41,13 +41,13 @@ def render_html(page: Page) -> str:
     return environment.get_template("page.html").render(
         page=page,
         crops=crops,
-        render_svg=lambda plot: Markup(render.render_svg(plot)),  # matplotlib has escaped its texts
+        render_svg=lambda plot: Markup(render.render_svg(plot)),  # text is escaped by matplotlib
         version=ptlreid.__version__,
     )
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Write the page to `path`, to a temporary file that is renamed when complete."""
+    """Write the page to `path`, atomically."""
     text = render_html(page)
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

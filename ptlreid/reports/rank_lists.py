@@ -1,4 +1,4 @@
-"""Rank lists: which queries are shown, their nearest gallery images, and a plot of them for papers."""
+"""Rank lists: selection of queries, their nearest gallery images, and a plot for papers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankedImage:
-    """A gallery image in the ranking of a query; `match`: whether it is a true match."""
+    """A gallery image in the ranking of a query; `match`: true for a true match."""
 
     rank: int
     path: Path
@@ -37,13 +37,13 @@ class RankedImage:
 
     @property
     def distance_text(self) -> str:
-        """The distance with two decimals, below 1 with three: `5.40`, `0.053`."""
+        """The distance with two decimals, or three below 1: `5.40`, `0.053`."""
         return f"{self.distance:.{2 if self.distance >= 1 else 3}f}"
 
 
 @dataclass(frozen=True)
 class QueryResult:
-    """A query with its nearest gallery images; the last one is the first true match where that ranks further down."""
+    """A query with its nearest gallery images; if the first true match ranks lower, it comes last."""
 
     path: Path
     pid: int
@@ -54,7 +54,7 @@ class QueryResult:
 
     @property
     def table(self) -> Table:
-        """The images with their distances and results, a row each."""
+        """The images with their distances and results, one row each."""
         rows = [
             [str(one.rank), one.path.name, str(one.pid), str(one.camid), one.distance_text, one.verdict]
             for one in self.images
@@ -69,9 +69,9 @@ def find_worst(scores: Scores, count: int) -> np.ndarray:
 
 
 def sample_queries(scores: Scores, count: int, *, seed: int, without: np.ndarray) -> np.ndarray:
-    """(C,) indices of random valid queries that are not in `without`, ascending."""
-    left = np.setdiff1d(np.arange(scores.num_valid), without)
-    chosen = np.random.default_rng(seed).choice(left, size=min(count, len(left)), replace=False)
+    """(C,) indices of random valid queries, ascending, excluding `without`."""
+    candidates = np.setdiff1d(np.arange(scores.num_valid), without)
+    chosen = np.random.default_rng(seed).choice(candidates, size=min(count, len(candidates)), replace=False)
     return np.sort(chosen)
 
 
@@ -81,26 +81,26 @@ def rank_queries(run: EvaluatedRun, chosen: np.ndarray, *, size: int) -> list[Qu
         return []
     scores, query, gallery = run.scores, run.retrieval.query, run.retrieval.gallery
     rows = scores.rows[chosen]
-    found = _rank(run, query.select(rows), gallery, size)
+    ranking = _rank(run, query.select(rows), gallery, size)
     results = []
     for at, (valid, row) in enumerate(zip(chosen, rows, strict=True)):
         pid, first = int(query.pids[row]), int(scores.first_match_rank[valid])
-        columns = [int(column) for column in found.columns[at] if column >= 0]
+        columns = [int(column) for column in ranking.columns[at] if column >= 0]
         images = [
-            _describe_image(gallery, column, pid, rank, found.distances[at, rank - 1])
+            _describe_image(gallery, column, pid, rank, ranking.distances[at, rank - 1])
             for rank, column in enumerate(columns, start=1)
         ]
         if first > len(columns):
             column = int(scores.match_columns[scores.match_starts[valid]])
-            alone = _rank(run, query.select(rows[at : at + 1]), gallery.select(np.array([column])), 1)
-            images.append(_describe_image(gallery, column, pid, first, alone.distances[0, 0]))
+            single = _rank(run, query.select(rows[at : at + 1]), gallery.select(np.array([column])), 1)
+            images.append(_describe_image(gallery, column, pid, first, single.distances[0, 0]))
         path, camid = Path(query.paths[row]), int(query.camids[row])
         results.append(QueryResult(path, pid, camid, float(scores.average_precision[valid]), first, images))
     return results
 
 
 def plot_rank_lists(results: Sequence[QueryResult]) -> Plot:
-    """A row for each query: the query, then its nearest gallery images with ✓ or ✗ and the distance."""
+    """One row per query: the query, then its nearest gallery images with ✓ or ✗ and the distance."""
     across = 1 + max(len(one.images) for one in results)
     rows = [[one.path.name, *row] for one in results for row in one.table.rows]
     ranks = "; ".join(f"{one.path.name}: first match at rank {one.first_match}" for one in results)
@@ -121,8 +121,8 @@ def _rank(run: EvaluatedRun, query: Features, gallery: Features, size: int) -> R
 
 
 def _describe_image(gallery: Features, column: int, pid: int, rank: int, distance: float) -> RankedImage:
-    found, camid = int(gallery.pids[column]), int(gallery.camids[column])
-    return RankedImage(rank, Path(gallery.paths[column]), found, camid, float(distance), found == pid)
+    own_pid, camid = int(gallery.pids[column]), int(gallery.camids[column])
+    return RankedImage(rank, Path(gallery.paths[column]), own_pid, camid, float(distance), own_pid == pid)
 
 
 def _draw(axes: Axes, results: Sequence[QueryResult], across: int) -> None:
@@ -136,12 +136,12 @@ def _draw(axes: Axes, results: Sequence[QueryResult], across: int) -> None:
         _draw_crop(axes, one.path, 0, row)
         axes.text(0.45, row * 2.4 + 2.02, "query", ha="center", va="top", fontsize=7)
         for column, image in enumerate(one.images, start=1):
-            further_down = image.rank > column
-            left = column + (0.5 if further_down else 0.25)
+            beyond_list = image.rank > column
+            left = column + (0.5 if beyond_list else 0.25)
             _draw_crop(axes, image.path, left, row)
             style = true if image.match else false
             axes.add_patch(Rectangle((left, row * 2.4), 0.9, 2.0, fill=False, linewidth=1.8, **style))
-            rank = f"#{image.rank} " if further_down else ""
+            rank = f"#{image.rank} " if beyond_list else ""
             text = f"{rank}{'✓' if image.match else '✗'} {image.distance_text}"
             axes.text(left + 0.45, row * 2.4 + 2.07, text, ha="center", va="top", fontsize=7)
     axes.set(xlim=(-0.05, across + 0.55), ylim=(2.4 * len(results), -0.05), aspect="equal")

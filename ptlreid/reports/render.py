@@ -1,4 +1,4 @@
-"""How plots are drawn: inline SVG in the colours of the page, and figure files for papers; always the same bytes."""
+"""Rendering of plots: inline SVG in the colours of the page, and figure files for papers, both byte-reproducible."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Readable with colour vision deficiency, and by their dashes in black and white. templates/style.css has a lighter
-# shade of each for the dark page.
+# Distinguishable with colour vision deficiency, and by dashes in black and white. templates/style.css has a lighter
+# shade of each for the dark theme.
 COLOURS = ("#256fca", "#c4501f", "#12805a", "#966300", "#c2418f", "#5f7d14", "#4a3aa7", "#c93636")
 DASHES = ("-", "--", "-.", ":")
 INK, LINE = "#1b1c1e", "#8a8c90"
 FORMATS = ("png", "svg", "pdf")
 
-_STYLE: dict[Any, Any] = {  # the keys have a type of matplotlib's own
+_STYLE: dict[Any, Any] = {  # matplotlib types the keys as its own literals
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same text widths on every machine
     "font.size": 9,
     "figure.titlesize": 9,
@@ -67,14 +67,14 @@ _NO_DATES: dict[str, dict[str, Any]] = {
 
 
 def get_line_style(index: int) -> dict[str, str]:
-    """Colour and dashes of line number `index`, which counts from 0."""
+    """Colour and dashes of line `index`, counted from 0."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
 
 
 def add_legend(axes: Axes, labels: Sequence[str]) -> None:
     """Label the lines of `axes`, if there are several: many short labels above the axes, others in a corner.
 
-    Labels are shown as they are; long ones are cut in the middle.
+    Labels are shown literally; long ones are shortened in the middle.
     """
     if len(labels) < 2:
         return
@@ -84,18 +84,18 @@ def add_legend(axes: Axes, labels: Sequence[str]) -> None:
     if len(shown) > 3 and max(map(len, shown)) <= 16:
         axes.legend(axes.lines, shown, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
     else:
-        axes.legend(axes.lines, shown).set_in_layout(False)  # it overlaps the curves and takes no space from them
+        axes.legend(axes.lines, shown).set_in_layout(False)  # it may overlap the curves but takes no space from them
 
 
 def use_whole_numbers(axes: Axes) -> None:
-    """Put the ticks of the x axis at whole numbers only, such as epochs."""
+    """Put the ticks of the x axis at integers only, for epochs."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def render_svg(plot: Plot) -> str:
-    """The plot as SVG to be part of a page: text stays text, all colours are those of the page."""
+    """The plot as SVG for embedding in a page: text stays text, and all colours are the page's."""
     with _use_style({"svg.fonttype": "none"}):
         figure = _make_figure([plot])
         stream = BytesIO()
@@ -104,7 +104,7 @@ def render_svg(plot: Plot) -> str:
 
 
 def get_format(path: Path) -> str:
-    """The format of a figure file, from its suffix. Raises `OptionError` for one that is not in `FORMATS`."""
+    """The format of a figure file, from its suffix. Raises `OptionError` for one not in `FORMATS`."""
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
         raise OptionError(f"--out {path}: expected a file name that ends in .png, .svg or .pdf. Rename the file.")
@@ -126,13 +126,13 @@ def _use_style(more: dict[Any, Any]) -> Iterator[None]:
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE | more)
-        # Names in scripts that the font lacks: a browser falls back to another font, a figure file shows boxes.
+        # Names in scripts that the font lacks: browsers fall back to another font, figure files show boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
 def _make_figure(plots: Sequence[Plot]) -> Figure:
-    """The plots in two columns; with titles where there are several."""
+    """A figure of the plots in two columns; with titles if there are several."""
     from matplotlib.figure import Figure
 
     columns = min(2, len(plots))
@@ -143,7 +143,7 @@ def _make_figure(plots: Sequence[Plot]) -> Figure:
     if len(plots) == 1:
         plots[0].draw(figure.add_subplot())
         return figure
-    # A subfigure each: its title is above all else, while that of axes would lie on a legend above them.
+    # One subfigure each: its title is above a legend that is above the axes, while an axes title would overlap it.
     for part, plot in zip(figure.subfigures(rows, columns, squeeze=False).flat, plots, strict=False):
         part.suptitle(plot.title)
         plot.draw(part.add_subplot())
@@ -151,7 +151,7 @@ def _make_figure(plots: Sequence[Plot]) -> Figure:
 
 
 def _adapt_to_page(svg: str, name: str) -> str:
-    """Matplotlib's SVG, smaller and fit for a page: unique ids, no fixed size, colours as CSS variables."""
+    """Matplotlib's SVG, smaller and adapted to a page: unique ids, no fixed size, colours as CSS variables."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", svg, count=1)

@@ -25,7 +25,7 @@ _BARS = 60
 
 
 def plot_cmc(curves: Mapping[str, np.ndarray]) -> Plot:
-    """The CMC curve of each run by name, (R,) shares from rank 1 on."""
+    """The CMC curves of runs, by name: (R,) fractions from rank 1 on."""
     longest = max(len(curve) for curve in curves.values())
 
     def draw(axes: Axes) -> None:
@@ -49,7 +49,7 @@ def plot_cmc(curves: Mapping[str, np.ndarray]) -> Plot:
 
 
 def tabulate_thresholds(counts: PairCounts, rates: Sequence[float]) -> Table:
-    """The threshold, FAR and TAR at equal error and at each false accept rate of `rates`."""
+    """Threshold, FAR and TAR at the EER and at each false accept rate in `rates`."""
     rows = [
         [name, format_number(point.threshold), f"{100 * point.far:.3g}", f"{100 * point.tar:.1f}"]
         if point
@@ -64,15 +64,15 @@ def plot_distances(counts: PairCounts, rates: Sequence[float]) -> Plot:
     edges, same, different = _bin_shares(counts)
 
     def draw(axes: Axes) -> None:
-        named: dict[str, Artist] = {}
+        handles: dict[str, Artist] = {}
         for index, (name, shares) in enumerate((("same identity", same), ("different identities", different))):
             axes.stairs(100 * shares, edges, fill=True, color=render.COLOURS[index], alpha=0.3)
-            named[name] = axes.stairs(100 * shares, edges, **render.get_line_style(index))  # type: ignore[arg-type]
+            handles[name] = axes.stairs(100 * shares, edges, **render.get_line_style(index))  # type: ignore[arg-type]
         for dashes, (name, point) in zip(cycle(render.DASHES), _find_points(counts, rates).items(), strict=False):
             if point:
-                named[name] = axes.axvline(point.threshold, color=render.INK, linewidth=0.9, linestyle=dashes)
+                handles[name] = axes.axvline(point.threshold, color=render.INK, linewidth=0.9, linestyle=dashes)
         axes.set(xlabel="distance", ylabel="pairs (%)", ylim=(0, None))
-        axes.legend(list(named.values()), list(named), loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+        axes.legend(list(handles.values()), list(handles), loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
 
     equal = counts.equal_error_point()
     rows = [
@@ -121,13 +121,13 @@ def _find_points(counts: PairCounts, rates: Sequence[float]) -> dict[str, Operat
 
 
 def _format_rate(rate: float) -> str:
-    """As verification results are reported: 0.001 gives `1e-3`."""
+    """The rate as in verification papers: 0.001 gives `1e-3`."""
     mantissa, exponent = f"{rate:e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _bin_shares(counts: PairCounts) -> tuple[np.ndarray, ...]:
-    """Edges of about 60 bins over all but the outermost 1e-4 of the pairs, and the shares of both kinds in them."""
+    """The edges of about 60 bins over all but the outermost 1e-4 of the pairs, and the shares of both kinds per bin."""
     shares = [np.cumsum(kind) / kind.sum() for kind in (counts.same, counts.different)]
     first = min(int(np.argmax(share > 1e-4)) for share in shares)
     last = max(int(np.argmax(share >= 1 - 1e-4)) for share in shares) + 1

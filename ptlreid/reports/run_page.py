@@ -1,4 +1,4 @@
-"""The page of a run, or of several runs compared: its sections, from run summaries and an evaluation."""
+"""The page of one run or of several compared: its sections, from run summaries and an evaluation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LAST_SCORES = "scores of the last weights at the end of training"
 
 
 def make_run_page(runs: Sequence[RunSummary], evaluated: EvaluatedRun | None, sections: Sequence[Section]) -> Page:
-    """The page of `runs`, of which the first one was `evaluated`; sections that hold nothing are left out."""
+    """The page of `runs`, of which the first may be `evaluated`; empty sections are left out."""
     first = runs[0]
     if len(runs) > 1:
         subtitle = f"Comparison of {len(runs)} runs; all other sections are about {first.name}"
@@ -47,7 +47,7 @@ def make_run_page(runs: Sequence[RunSummary], evaluated: EvaluatedRun | None, se
 def describe_runs(
     runs: Sequence[RunSummary], evaluated: EvaluatedRun | None, *, false_accept_rates: Sequence[float]
 ) -> list[Section]:
-    """All sections of a page but the rank lists: a comparison where there are several runs, the rest of the first."""
+    """All sections of a page but the rank lists: a comparison if there are several runs, then the first run."""
     first = runs[0]
     summary = _describe_run(first, evaluated)
     sections = [_compare_runs(runs), replace(summary, title=first.name)] if len(runs) > 1 else [summary]
@@ -60,7 +60,7 @@ def describe_runs(
 
 
 def show_rank_lists(run: EvaluatedRun, *, queries: int, ranklist_size: int, seed: int) -> Section:
-    """Rank lists of the worst queries, and of as many random ones."""
+    """Rank lists of the worst queries, and of the same number of random ones."""
     worst = find_worst(run.scores, queries)
     random = sample_queries(run.scores, queries, seed=seed, without=worst)
     groups = {
@@ -70,24 +70,24 @@ def show_rank_lists(run: EvaluatedRun, *, queries: int, ranklist_size: int, seed
     }
     text = (
         f"The {ranklist_size} nearest gallery images of each query, with their distances. Solid frame and ✓: true "
-        "match. Dashed frame and ✗: false match. A first true match further down the ranking is shown at the end."
+        "match. Dashed frame and ✗: false match. If the first true match ranks lower, it is shown at the end."
     )
     return Section("rank-lists", "Rank lists", [text], rank_lists=groups)
 
 
 def tabulate_scores(runs: Sequence[RunSummary]) -> Table:
-    """A row for each run: what it is, and its scores in percent."""
+    """One row per run: its description, and its scores in percent."""
     rows = []
     for run in runs:
         scores = _format_scores(run.headline_scores)
         epochs = str((run.metrics or {}).get("epochs", "–"))
-        about = [run.name, run.evaluated_on, str(run.settings["backbone"]), run.method, epochs]
-        rows.append([*about, *(scores.get(name, "–") for name in _SCORES)])
+        description = [run.name, run.evaluated_on, str(run.settings["backbone"]), run.method, epochs]
+        rows.append([*description, *(scores.get(name, "–") for name in _SCORES)])
     return Table(("run", "dataset", "backbone", "method", "epochs", *(f"{name} (%)" for name in _SCORES)), rows)
 
 
 def _describe_run(run: RunSummary, evaluated: EvaluatedRun | None) -> Section:
-    """What was trained, on what, and how it was evaluated; all settings on demand."""
+    """Network, training set, training and evaluation of a run; all settings in a folded table."""
     settings, data = run.settings, run.data
     rows = [["Network", f"{settings['backbone']}, method {run.method}, init {settings['init']}"]]
     if {"name", "images", "identities"} <= set(data):
@@ -100,7 +100,7 @@ def _describe_run(run: RunSummary, evaluated: EvaluatedRun | None) -> Section:
 
 
 def _describe_training(run: RunSummary) -> str:
-    """How far training got and how fast it was, as far as the history says."""
+    """Progress and speed of training, as far as the history has them."""
     steps = run.steps
     if not len(steps):
         return "none: these are the initial weights" if run.metrics else "not started"
@@ -117,9 +117,9 @@ def _describe_training(run: RunSummary) -> str:
 def _describe_evaluation(dataset: str, run: EvaluatedRun) -> list[list[str]]:
     scores, settings = run.scores, run.settings
     junk = f" ({scores.num_junk:,} junk)" if scores.num_junk else ""
-    how = f"protocol {scores.protocol}, metric {settings.metric}, {settings.weights} weights"
+    setup = f"protocol {scores.protocol}, metric {settings.metric}, {settings.weights} weights"
     return [
-        ["Evaluation", f"{dataset}, {how}"],
+        ["Evaluation", f"{dataset}, {setup}"],
         ["Queries", f"{scores.num_queries:,} ({scores.num_valid:,} with a true match)"],
         ["Gallery", f"{scores.num_gallery:,} images{junk}"],
         ["Features", f"{run.retrieval.query.width:,}-dimensional"],
@@ -143,14 +143,14 @@ def _describe_retrieval(name: str, run: EvaluatedRun, rates: Sequence[float]) ->
     cmc, cameras, settings = plot_cmc({name: run.scores.cmc}), plot_cameras(run), run.settings
     try:
         counts = count_pairs(run.retrieval, metric=settings.metric, memory_budget=settings.budget_bytes)
-    except DataError as error:  # all images show one identity, say
+    except DataError as error:  # for example, all images are of one identity
         return Section("retrieval", "Retrieval", [f"No verification thresholds. {error}"], plots=[cmc, *cameras])
     plots = [cmc, plot_distances(counts, rates), *cameras]
     return Section("retrieval", "Retrieval", [_VERIFICATION], tables=[tabulate_thresholds(counts, rates)], plots=plots)
 
 
 def _format_scores(scores: Mapping[str, Any] | None) -> dict[str, str]:
-    """The scores in percent, by name; those that are missing, as in files of older versions, are left out."""
+    """The scores in percent, by name; missing ones, as in files of older versions, are left out."""
     scores = scores or {}
     cmc = scores.get("cmc") or {}
     values = {name: cmc.get(name.removeprefix("CMC-")) if "CMC" in name else scores.get(name) for name in _SCORES}

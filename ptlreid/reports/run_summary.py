@@ -1,4 +1,4 @@
-"""What is known of one run: its settings, history and last scores, and an evaluation where there is one."""
+"""The summary of a run: its settings, history and last scores, and its evaluation, if any."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EvaluatedRun:
 class Steps:
     """S training steps, (S,) each; NaN where the history has no value.
 
-    `epochs`: how many epochs are done after the step, such as 1.5. `terms`: the terms of the loss, by name.
+    `epochs`: epochs completed after the step, such as 1.5. `terms`: the terms of the loss, by name.
     `images_per_second`; `wait`: the share of the time spent waiting for images.
     """
 
@@ -62,9 +62,9 @@ class Steps:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run. `settings`: by name; `data`: what it was trained on; `metrics`: None while it is not finished.
+    """One run. `settings`: by name; `data`: its training set; `metrics`: None until it is finished.
 
-    `scores`: of an evaluation on the dataset `evaluated_on`; None without one, and `evaluation_error` says why.
+    `scores`: of an evaluation on the dataset `evaluated_on`; None without one, for the reason in `evaluation_error`.
     """
 
     name: str
@@ -103,9 +103,9 @@ class RunSummary:
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
-        """The evaluated epochs, and the final `metrics` where the history lacks them.
+        """The evaluated epochs, and the final `metrics` if the history lacks them.
 
-        Each has `epoch` and `mAP`, and `mINP` and `cmc` where they were written.
+        Each has `epoch` and `mAP`, and `mINP` and `cmc` if they were recorded.
         """
         lines = [line for line in self.history if line.get("kind") == "epoch" and "mAP" in line]
         last = self.metrics or {}

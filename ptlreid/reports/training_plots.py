@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _BINS = 120  # about one every three pixels
 _BAND = "Line: mean of neighbouring steps. Band: their minimum and maximum."
 
-# What the history holds of a cell: key, title, axis label.
+# The recorded values of a cell: key, title, axis label.
 _CELL_PLOTS = (
     ("state_norm", "Latent state", "norm"),
     ("input", "Input gate", "mean activation"),
@@ -28,7 +28,7 @@ _CELL_PLOTS = (
 
 
 def plot_training(runs: Sequence[RunSummary]) -> list[Plot]:
-    """Loss, learning rate and scores over epochs; without the plots for which no run has a history."""
+    """Loss, learning rate and scores over epochs; a plot is left out if no run has a history for it."""
     steps = {run.name: run.steps for run in runs if len(run.steps)}
     evaluations = {run.name: run.evaluations for run in runs if run.evaluations}
     plots = [plot_loss(steps), plot_learning_rate(steps)] if steps else []
@@ -36,7 +36,7 @@ def plot_training(runs: Sequence[RunSummary]) -> list[Plot]:
 
 
 def plot_loss(runs: Mapping[str, Steps]) -> Plot:
-    """The training loss: of one run together with its terms, if it has several; or of several runs."""
+    """The training loss: of one run, with its terms if there are several, or of several runs."""
     curves = {name: (steps.epochs, steps.loss) for name, steps in runs.items()}
     if len(runs) == 1:
         (steps,) = runs.values()
@@ -77,7 +77,7 @@ def plot_learning_rate(runs: Mapping[str, Steps]) -> Plot:
 def plot_scores(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot:
     """mAP and CMC-1 of one run after each evaluated epoch, or the mAP of several runs.
 
-    `runs`: the `evaluations` of each run, by its name. A score that a line lacks is – in the table.
+    `runs`: the `evaluations` of each run, by its name. Missing scores are – in the table.
     """
     names = ("mAP", "CMC-1") if len(runs) == 1 else ("mAP",)
     curves = {
@@ -107,15 +107,15 @@ def plot_scores(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot:
 
 
 def plot_cells(history: Sequence[Mapping[str, Any]]) -> list[Plot]:
-    """A plot each of the latent state's norm and the three gates at the end of each epoch; none without cells.
+    """Plots of the latent state's norm and of the three gates at the end of each epoch; none without cells.
 
     A gate is closed at 0 and open at 1.
     """
     lines = [line for line in history if line.get("kind") == "epoch" and line.get("cells")]
     if not lines:
         return []
-    known = {key for cell in lines[-1]["cells"].values() for key in cell}
-    return [_plot_cell(key, title, ylabel, lines) for key, title, ylabel in _CELL_PLOTS if key in known]
+    keys = {key for cell in lines[-1]["cells"].values() for key in cell}
+    return [_plot_cell(key, title, ylabel, lines) for key, title, ylabel in _CELL_PLOTS if key in keys]
 
 
 def _plot_cell(key: str, title: str, ylabel: str, lines: Sequence[Mapping[str, Any]]) -> Plot:
@@ -149,12 +149,12 @@ class BinnedCurve:
 
 
 def bin_curve(x: np.ndarray, y: np.ndarray, bins: int = _BINS) -> BinnedCurve:
-    """The curve in at most `bins` bins of equally many neighbouring points, so that no spike is lost.
+    """The curve in at most `bins` bins with equal numbers of neighbouring points, so that no spike is lost.
 
-    Points that are not finite are left out; a curve of at most `bins` points is returned as it is.
+    Points that are not finite are left out; a curve of at most `bins` points is returned unchanged.
     """
-    kept = np.isfinite(y)
-    x, y = x[kept], y[kept]
+    finite = np.isfinite(y)
+    x, y = x[finite], y[finite]
     if len(y) <= bins:
         return BinnedCurve(x, y, y, y)
     starts = np.linspace(0, len(y), bins, endpoint=False).astype(np.int64)
@@ -187,7 +187,7 @@ def _tabulate_epochs(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Tab
 
 
 def _read_score(line: Mapping[str, Any], name: str) -> float:
-    """The score; NaN where the line, which may have been written by an older version, lacks it."""
+    """The score; NaN if the line, perhaps written by an older version, lacks it."""
     value = (line.get("cmc") or {}).get("1") if name == "CMC-1" else line.get(name)
     return value if isinstance(value, int | float) else np.nan
 

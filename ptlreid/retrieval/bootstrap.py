@@ -14,7 +14,7 @@ from ptlreid.errors import DataError, OptionError
 from ptlreid.retrieval.types import PRINTED_RANKS, Scores
 
 LEVEL = 0.95
-_NUMBERS_AT_ONCE = 1 << 22  # in a table of resamples: 32 MB
+_MAX_TABLE_ENTRIES = 1 << 22  # entries of a table of resamples: 32 MB
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ class Interval:
 
 
 def bootstrap_intervals(values: np.ndarray, pids: np.ndarray, *, resamples: int, seed: int) -> list[Interval]:
-    """For each column of `values`, (V, K) by query, the percentile interval of its mean.
+    """The percentile interval of the mean of each column of `values`, (V, K), one row per query.
 
     `pids`: (V,) the identity of each query. The mean of a resample is over its queries, so that an identity with more
     of them counts more, as in the score itself. Raises `DataError` for fewer than two identities.
     """
     if resamples < 1:
-        raise OptionError(f"A bootstrap of {resamples} resamples: expected 1 or more, 2000 is usual.")
+        raise OptionError(f"A bootstrap of {resamples} resamples: expected 1 or more; 2000 is common.")
     present, identity = np.unique(pids, return_inverse=True)
     if len(present) < 2:
-        raise DataError(f"The queries show {len(present)} identity: a bootstrap needs at least two.")
+        raise DataError(f"The queries have {len(present)} identity: a bootstrap needs at least two.")
     sizes = np.bincount(identity)  # (I,)
     sums = np.stack([np.bincount(identity, weights=column) for column in values.T], axis=1)  # (I, K)
     rng, even = np.random.default_rng(seed), np.full(len(sizes), 1 / len(sizes))
     means = np.empty((resamples, values.shape[1]))
-    at_once = max(1, _NUMBERS_AT_ONCE // len(sizes))
-    for start in range(0, resamples, at_once):
-        part = means[start : start + at_once]
+    chunk = max(1, _MAX_TABLE_ENTRIES // len(sizes))
+    for start in range(0, resamples, chunk):
+        part = means[start : start + chunk]
         times = rng.multinomial(len(sizes), even, size=len(part))  # how often each identity is sampled
         part[...] = (times @ sums) / (times @ sizes)[:, None]
     tail = (1 - LEVEL) / 2
@@ -55,11 +55,11 @@ def bootstrap_intervals(values: np.ndarray, pids: np.ndarray, *, resamples: int,
 def score_intervals(scores: Scores, pids: np.ndarray, *, resamples: int, seed: int) -> dict[str, object]:
     """`[low, high]` for mAP, mINP and each printed rank of the CMC, laid out as in `Scores.summary`.
 
-    `pids`: (Q,) of all queries.
+    `pids`: (Q,) the identities of all queries.
     """
     values = np.column_stack([scores.average_precision, scores.inp, _printed(scores)])
-    found = bootstrap_intervals(values, pids[scores.rows], resamples=resamples, seed=seed)
-    ends = [[one.low, one.high] for one in found]
+    intervals = bootstrap_intervals(values, pids[scores.rows], resamples=resamples, seed=seed)
+    ends = [[one.low, one.high] for one in intervals]
     cmc = {str(rank): pair for rank, pair in zip(PRINTED_RANKS, ends[2:], strict=True)}
     return {"mAP": ends[0], "mINP": ends[1], "cmc": cmc}
 
@@ -80,9 +80,9 @@ class Difference:
 def score_differences(
     first: Scores, second: Scores, pids: np.ndarray, *, resamples: int, seed: int
 ) -> list[Difference]:
-    """Of mAP and of CMC-1: second minus first, paired by query.
+    """The differences of mAP and of CMC-1, in this order: second minus first, paired by query.
 
-    `pids`: (Q,) the identities of the queries, which both are scores of.
+    `pids`: (Q,) the identities of all queries, which must be the same for both scores.
     """
     if not np.array_equal(first.rows, second.rows):
         raise DataError(
@@ -90,8 +90,8 @@ def score_differences(
         )
     left, right = (np.column_stack([one.average_precision, one.cmc_by_query[:, 0]]) for one in (first, second))
     gaps = right - left
-    found = bootstrap_intervals(gaps, pids[first.rows], resamples=resamples, seed=seed)
-    return [Difference(float(gap), one) for gap, one in zip(gaps.mean(axis=0), found, strict=True)]
+    intervals = bootstrap_intervals(gaps, pids[first.rows], resamples=resamples, seed=seed)
+    return [Difference(float(gap), one) for gap, one in zip(gaps.mean(axis=0), intervals, strict=True)]
 
 
 def _printed(scores: Scores) -> np.ndarray:

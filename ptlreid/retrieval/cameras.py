@@ -14,13 +14,15 @@ from ptlreid.retrieval.types import Retrieval
 
 @dataclass(frozen=True)
 class CameraScores:
-    """P query cameras by C gallery cameras, both ascending: (P,) and (C,) numbers, (P, C) the rest.
+    """P query cameras by C gallery cameras, both ascending.
+
+    `query_cameras`, `gallery_cameras`: (P,) and (C,) camera numbers. `queries`: (P,). The rest: (P, C).
 
     A cell is the evaluation of its row's queries on the gallery images from its column's camera, under the same
-    protocol: junk and hidden images leave, distractors from that camera stay. `valid` counts the queries with a true
-    match there, the only ones in `mean_ap` and `cmc1`, which are NaN where it is 0. That is so for a camera with
-    itself under protocols that hide an identity's images from the query's own camera. The CMC is over all of the
-    camera's images, also for a single-shot protocol.
+    protocol: junk and hidden images are left out, distractors from that camera stay. `valid` counts the queries with a
+    true match there, the only ones in `mean_ap` and `cmc1`, which are NaN where it is 0. That is the case for a camera
+    with itself under protocols that hide the identity's images from the query's own camera. The CMC uses all images of
+    the gallery camera, even under a single-shot protocol.
     """
 
     query_cameras: np.ndarray
@@ -87,9 +89,9 @@ def _mean_by_camera(camids: np.ndarray, cameras: np.ndarray, precision: np.ndarr
     present, row = np.unique(camids, return_inverse=True)
     shape = (len(present), len(cameras))
     valid, sums, firsts = (np.zeros(shape) for _ in range(3))
-    found = ~np.isnan(precision)
-    np.add.at(valid, row, found)
-    np.add.at(sums, row, np.where(found, precision, 0))
-    np.add.at(firsts, row, np.where(found, first, 0))
+    has_match = ~np.isnan(precision)
+    np.add.at(valid, row, has_match)
+    np.add.at(sums, row, np.where(has_match, precision, 0))
+    np.add.at(firsts, row, np.where(has_match, first, 0))
     with np.errstate(invalid="ignore"):  # 0 / 0 where no query is valid
         return CameraScores(present, cameras, np.bincount(row), valid.astype(np.int64), sums / valid, firsts / valid)

@@ -4,8 +4,8 @@ A key orders the gallery for one query as the distance does and costs one pass l
 distance, -q·g / |g| for cosine distance. Two rules make ranks independent of the memory budget, and ties exact:
 
 - The last bits of a matrix product depend on the shape of the call: NumPy's OpenBLAS gave up to six values for the
-  same two vectors. So the calls depend on the problem alone: a strip of queries by a tile of the gallery. A budget too
-  small for a whole strip repeats each call and keeps another part of its result.
+  same two vectors. So the calls depend on the problem size alone: a strip of queries by a tile of the gallery. A budget
+  too small for a whole strip repeats each call, to keep another part of its result.
 - They also depend on the position within the call: rarely with OpenBLAS's AVX-512 kernel, nearly always with its AVX2
   kernel (AMD Zen, Intel Haswell). So equal gallery images all take the key of the first of them.
 
@@ -61,7 +61,7 @@ class Blocks:
 
 
 def distance_blocks(retrieval: Retrieval, *, metric: Metric, memory_budget: int | None) -> Blocks:
-    """The keys of all Q × G pairs within `memory_budget` bytes beside the features, see `key_blocks`."""
+    """The keys of all Q × G pairs within `memory_budget` bytes besides the features, see `key_blocks`."""
     query, gallery = retrieval.query.matrix, retrieval.gallery.matrix
     return Blocks(partial(key_blocks, query, gallery, metric=metric, memory_budget=memory_budget))
 
@@ -91,9 +91,9 @@ def key_blocks(
                 if len(part) == len(strip):
                     np.matmul(strip, tile.T, out=part)
                 else:
-                    whole = scratch[: len(strip), : len(tile)]
-                    np.matmul(strip, tile.T, out=whole)
-                    part[...] = whole[offset : offset + len(part)]
+                    full = scratch[: len(strip), : len(tile)]
+                    np.matmul(strip, tile.T, out=full)
+                    part[...] = full[offset : offset + len(part)]
             start = first + offset
             yield Block(range(start, start + len(products)), len(images), partial(finish.keys, products, start))
 
@@ -132,7 +132,7 @@ def check_coverage(blocks: Blocks, num_queries: int, num_gallery: int) -> Iterat
 def map_rows(work: Callable[[range], None], rows: range, row_length: int) -> None:
     """Calls `work` with consecutive parts of `rows`, in threads where rows are long.
 
-    Exceptions from `work` are raised. Its result must not depend on where parts end: it writes each row's result
+    Exceptions from `work` are raised. Results must not depend on how rows are split, so `work` writes each row's result
     separately. `row_length`: roughly how many numbers it processes per row.
     """
     num_parts = min(MAX_THREADS, len(rows) // _FEWEST_ROWS) if row_length >= _LONG_ROW else 1
@@ -164,7 +164,7 @@ def normalize_rows(matrix: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _KeyFinisher:
-    """Turns products into keys by `combine(weights, products)`, with one key for equal images.
+    """Computes keys from products by `combine(weights, products)`, with one key for equal images.
 
     `weights`: (G,) float32. Image `copies[i]` is equal to the earlier image `originals[i]`.
     """
@@ -176,10 +176,10 @@ class _KeyFinisher:
 
     @classmethod
     def for_gallery(cls, images: np.ndarray, metric: Metric) -> _KeyFinisher:
-        """What turns products with `images`, (G, D) float32, into keys of `metric`."""
+        """The finisher for products with the gallery `images`, (G, D) float32, and `metric`."""
         lengths = squared_lengths(images)
-        twins = _find_twins(images, lengths)
-        copies, originals = (np.array(list(side), dtype=np.int64) for side in (twins.keys(), twins.values()))
+        duplicates = _find_duplicates(images, lengths)
+        copies, originals = (np.array(list(side), dtype=np.int64) for side in (duplicates.keys(), duplicates.values()))
         if metric == "euclidean":
             return cls(np.subtract, lengths / 2, copies, originals)
         lengths[lengths == 0] = 1
@@ -193,22 +193,22 @@ class _KeyFinisher:
         return keys
 
 
-def _find_twins(images: np.ndarray, lengths: np.ndarray) -> dict[int, int]:
+def _find_duplicates(images: np.ndarray, lengths: np.ndarray) -> dict[int, int]:
     """For each row that equals an earlier one, the first such row."""
     sums = images[:, :64].sum(axis=1)
     order = np.lexsort((sums, lengths))
     like_next = (np.diff(lengths[order]) == 0) & (np.diff(sums[order]) == 0)
-    suspects = np.zeros(len(images), dtype=bool)
-    suspects[order[:-1][like_next]] = True
-    suspects[order[1:][like_next]] = True
+    candidates = np.zeros(len(images), dtype=bool)
+    candidates[order[:-1][like_next]] = True
+    candidates[order[1:][like_next]] = True
     firsts: dict[bytes, int] = {}
-    twins: dict[int, int] = {}
-    for row in np.flatnonzero(suspects).tolist():
+    duplicates: dict[int, int] = {}
+    for row in np.flatnonzero(candidates).tolist():
         content = blake2b(images[row] + np.float32(0), digest_size=16).digest()  # + 0 turns -0 into 0
         original = firsts.setdefault(content, row)
         if original != row:
-            twins[row] = original
-    return twins
+            duplicates[row] = original
+    return duplicates
 
 
 def _check_size(name: str, matrix: np.ndarray) -> None:

@@ -18,8 +18,8 @@ def expand_queries(retrieval: Retrieval, *, size: int, alpha: float, memory_budg
 
     Each is the mean of the query, with weight 1, and its `size` nearest gallery images by cosine, with weights
     max(cosine, 0)^alpha, all L2-normalised. `alpha` 0 is the average (Chum et al., ICCV 2007), 3 the weighted mean of
-    Radenovic et al. (TPAMI 2018). Junk is not used; no other label is read, so images from a query's own camera take
-    part.
+    Radenovic et al. (TPAMI 2018). Junk is left out; other labels are not read, so images from the query's own camera
+    are included.
     """
     if size < 1 or alpha < 0:
         raise OptionError(f"size {size} and alpha {alpha}: expected size >= 1 and alpha >= 0.")

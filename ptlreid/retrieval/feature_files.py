@@ -1,4 +1,4 @@
-"""Feature files of this program and of others: HDF5 or .npz with `features`, `pids`, `camids` and `paths`.
+"""Feature files, of ptlreid or any other program: HDF5 or .npz with `features`, `pids`, `camids` and `paths`.
 
 docs/file-formats.md describes them. `read` accepts files from any program, checks them, and names the file and row
 at fault; `write` writes HDF5.
@@ -30,9 +30,9 @@ def read(file: Path) -> Features:
     columns = _read_columns(file)
     missing = [name for name in _REQUIRED if name not in columns]
     if missing:
-        held = ", ".join(sorted(columns)) or "nothing"
+        contained = ", ".join(sorted(columns)) or "nothing"
         raise DataError(
-            f"{file}: not a complete feature file: no {' and no '.join(missing)}, it holds {held}. "
+            f"{file}: not a complete feature file: no {' and no '.join(missing)}; it has {contained}. "
             f"Save {', '.join(_REQUIRED)} under these names."
         )
     size = len(columns["features"]) if columns["features"].ndim else 0
@@ -67,9 +67,9 @@ def write(file: Path, features: Features, attributes: Mapping[str, str], *, dtyp
 def _read_columns(file: Path) -> dict[str, np.ndarray]:
     """The arrays in `file` by name; `DataError` when it cannot be read."""
     if file.suffix not in (".h5", ".hdf5", ".npz"):
-        raise DataError(f"{file}: unknown kind of file. Give features as HDF5 (.h5, .hdf5) or NumPy's .npz.")
+        raise DataError(f"{file}: unknown file format. Give features as HDF5 (.h5, .hdf5) or NumPy's .npz.")
     if not file.is_file():
-        raise DataError(f"{file}: no such file. Give a file of features.")
+        raise DataError(f"{file}: no such file. Give an existing feature file.")
     known = (*_REQUIRED, "paths")
     try:
         if file.suffix == ".npz":
@@ -87,7 +87,7 @@ def _read_columns(file: Path) -> dict[str, np.ndarray]:
 def _as_floats(file: Path, matrix: np.ndarray) -> np.ndarray:
     if matrix.dtype.kind != "f":
         raise DataError(f"{file}: features are {matrix.dtype}, expected float32 (or float16, float64). Convert them.")
-    with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are refused by row
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are rejected later, with their row
         return matrix.astype(np.float32, copy=False)
 
 

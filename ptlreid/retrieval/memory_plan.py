@@ -1,4 +1,4 @@
-"""How many queries are ranked together, so that an evaluation stays within its memory budget."""
+"""Block sizes of an evaluation within its memory budget."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-_STRIP_BYTES = 640 << 20  # keys of one strip at most, so that a million gallery images stay within a gigabyte
+_STRIP_BYTES = 640 << 20  # limit for the keys of a strip, so that a million gallery images stay within a gigabyte
 _STRIP_ROWS = (64, 1024)  # fewer are slow to multiply, more are no faster
 _TILE_COLUMNS = 32_768  # smaller calls spend their time on starting and joining the BLAS's threads
 _BYTES_PER_GALLERY_IMAGE = 96  # weights, order by pid, and the ranking of one row
 _BYTES_PER_RERANKED_IMAGE = 2048
-SQUARED_ROWS = 128  # whose squares are held at once: about a megabyte, which stays in the cache
+SQUARED_ROWS = 128  # squared at a time: about a megabyte, which stays in the CPU cache
 _DEFAULT_LIMIT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class BlockPlan:
     """Block sizes. Products are made of `strip` queries and `columns` gallery images, whatever the budget; the keys of
-    `rows` queries, at most a strip, are held at once. `peak_bytes`: needed in total, beside the features.
+    `rows` queries, at most a strip, are held at once. `peak_bytes`: in total, besides the features.
     """
 
     strip: int
@@ -31,8 +31,8 @@ class BlockPlan:
 def plan_blocks(num_queries: int, num_gallery: int, width: int, memory_budget: int | None) -> BlockPlan:
     """The largest blocks within `memory_budget` bytes; None means a quarter of the free memory, at most 1 GiB.
 
-    Fewer `rows` than a strip make it slower, each halving about twice, and change no number. A budget below the
-    smallest possible (about 134 MB, and 96 bytes per gallery image) gets the smallest: see `peak_bytes`.
+    Results are the same for any `rows`, but each halving below a strip takes about twice the time. A budget below the
+    smallest peak (about 134 MB, and 96 bytes per gallery image) gives the plan with that peak.
     """
     fewest, most = _STRIP_ROWS
     strip = max(fewest, min(most, _STRIP_BYTES // (4 * num_gallery)))
@@ -52,7 +52,7 @@ def plan_blocks(num_queries: int, num_gallery: int, width: int, memory_budget: i
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that an evaluation needs: the features, the blocks of keys, and what re-ranking adds.
+    """Bytes needed by an evaluation: the features, the blocks of keys, and the extra of re-ranking.
 
     `ranking_bytes` is the smallest possible where the budget is below it.
     """
@@ -70,13 +70,13 @@ def estimate_memory(
     num_queries: int, num_gallery: int, width: int, *, rerank: bool, memory_budget: int | None
 ) -> MemoryEstimate:
     """The memory for ranking `num_gallery` images for each of `num_queries`, both 1 or more."""
-    together = num_queries + num_gallery
-    features_bytes = 4 * together * width
+    num_images = num_queries + num_gallery
+    features_bytes = 4 * num_images * width
     if not rerank:
         return MemoryEstimate(features_bytes, plan_blocks(num_queries, num_gallery, width, memory_budget).peak_bytes, 0)
-    # Neighbours are searched among all images; beside that, a normalised copy, and each image's neighbours and code.
-    ranking_bytes = plan_blocks(together, together, width, memory_budget).peak_bytes
-    return MemoryEstimate(features_bytes, ranking_bytes, features_bytes + _BYTES_PER_RERANKED_IMAGE * together)
+    # Neighbours are searched among all images; re-ranking adds a normalised copy, and each image's neighbours and code.
+    ranking_bytes = plan_blocks(num_images, num_images, width, memory_budget).peak_bytes
+    return MemoryEstimate(features_bytes, ranking_bytes, features_bytes + _BYTES_PER_RERANKED_IMAGE * num_images)
 
 
 def free_memory_bytes() -> int:

@@ -20,7 +20,7 @@ MAX_RANK = 50  # of the CMC curve
 
 @dataclass(frozen=True)
 class _Hits:
-    """One query's true matches, nearest first, and its CMC where that is an expectation."""
+    """One query's true matches, nearest first, and its CMC under a single-shot protocol."""
 
     ranks: np.ndarray
     columns: np.ndarray
@@ -38,7 +38,7 @@ def score(
 ) -> Scores:
     """The scores of ranking the gallery for every query by the distances in `blocks`, re-ranked or not.
 
-    Equal distances keep gallery order. Queries without a true match are left out and counted. `single_shot_samples`,
+    Equal distances keep gallery order. Queries without a true match are excluded from the means. `single_shot_samples`,
     `seed`: only for a single-shot protocol, see `SingleShotCMC`. Raises `DataError` when no query has a true match.
     """
     query, gallery, protocol = retrieval.query, retrieval.gallery, retrieval.protocol
@@ -75,14 +75,14 @@ def match_ranks(keys: np.ndarray, matches: np.ndarray) -> np.ndarray:
     `keys`: (G,), infinite where an image is absent. M >= 1. A rank is one more than the number of images before the
     match, so only the images at least as near as the farthest match are sorted, never the gallery.
     """
-    own = keys[matches]
-    near = keys[(keys <= own.max()).nonzero()[0]]
+    match_keys = keys[matches]
+    near = keys[(keys <= match_keys.max()).nonzero()[0]]
     near.sort()
-    before = near.searchsorted(own)  # images that are nearer
-    up_to = near.searchsorted(own, side="right")  # and those equally near, the match itself among them
-    for tied in (up_to - before > 1).nonzero()[0]:
-        before[tied] += np.count_nonzero(keys[: matches[tied]] == own[tied])
-    return before + 1
+    nearer = near.searchsorted(match_keys)  # number of images that are nearer
+    not_farther = near.searchsorted(match_keys, side="right")  # or equally near, including the match itself
+    for tied in (not_farther - nearer > 1).nonzero()[0]:
+        nearer[tied] += np.count_nonzero(keys[: matches[tied]] == match_keys[tied])
+    return nearer + 1
 
 
 def average_precisions(ranks: np.ndarray, starts: np.ndarray, ap: AveragePrecision) -> np.ndarray:
@@ -94,10 +94,10 @@ def average_precisions(ranks: np.ndarray, starts: np.ndarray, ap: AveragePrecisi
     ranks 1 and 3 give ((1 + 1) / 2 + (1/2 + 2/3) / 2) / 2 = 0.792.
     """
     counts = np.diff(starts)
-    found = np.arange(1, len(ranks) + 1) - np.repeat(starts[:-1], counts)
-    precision = found / ranks
+    matches_so_far = np.arange(1, len(ranks) + 1) - np.repeat(starts[:-1], counts)
+    precision = matches_so_far / ranks
     if ap == "trapezoid":
-        earlier = np.where(ranks > 1, (found - 1) / np.maximum(ranks - 1, 1), 1)
+        earlier = np.where(ranks > 1, (matches_so_far - 1) / np.maximum(ranks - 1, 1), 1)
         precision = (earlier + precision) / 2
     return np.asarray(np.add.reduceat(precision, starts[:-1]) / counts)
 
@@ -107,7 +107,7 @@ def _make_scores(retrieval: Retrieval, hits: dict[int, _Hits], ap: AveragePrecis
     ranks = np.concatenate([hits[row].ranks for row in rows])
     starts = np.cumsum([0, *(len(hits[row].ranks) for row in rows)])
     curves = [hit.curve for hit in (hits[row] for row in rows) if hit.curve is not None]
-    within = ranks[starts[:-1], None] <= np.arange(1, max_rank + 1)
+    hit_by_rank = ranks[starts[:-1], None] <= np.arange(1, max_rank + 1)
     return Scores(
         protocol=retrieval.protocol.name,
         num_queries=len(retrieval.query.matrix),
@@ -116,7 +116,7 @@ def _make_scores(retrieval: Retrieval, hits: dict[int, _Hits], ap: AveragePrecis
         rows=np.array(rows),
         average_precision=average_precisions(ranks, starts, ap),
         inp=np.diff(starts) / ranks[starts[1:] - 1],
-        cmc_by_query=np.stack(curves) if curves else within.astype(np.float64),
+        cmc_by_query=np.stack(curves) if curves else hit_by_rank.astype(np.float64),
         match_ranks=ranks,
         match_columns=np.concatenate([hits[row].columns for row in rows]),
         match_starts=starts,

@@ -1,4 +1,4 @@
-"""The few nearest images of a row of keys, without sorting the row."""
+"""The nearest images of a row of keys, without sorting the whole row."""
 
 from __future__ import annotations
 

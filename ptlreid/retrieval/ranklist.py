@@ -1,4 +1,4 @@
-"""For each query its nearest gallery images, with distance and verdict."""
+"""The nearest gallery images of each query, with distances and true matches."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ptlreid.retrieval.types import Retrieval
 class RankList:
     """The first K ranks of Q queries, (Q, K) each; images that the protocol hides are not listed.
 
-    `columns`: int64 gallery rows, -1 where a query sees fewer than K images. `distances`: float64, infinite there.
-    `matches`: bool, whether it is a true match.
+    `columns`: int64 gallery rows, -1 past the images that the protocol leaves. `distances`: float64, infinite there.
+    `matches`: bool, true matches.
     """
 
     columns: np.ndarray
@@ -29,8 +29,9 @@ class RankList:
 def rank_list(retrieval: Retrieval, blocks: Blocks, size: int, *, metric: Metric | None) -> RankList:
     """The first `size` images of every query, including queries without a true match; K = min(size, G).
 
-    Equal distances keep gallery order. `metric`: the distances listed are recomputed from the features in float64,
-    Euclidean or 1 - cosine, which is 1 where a vector is zero; None lists those in `blocks`, such as re-ranked ones.
+    Equal distances keep gallery order. `metric`: listed distances are recomputed from the features in float64,
+    Euclidean or 1 - cosine, which is 1 where a vector is zero; None: those in `blocks` are listed, such as re-ranked
+    ones.
     """
     if size < 1:
         raise OptionError(f"A rank list of {size} images: expected 1 or more.")
@@ -43,11 +44,11 @@ def rank_list(retrieval: Retrieval, blocks: Blocks, size: int, *, metric: Metric
         for row in rows:
             keys = block.keys_of(row)
             judge.hide(keys, judge.verdict(int(query.pids[row]), int(query.camids[row])))
-            found = nearest(keys, size)
-            found = found[keys[found] < np.inf]
-            columns[row, : len(found)] = found
-            distances[row, : len(found)] = (
-                keys[found] if metric is None else _distances(query.matrix[row], gallery.matrix[found], metric)
+            listed = nearest(keys, size)
+            listed = listed[keys[listed] < np.inf]
+            columns[row, : len(listed)] = listed
+            distances[row, : len(listed)] = (
+                keys[listed] if metric is None else _distances(query.matrix[row], gallery.matrix[listed], metric)
             )
 
     for block in check_coverage(blocks, len(query), len(gallery)):

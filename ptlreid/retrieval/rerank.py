@@ -1,7 +1,7 @@
 """k-reciprocal re-ranking (Zhong et al., "Re-ranking person re-identification with k-reciprocal encoding", CVPR 2017).
 
 In sparse form: an image's encoding has about a hundred entries, so that neither the (Q + G)² distances nor dense
-encodings are ever in memory. Where the paper's text leaves a choice, this follows its authors' code.
+encodings are ever in memory. Where the paper is ambiguous, this follows its authors' code.
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ def rerank_blocks(retrieval: Retrieval, *, k1: int, k2: int, weight: float, memo
 
     A distance is (1 - `weight`) × Jaccard distance + `weight` × original distance (section 3.5). The original one is
     2 - 2 cos, divided by the largest in the query's column of the all-to-all distances. Neighbours are searched among
-    all N queries and gallery images; junk takes no part and is infinitely far. Ties are broken by order, queries
-    first. `memory_budget` bounds the blocks of distances; beside them are held a copy of the features and about 2 kB
-    per image.
+    all N queries and gallery images; junk is left out and infinitely far. Ties are broken by order, queries
+    first. `memory_budget` bounds the blocks of distances; a copy of the features and about 2 kB per image come on top.
     """
     if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
         raise OptionError(f"k1 {k1}, k2 {k2}, weight {weight}: expected k1 and k2 of 1 or more, a weight from 0 to 1.")
     num_queries, num_gallery = len(retrieval.query), len(retrieval.gallery)
     present = np.flatnonzero(retrieval.gallery.pids != JUNK)
     if not len(present):
-        raise DataError("The gallery holds nothing but junk: expected at least one image. Check the dataset's folders.")
+        raise DataError("The gallery has only junk: expected at least one other image. Check the dataset's folders.")
     gallery = retrieval.gallery.matrix if len(present) == num_gallery else retrieval.gallery.matrix[present]
     images = np.concatenate([normalize_rows(retrieval.query.matrix), normalize_rows(gallery)])  # (N, D)
     near = _find_neighbours(images, k1 + 1, memory_budget)
@@ -80,14 +79,14 @@ def _find_neighbours(images: np.ndarray, size: int, memory_budget: int | None) -
 
 
 def _encode(images: np.ndarray, near: _Neighbours, k1: int) -> sparse.csr_array:
-    """(N, N), row i: exp(-distance) to the extended k-reciprocal neighbours of image i, over their sum (section 3.3).
+    """(N, N), row i: exp(-distance) to the extended k-reciprocal neighbours of image i, with sum 1 (section 3.3).
 
     The neighbours R(i, k1) are extended by R(c, k1 / 2) of each c among them that shares more than two thirds of it
-    (section 3.2). The distance is 2 - 2 cos over the largest of image i.
+    (section 3.2). The distance is 2 - 2 cos, divided by the largest one of image i.
     """
-    mutual = _mutual(near.columns)
-    closer = _mutual(near.columns[:, : round(k1 / 2) + 1])
-    shared = (mutual @ closer.T).multiply(mutual).tocsr()  # [i, c]: |R(i, k1) and R(c, k1 / 2)|, for c in R(i, k1)
+    mutual = _mutual_neighbours(near.columns)
+    closer = _mutual_neighbours(near.columns[:, : round(k1 / 2) + 1])
+    shared = (mutual @ closer.T).multiply(mutual).tocsr()  # [i, c]: |R(i, k1) ∩ R(c, k1 / 2)|, for c in R(i, k1)
     shared.data = (3 * shared.data > 2 * np.diff(closer.indptr)[shared.indices]).astype(np.float32)
     shared.eliminate_zeros()
     codes = (mutual + shared @ closer).tocsr()
@@ -103,20 +102,20 @@ def _encode(images: np.ndarray, near: _Neighbours, k1: int) -> sparse.csr_array:
     return codes
 
 
-def _mutual(columns: np.ndarray) -> sparse.csr_array:
-    """(N, N) of ones where each is among the other's nearest, `columns`: (N, K)."""
-    forward = _rows(columns, 1)
+def _mutual_neighbours(columns: np.ndarray) -> sparse.csr_array:
+    """(N, N) with 1 where two images are mutual nearest neighbours, `columns`: (N, K)."""
+    forward = _sparse_rows(columns, 1)
     return forward.multiply(forward.T).tocsr()
 
 
 def _smooth(codes: sparse.csr_array, columns: np.ndarray) -> sparse.csr_array:
-    """Each image's encoding replaced by the mean over its nearest, `columns`: (N, K) (section 3.4)."""
+    """The encodings averaged over each image's nearest neighbours, `columns`: (N, K) (section 3.4)."""
     if columns.shape[1] == 1:
         return codes
-    return (_rows(columns, 1 / columns.shape[1]) @ codes).tocsr()
+    return (_sparse_rows(columns, 1 / columns.shape[1]) @ codes).tocsr()
 
 
-def _rows(columns: np.ndarray, value: float) -> sparse.csr_array:
+def _sparse_rows(columns: np.ndarray, value: float) -> sparse.csr_array:
     """(N, N) with `value` at the K `columns` of each row."""
     num, size = columns.shape
     data = np.full(num * size, value, dtype=np.float32)
@@ -126,8 +125,8 @@ def _rows(columns: np.ndarray, value: float) -> sparse.csr_array:
 def _jaccard(queries: sparse.csr_array, images: sparse.csc_array, row: int) -> np.ndarray:
     """(G,) Jaccard distances of one query's encoding to those of the images (section 3.3), `images`: (G, N).
 
-    Encodings add up to 1, so for two of them it is 1 - s / (2 - s), with s the sum of their entries' minima; only
-    columns that the query has an entry in matter.
+    Encodings have sum 1, so the distance of two is 1 - s / (2 - s), where s is the sum of the element-wise minima; only
+    the query's non-zero columns contribute.
     """
     entries = slice(queries.indptr[row], queries.indptr[row + 1])
     others = images[:, queries.indices[entries]]

@@ -9,21 +9,21 @@ from ptlreid.records import DISTRACTOR
 
 
 class SingleShotCMC:
-    """The CMC of a query when one gallery image of each identity is sampled uniformly, the query's among its matches.
+    """The CMC of a query with one uniformly sampled gallery image per identity, the query's own from its matches.
 
     This is the classic CUHK03 evaluation (Li et al., CVPR 2014). Other toolkits sample 10 or 100 times; the expectation
-    is what their curves converge to. A distractor (pid 0) counts as an identity of its own, so it is always sampled.
+    is the limit of their curves. A distractor (pid 0) counts as an identity of its own, so it is always sampled.
     """
 
     def __init__(self, pids: np.ndarray, max_rank: int, *, samples: int | None, seed: int) -> None:
-        """`pids`: (G,) of the gallery. `samples`: None for the exact expectation, else the mean of so many samples.
+        """`pids`: (G,) of the gallery. `samples`: the number to average over; None for the exact expectation.
 
         Samples depend on `seed` and the query's row, not on the order of evaluation.
         """
         if samples is not None and samples < 1:
             raise OptionError(f"{samples} samples: expected 1 or more, or none for the exact expectation.")
-        alone = -1 - np.arange(len(pids))  # labels that no identity has
-        self._identities = np.unique(np.where(pids > DISTRACTOR, pids, alone), return_inverse=True)[1]
+        unique = -1 - np.arange(len(pids))  # labels that no identity has
+        self._identities = np.unique(np.where(pids > DISTRACTOR, pids, unique), return_inverse=True)[1]
         self._max_rank = max_rank
         self._samples = samples
         self._seed = seed
@@ -43,13 +43,13 @@ class SingleShotCMC:
     def _expect(self, identities: np.ndarray, own: int) -> np.ndarray:
         sizes = np.bincount(identities)
         total = np.zeros(self._max_rank)
-        places = np.flatnonzero(identities == own)
-        for place in places:
-            nearer = np.bincount(identities[:place], minlength=len(sizes))
+        positions = np.flatnonzero(identities == own)
+        for position in positions:
+            nearer = np.bincount(identities[:position], minlength=len(sizes))
             nearer[own] = 0  # its other images are not sampled
-            some = nearer > 0
-            total += expected_curve(nearer[some] / sizes[some], self._max_rank)
-        return np.minimum(total / len(places), 1)  # rounding may reach 1 + 1e-16
+            present = nearer > 0
+            total += expected_curve(nearer[present] / sizes[present], self._max_rank)
+        return np.minimum(total / len(positions), 1)  # rounding may reach 1 + 1e-16
 
     def _sample(self, identities: np.ndarray, own: int, samples: int, generator: np.random.Generator) -> np.ndarray:
         by_identity = np.argsort(identities, kind="stable")
@@ -57,20 +57,20 @@ class SingleShotCMC:
         own_index = np.searchsorted(present, own)
         ranks = np.empty(samples, dtype=np.int64)
         for sample in range(samples):
-            chosen = by_identity[firsts + (generator.random(len(sizes)) * sizes).astype(np.int64)]
-            ranks[sample] = 1 + np.count_nonzero(chosen < chosen[own_index])
+            sampled_ranks = by_identity[firsts + (generator.random(len(sizes)) * sizes).astype(np.int64)]
+            ranks[sample] = 1 + np.count_nonzero(sampled_ranks < sampled_ranks[own_index])
         return np.asarray((ranks[:, None] <= np.arange(1, self._max_rank + 1)).mean(axis=0))
 
 
 def expected_curve(shares: np.ndarray, max_rank: int) -> np.ndarray:
     """(R,) probabilities that fewer than 1 .. R of the other identities are sampled nearer than the match.
 
-    `shares`: (I,) of the other identities, in (0, 1]: the fraction of its images that are nearer. Identities are
-    sampled independently, so the number that is nearer is a sum of independent Bernoulli variables (Poisson binomial);
-    its distribution is built one identity at a time. No other identity nearer: all ones.
+    `shares`: (I,) of the other identities, in (0, 1]: the fraction of an identity's images that are nearer. Sampling is
+    independent between identities, so the number of nearer ones is a sum of independent Bernoulli variables (Poisson
+    binomial); its distribution is built one identity at a time. Without a nearer identity: all ones.
     """
     always = np.count_nonzero(shares >= 1)
-    probabilities = np.zeros(max_rank)  # [n]: that n identities are nearer; beyond R is irrelevant
+    probabilities = np.zeros(max_rank)  # [n]: of n nearer identities, n < R
     if always < max_rank:
         probabilities[always] = 1
         for share in shares[shares < 1]:

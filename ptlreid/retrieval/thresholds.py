@@ -1,7 +1,7 @@
 """Verification: same identity or not, by a threshold on the distance.
 
 The distances of all pairs are counted in narrow bins, in one pass and within the memory budget; operating points (FAR,
-TAR, equal error) are read off the counts.
+TAR, EER) follow from the counts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class OperatingPoint:
 class PairCounts:
     """The number of pairs in each of B equal bins of the distance.
 
-    `edges`: (B + 1,). `same`, `different`: (B,) int64, the pairs of one identity and of two. Operating points are
+    `edges`: (B + 1,). `same`, `different`: (B,) int64, pairs of one identity and of two. Operating points are
     interpolated linearly within a bin.
     """
 
@@ -44,7 +44,7 @@ class PairCounts:
     different: np.ndarray
 
     def at_far(self, rate: float) -> OperatingPoint | None:
-        """The operating point with this FAR; None where `rate` is less than one different-identity pair."""
+        """The operating point with this FAR; None if `rate` amounts to less than one different-identity pair."""
         if rate * self.different.sum() < 1:
             return None
         far = _cumulative_shares(self.different)
@@ -55,23 +55,23 @@ class PairCounts:
         return OperatingPoint(threshold, rate, float(np.interp(threshold, self.edges, _cumulative_shares(self.same))))
 
     def equal_error_point(self) -> OperatingPoint:
-        """The operating point where FAR = 1 - TAR, which is the equal error rate."""
+        """The operating point with FAR = 1 - TAR, the equal error rate (EER)."""
         far, tar = _cumulative_shares(self.different), _cumulative_shares(self.same)
-        after = int(np.argmax(far >= 1 - tar))  # never edge 0: nothing is accepted there
-        gap = (1 - tar - far)[[after - 1, after]]
+        upper = int(np.argmax(far >= 1 - tar))  # never edge 0, where no pair is accepted
+        gap = (1 - tar - far)[[upper - 1, upper]]
         part = gap[0] / (gap[0] - gap[1])
-        threshold = float(self.edges[after - 1] + part * (self.edges[after] - self.edges[after - 1]))
+        threshold = float(self.edges[upper - 1] + part * (self.edges[upper] - self.edges[upper - 1]))
         return OperatingPoint(threshold, *(float(np.interp(threshold, self.edges, shares)) for shares in (far, tar)))
 
 
 def count_pairs(retrieval: Retrieval, *, metric: Metric, memory_budget: int | None, bins: int = _BINS) -> PairCounts:
-    """Counts, by distance, of the pairs of every query with every gallery image that the protocol leaves it.
+    """The number of pairs by distance, of each query with each gallery image that the protocol leaves.
 
-    Queries with pid 0 (distractor) or -1 (junk) are skipped. Raises `DataError` where there is no same-identity pair,
-    or no different-identity pair.
+    Queries with pid 0 (distractor) or -1 (junk) are skipped. Raises `DataError` without a same-identity pair or
+    without a different-identity pair.
     """
     query, gallery, protocol = retrieval.query, retrieval.gallery, retrieval.protocol
-    top = 1.0001 * (2.0 if metric == "cosine" else _longest(query) + _longest(gallery)) or 1.0
+    max_distance = 1.0001 * (2.0 if metric == "cosine" else _max_norm(query) + _max_norm(gallery)) or 1.0
     judge = Judge(protocol, gallery.pids, gallery.camids)
     lengths = squared_lengths(np.ascontiguousarray(query.matrix))
     same, different = np.zeros(bins + 1, dtype=np.int64), np.zeros(bins + 1, dtype=np.int64)
@@ -82,21 +82,21 @@ def count_pairs(retrieval: Retrieval, *, metric: Metric, memory_budget: int | No
             verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
             keys = block.keys_of(row)
             judge.hide(keys, verdict)
-            indices = _find_bins(_convert_keys(keys, float(lengths[row]), metric), bins / top, bins)
+            indices = _find_bins(_convert_keys(keys, float(lengths[row]), metric), bins / max_distance, bins)
             matched = np.bincount(indices[verdict.matches], minlength=bins + 1)
             same += matched
             different += np.bincount(indices, minlength=bins + 1) - matched
     if not same[:-1].any() or not different[:-1].any():
         raise DataError(
-            f"{len(query)} queries and {len(gallery)} gallery images under protocol {protocol.name!r} make "
+            f"{len(query)} queries and {len(gallery)} gallery images under protocol {protocol.name!r} give "
             f"{same[:-1].sum()} same-identity and {different[:-1].sum()} different-identity pairs: "
             "expected at least one of each. Use a test set with more images."
         )
-    return PairCounts(np.linspace(0, top, bins + 1), same[:-1], different[:-1])
+    return PairCounts(np.linspace(0, max_distance, bins + 1), same[:-1], different[:-1])
 
 
 def _convert_keys(keys: np.ndarray, square: float, metric: Metric) -> np.ndarray:
-    """Distances from the ranking keys of a query whose squared length is `square`; infinity stays infinity."""
+    """Distances from the ranking keys of a query with squared norm `square`; infinity stays infinity."""
     if metric == "euclidean":
         return np.sqrt(np.maximum(2 * keys + square, 0))
     return np.asarray(1 + keys / np.sqrt(square or 1))
@@ -112,5 +112,5 @@ def _cumulative_shares(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
 
 
-def _longest(side: Features) -> float:
+def _max_norm(side: Features) -> float:
     return float(np.sqrt(squared_lengths(np.ascontiguousarray(side.matrix)).max(initial=0)))

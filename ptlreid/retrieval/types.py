@@ -1,4 +1,4 @@
-"""What travels through an evaluation: `Features`, a `Retrieval`, `Scores`. Each is checked when it is made."""
+"""The values of an evaluation: `Features`, `Retrieval`, `Scores`. Each is validated on creation."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CHECKED_ROWS = 4096  # rows per check: a mask of the whole matrix could take a 
 
 @dataclass(frozen=True)
 class Features:
-    """N feature vectors with the identity on each image and the camera that took it.
+    """N feature vectors with the identity and the camera of each image.
 
     `matrix`: (N, D) float32, finite, D >= 1. `pids`, `camids`: (N,) int64; pid -1 is junk, 0 a distractor, identities
-    count from 1. `paths`: (N,) object array of str. N may be 0. Raises `DataError` naming the first bad row.
+    start at 1. `paths`: (N,) object array of str. N may be 0. Raises `DataError` naming the first bad row.
     """
 
     matrix: np.ndarray
@@ -77,7 +77,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Queries, the gallery they are searched in, and the protocol that judges the matches.
+    """Queries, the gallery they are searched in, and the evaluation protocol.
 
     Raises `DataError` for an empty side, and for features of different widths.
     """
@@ -100,14 +100,14 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Scores:
-    """The result of an evaluation, query by query, from which any table or interval can be made.
+    """The result of an evaluation, query by query, from which tables and intervals are computed.
 
     V valid queries (those with a true match) with T true matches in total; ranks are 1-based in the gallery that the
     protocol leaves to the query. `rows`: (V,) their query rows, ascending. `average_precision`, `inp`: (V,) in (0, 1].
     `cmc_by_query`: (V, R), at [v, r - 1] the probability of a match within the first r: 0 or 1, or an expectation for a
     single-shot protocol. `match_ranks`: (T,), ascending within a query; `match_columns`: (T,) the gallery rows at these
     ranks; query v owns `match_starts[v]` to `match_starts[v + 1]` of both, `match_starts`: (V + 1,). `num_*` count
-    images before anything was left out.
+    images before any are ignored.
     """
 
     protocol: str
@@ -151,7 +151,7 @@ class Scores:
         return np.asarray(self.match_ranks[self.match_starts[:-1]])
 
     def summary(self) -> dict[str, Any]:
-        """The scores as printed and written to JSON, fractions from 0 to 1.
+        """The scores as printed and written to JSON, as fractions from 0 to 1.
 
         A printed rank beyond the CMC curve takes the curve's last value.
         """

@@ -1,4 +1,4 @@
-"""One typed model per command, which its options are made from: every default is here, once. To and from TOML."""
+"""One typed model per command, the source of its options and of every default; read from and written to TOML."""
 
 from ptlreid.settings.base import DataSettings, RootSettings, Settings, read_toml
 from ptlreid.settings.chain import ChainSettings

@@ -1,4 +1,4 @@
-"""The base of all settings: checked, frozen, to and from TOML, with a recipe beneath."""
+"""The base class of all settings: validated, frozen, read from recipes and TOML files, written to TOML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ptlreid.errors import OptionError
 from ptlreid.settings import recipes
 from ptlreid.settings.fields import Option, find_kind, find_option
 
-# Settings that had another name in version 0.1.
+# Settings that were renamed since version 0.1, by their old name.
 RENAMED = {
     "images_per_person": "images_per_identity",
     "draws": "single_shot_samples",
@@ -25,13 +25,13 @@ RENAMED = {
 
 
 class Settings(BaseModel):
-    """A checked, frozen set of options. An unknown key, a wrong type or a value out of range is an `OptionError`."""
+    """A validated, frozen set of options. An unknown key, a wrong type or a value out of range is an `OptionError`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    # Where and how the work is done: two runs that differ in these alone are the same run. Filled from the fields.
+    # Settings of where and how the work is done: runs that differ in these alone are the same run. Set from the fields.
     MACHINE: ClassVar[frozenset[str]] = frozenset()
-    # Of the settings that a model inherits: those that are no option of its command, and other defaults in its help.
+    # Inherited settings that are not options of the command, and defaults that its help shows instead of the fields'.
     NO_OPTION: ClassVar[frozenset[str]] = frozenset()
     SHOWN_DEFAULTS: ClassVar[Mapping[str, str]] = {}
 
@@ -48,22 +48,22 @@ class Settings(BaseModel):
         origins: Mapping[str, str] | None = None,
         **given: Any,
     ) -> Self:
-        """The settings: defaults, a named `recipe`, the TOML `file`, and what was `given` (None: not given).
+        """The settings: defaults, a named `recipe`, the TOML `file`, and the `given` values (None: not given).
 
-        Each overrides those before it. `origins`: how a message names what was given, by key, where it should not be
-        `key = value`: `--metric cos`.
+        Each overrides those before it. `origins`: what messages call a given value, by key, instead of `key = value`,
+        such as `--metric cos`.
         """
         values: dict[str, Any] = {}
-        named: dict[str, str] = {}
+        sources: dict[str, str] = {}
         for place, path in ((f"recipe {recipe}", recipes.find(recipe) if recipe else None), (str(file), file)):
             if path:
                 layer = read_toml(path)
                 values = cls.overlay(values, layer)
-                named |= {key: f"{place}: {key} = {value!r}" for key, value in layer.items()}
+                sources |= {key: f"{place}: {key} = {value!r}" for key, value in layer.items()}
         layer = {cls.key(name): value for name, value in given.items() if value is not None}
-        named |= {key: f"{key} = {value!r}" for key, value in layer.items()}
-        named |= {cls.key(name): text for name, text in (origins or {}).items()}
-        return cls._check(cls.overlay(values, layer), named)
+        sources |= {key: f"{key} = {value!r}" for key, value in layer.items()}
+        sources |= {cls.key(name): text for name, text in (origins or {}).items()}
+        return cls._check(cls.overlay(values, layer), sources)
 
     @classmethod
     def load(cls, file: Path) -> Self:
@@ -78,34 +78,34 @@ class Settings(BaseModel):
 
     @classmethod
     def translate(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that an earlier version wrote, under their names of today."""
+        """The settings written by an earlier version, under their current names."""
         return {RENAMED.get(key, key): value for key, value in values.items()}
 
     @classmethod
     def key(cls, name: str) -> str:
-        """The TOML key of the field called `name`: the same word, but where Python keeps that word for itself."""
+        """The TOML key of the field called `name`: the same name, unless it is a Python keyword."""
         field = cls.model_fields.get(name)
         return (field and field.alias) or name
 
     def to_toml(self) -> str:
-        """The settings as TOML; a key whose value is None is left out, as TOML has no such value."""
+        """The settings as TOML; keys whose value is None are left out, as TOML has no null."""
         return tomli_w.dumps(self.model_dump(exclude_none=True, by_alias=True))
 
     def differences(self, other: Self, same: Collection[str] = ()) -> list[str]:
         """`key: here -> there`, for each setting on which the result depends and the two differ.
 
-        `same`: settings that name what is known to be the same under both names.
+        `same`: settings to ignore, as their two values are known to mean the same, such as two names of one run.
         """
-        mine, yours = self.model_dump(by_alias=True), other.model_dump(by_alias=True)
+        ours, theirs = self.model_dump(by_alias=True), other.model_dump(by_alias=True)
         return [
-            f"{key}: {mine[key]!r} -> {yours[key]!r}"
-            for key in mine
-            if key not in self.MACHINE and key not in same and mine[key] != yours[key]
+            f"{key}: {ours[key]!r} -> {theirs[key]!r}"
+            for key in ours
+            if key not in self.MACHINE and key not in same and ours[key] != theirs[key]
         ]
 
     @classmethod
     def _check(cls, values: Mapping[str, Any], origins: Mapping[str, str], *, parts: bool = True) -> Self:
-        """The checked settings. `origins`: where each value is from, in a message. `parts`: also look up names."""
+        """The validated settings. `origins`: the source of each value, for messages. `parts`: check plugin names."""
         try:
             settings = cls(**values)
         except ValidationError as error:
@@ -130,7 +130,7 @@ Device = Annotated[
 
 
 class RootSettings(Settings):
-    """What every command that reads datasets shares."""
+    """The settings that all commands reading datasets share."""
 
     root: Annotated[str, Option(common=True, machine=True, env="PTLREID_DATA", metavar="DIR")] = Field(
         "data", description="Folder of the datasets."
@@ -138,7 +138,7 @@ class RootSettings(Settings):
 
 
 class DataSettings(RootSettings):
-    """What every command that reads images shares."""
+    """The settings that all commands reading images share."""
 
     device: Device = "auto"
     workers: Annotated[int | None, Option(machine=True, default="CPU: 0, GPU: up to 8")] = Field(
@@ -153,11 +153,11 @@ def read_toml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise OptionError(f"{file}: cannot be read ({error.strerror}). Give an existing TOML file.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise OptionError(f"{file}: not TOML ({error}). Correct that line and try again.") from None
+        raise OptionError(f"{file}: not TOML ({error}). Correct it and try again.") from None
 
 
 def _explain(error: ValidationError, model: type[Settings], origins: Mapping[str, str]) -> str:
-    """The first fault that pydantic found: what is wrong, and what was expected."""
+    """A message on pydantic's first error: what is wrong, and what was expected."""
     fault = error.errors()[0]
     key = str(fault["loc"][0])
     fields = {model.key(name): field for name, field in model.model_fields.items()}
@@ -165,7 +165,7 @@ def _explain(error: ValidationError, model: type[Settings], origins: Mapping[str
     if fault["type"] == "extra_forbidden":
         place = named.removesuffix(f"{key} = {fault['input']!r}")
         if RENAMED.get(key) in fields:
-            return f"{place}{key} has a new name since version 0.2: write {RENAMED[key]} instead."
+            return f"{place}{key} was renamed in version 0.2: use {RENAMED[key]} instead."
         return f"{place}{plugins.unknown_name('setting', key, fields)}"
     kind = find_kind(fields[key])
     if kind is None or fault["type"] == "string_pattern_mismatch":

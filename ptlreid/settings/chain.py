@@ -1,4 +1,4 @@
-"""Settings of a transfer chain: those of fine-tuning for all of its stages, and a table for each stage."""
+"""Settings of a transfer chain: those of fine-tuning, for all stages, and a table for each stage."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ChainSettings(FinetuneSettings):
         chain: list[str] | None = None,
         **given: Any,
     ) -> Self:
-        """The settings as for other commands, with a stage for each dataset in `chain` where no file has stages."""
+        """The settings as for other commands, with a stage for each dataset in `chain` unless a file defines stages."""
         if chain and file and "stage" in read_toml(file):
             raise OptionError(f"{file} has [[stage]] tables already. Leave the datasets out of the command.")
         if chain:
@@ -51,7 +51,7 @@ class ChainSettings(FinetuneSettings):
 
     @classmethod
     def translate(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """As for other settings, in the tables of the stages as well."""
+        """As for other settings, also in the tables of the stages."""
         values = super().translate(values)
         tables = [super(ChainSettings, cls).translate(table) for table in values.get("stage", [])]
         return {**values, "stage": tables}
@@ -63,63 +63,63 @@ class ChainSettings(FinetuneSettings):
 
     @property
     def method(self) -> str:
-        """That of fine-tuning, with `-std0.8` where its result is distilled."""
+        """The method of fine-tuning, with a suffix such as `-std0.8` if the last stage is distilled."""
         return f"{super().method}-std{self.lambda_:g}" if self.std else super().method
 
     @property
     def default_name(self) -> str:
-        """The name of the chain's folder when none is given: never a clock, and never that of a run."""
+        """The default name of the chain's folder: without a timestamp, and never the name of a run."""
         data = "-".join(Path(name).name.replace(":", "-") for name in self.chain)
         return f"chain-{data}-{self.backbone}-{self.method}-s{self.seed}"
 
     def differences(self, other: Self, same: Collection[str] = ()) -> list[str]:
-        """As for other settings; λ is one of them only where something is distilled."""
+        """As for other settings; λ counts only if the last stage is distilled."""
         return super().differences(other, same if self.std or other.std else [*same, "lambda"])
 
     def stages(self, **changed: Any) -> list[FinetuneSettings]:
         """The settings of each stage, in order: the chain's, then the stage's recipe, then its table, then `changed`.
 
-        `init` is the chain's in each of them, as only the first starts there.
+        `init` is the chain's in all of them, although only the first stage starts from it.
         """
         count = len(self.stage)
         return [FinetuneSettings.resolve(None, **self._stage_values(number, **changed)) for number in range(count)]
 
     def last_distilled(self) -> DistillSettings:
-        """The settings of the distillation that ends the chain: those of its last stage, for a plain student."""
+        """The settings of the final distillation: those of the last stage, for a plain student."""
         values = self._stage_values(len(self.stage) - 1, ptl=False)
         return DistillSettings.resolve(None, **values, lambda_=self.lambda_)
 
     def to_toml(self) -> str:
-        """What was chosen, as TOML: all settings of a stage are in its run folder."""
+        """The settings that were given, as TOML: the run folder of a stage has all of its settings."""
         return tomli_w.dumps(self.model_dump(exclude_unset=True, by_alias=True))
 
     def _stage_values(self, number: int, **changed: Any) -> dict[str, Any]:
-        """What was chosen for one stage; settings that were left alone keep their own defaults."""
+        """The settings that were given for one stage; all others keep the defaults of their models."""
         given = {name: getattr(self, name) for name in self.model_fields_set & set(FinetuneSettings.model_fields)}
         table = dict(self.stage[number])
         recipe = table.pop("recipe", None)
         for layer in (read_toml(recipes.find(recipe)) if recipe else {}, table, changed):
             given = FinetuneSettings.overlay(given, layer)
         if given.get("ptl") is False:
-            given.pop("memory", None)  # without cells it makes no difference to the run
+            given.pop("memory", None)  # a network without cells has no latent state
         return given
 
     def _check_stages(self) -> None:
         """Raise `OptionError` for a chain without stages, and for a stage that cannot be trained."""
         if "data" in self.model_fields_set:
-            raise OptionError("A chain has several datasets: name them in order, or in [[stage]] tables.")
+            raise OptionError("A chain has several datasets: give them in order, or in [[stage]] tables.")
         if not self.stage:
-            raise OptionError("Which datasets? Name them in order, such as `ptlreid transfer-chain duke market`.")
+            raise OptionError("No datasets given. Give them in order, such as `ptlreid transfer-chain duke market`.")
         if self.std and not self.ptl:
             raise OptionError("--std distils a PTL network into a plain one. Leave out --no-ptl, or --std.")
         if "lambda_" in self.model_fields_set and "std" not in self.model_fields_set:
-            raise OptionError("--lambda is a weight in the distillation of --std. Add --std, or leave out --lambda.")
+            raise OptionError("--lambda has no effect without --std. Add --std, or leave out --lambda.")
         for number, table in enumerate(self.stage, start=1):
             if not isinstance(table.get("data"), str):
                 raise OptionError(f'Stage {number} names no dataset. Give it a line such as data = "market".')
             if fixed := sorted(_WHOLE_CHAIN & set(table)):
                 raise OptionError(
-                    f"Stage {number} sets {fixed[0]}, which is the same for the whole chain. Set it above the tables."
+                    f"Stage {number} sets {fixed[0]}, which must be the same for all stages. Set it above the tables."
                 )
             try:
                 FinetuneSettings.resolve(None, **self._stage_values(number - 1))

@@ -1,4 +1,4 @@
-"""Settings of student-teacher distillation: those of fine-tuning, a teacher, and the weight of its features."""
+"""Settings of student-teacher distillation: those of fine-tuning, the teacher, and the weight of the feature term."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class DistillSettings(FinetuneSettings):
     ptl: bool = Field(False, description="Add BConv-Cells (PTL) to the student.")
 
     def differences(self, other: Self, same: Collection[str] = ()) -> list[str]:
-        """As for other settings; with λ = 0 on both sides no teacher counts, whatever it is called."""
+        """As for other settings; with λ = 0 on both sides the teacher is ignored."""
         return super().differences(other, same if self.lambda_ or other.lambda_ else [*same, "teacher"])
 
     @property
     def method(self) -> str:
-        """`std0.8` for λ = 0.8 and a plain student; a student with cells adds its own method, as in `ptl-std0.8`."""
+        """`std0.8` for λ = 0.8 and a plain student; with cells, the student's method comes first: `ptl-std0.8`."""
         return f"{super().method}-std{self.lambda_:g}" if self.ptl else f"std{self.lambda_:g}"

@@ -29,7 +29,7 @@ class EvaluateSettings(DataSettings):
     )
     ap: Annotated[Literal["step", "trapezoid"], COMMON] = Field("step", description="Definition of average precision.")
     flip: Annotated[bool | None, Option(common=True, default="network's")] = Field(
-        None, description="Add the mirrored image's features."
+        None, description="Add the features of the mirrored image."
     )
     normalize: Annotated[bool | None, Option(default="network's")] = Field(
         None, description="L2-normalise the features."
@@ -61,12 +61,12 @@ class EvaluateSettings(DataSettings):
         """The memory budget in bytes."""
         if self.memory_budget is None:
             return None
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?B)", self.memory_budget.strip().upper())
-        if not found:
+        parsed = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?B)", self.memory_budget.strip().upper())
+        if not parsed:
             raise OptionError(
                 f"memory_budget = {self.memory_budget!r}: expected a number and a unit, such as 500MB or 2GB."
             )
-        return int(float(found[1]) * _UNITS[found[2]])
+        return int(float(parsed[1]) * _UNITS[parsed[2]])
 
     @model_validator(mode="after")
     def _check_combination(self) -> Self:
@@ -74,16 +74,16 @@ class EvaluateSettings(DataSettings):
         _ = self.budget_bytes
         if self.expand and self.metric != "cosine" and not self.rerank:
             raise OptionError(
-                f"expand = {self.expand} makes L2-normalised queries, and metric = {self.metric!r}: expected cosine. "
-                "Add --metric cosine, or leave --expand out."
+                f"expand = {self.expand} with metric = {self.metric!r}: expected cosine, as expanded queries are "
+                "L2-normalised. Add --metric cosine, or leave --expand out."
             )
         return self
 
 
 class CompareSettings(EvaluateSettings):
-    """Two runs or more on one dataset, each against the first."""
+    """Two or more runs on one dataset, each compared with the first."""
 
-    NO_OPTION: ClassVar[frozenset[str]] = frozenset({"per_camera", "ranklist_size"})  # of one run
+    NO_OPTION: ClassVar[frozenset[str]] = frozenset({"per_camera", "ranklist_size"})  # for a single run
 
     data: Annotated[str | None, Option(common=True, default="that of the runs")] = Field(
         None, description="Dataset: its name or folder."

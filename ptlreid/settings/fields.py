@@ -1,4 +1,4 @@
-"""What a setting takes, read from its field of a settings model: options and messages are made from it."""
+"""The type, choices and limits of a setting, read from its pydantic field, for options and messages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ptlreid import plugins
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line has to know of a setting and its field does not say: `Annotated[int, Option(...)]`.
+    """Metadata of a setting for the command line, in its annotation: `Annotated[int, Option(...)]`.
 
-    `common`: shown by --help; the other settings by --help-all. `machine`: where or how work is done; two runs that
-    differ in it alone are the same run. `env`: the environment variable that may give it. `default`: what help shows
-    where the default is None. `parts`: the package whose parts, by file name, are the only values. `metavar`: what help
-    writes behind the option. `panel`: another heading than "More settings".
+    `common`: shown by --help; the other settings by --help-all. `machine`: about where or how work is done; runs that
+    differ in it alone are the same run. `env`: its environment variable. `default`: the text that help shows where the
+    default is None. `parts`: the package whose plugins, by file name, are the valid values. `metavar`: the placeholder
+    of the value in help. `panel`: the heading in help, if not "More settings".
     """
 
     common: bool = False
@@ -37,15 +37,15 @@ MACHINE = Option(machine=True)
 
 
 def find_option(field: FieldInfo) -> Option:
-    """The `Option` in the annotation of a field; an uncommon setting where there is none."""
+    """The `Option` in the annotation of a field; the default `Option` where there is none."""
     return next((item for item in field.metadata if isinstance(item, Option)), Option())
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a setting takes: values of this `type`, or with `many` a list of them.
+    """The values that a setting accepts: of this `type`, or with `many` a list of them.
 
-    `choices`: the only values, where they are known. `low`, `high`: limits of a number, which it may equal unless
+    `choices`: the valid values, if they are a closed set. `low`, `high`: the limits of a number, inclusive unless
     `above` or `below` are set.
     """
 
@@ -70,16 +70,16 @@ class Kind:
 
     @property
     def expected(self) -> str:
-        """What a message says that it expected, such as `'euclidean' or 'cosine'` or `an integer ≥ 1`."""
+        """The valid values in words, for messages, such as `'euclidean' or 'cosine'` or `an integer ≥ 1`."""
         if self.choices:
             return join_choices(self.choices)
-        one, several = {
+        singular, plural = {
             bool: ("true or false", "true and false"),
             int: ("an integer", "integers"),
             float: ("a number", "numbers"),
         }.get(self.type, ("text", "texts"))
         limits = f" {self.limits}" if self.limits[:1] in "<>≤≥" else f" in {self.limits}"
-        return (f"a list of {several}" if self.many else one) + (limits if self.limits else "")
+        return (f"a list of {plural}" if self.many else singular) + (limits if self.limits else "")
 
 
 def join_choices(choices: Sequence[str]) -> str:
@@ -112,11 +112,11 @@ def find_kind(field: FieldInfo) -> Kind | None:
 
 
 def _limits(metadata: Sequence[Any]) -> dict[str, Any]:
-    """The limits among the metadata of a field, which pydantic keeps as objects with `ge`, `gt`, `le` or `lt`."""
-    found: dict[str, Any] = {}
+    """The limits in the metadata of a field, where pydantic has objects with `ge`, `gt`, `le` or `lt`."""
+    bounds: dict[str, Any] = {}
     for item in metadata:
         for name, limit, strict in (("ge", "low", "above"), ("le", "high", "below")):
             for attribute in (name, name.replace("e", "t")):
                 if hasattr(item, attribute):
-                    found |= {limit: getattr(item, attribute), strict: attribute != name}
-    return found
+                    bounds |= {limit: getattr(item, attribute), strict: attribute != name}
+    return bounds

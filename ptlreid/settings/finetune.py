@@ -44,10 +44,10 @@ class FinetuneSettings(DataSettings):
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
     weight_decay: float = Field(5e-4, ge=0, description="Weight decay.")
     amsgrad: bool = Field(False, description="AMSGrad variant of Adam and AdamW.")
-    new_lr_factor: float = Field(1.0, gt=0, description="Learning-rate factor of all but the backbone.")
-    freeze_epochs: int = Field(0, ge=0, description="First epochs, with a frozen backbone.")
+    new_lr_factor: float = Field(1.0, gt=0, description="Learning-rate factor of new layers (all but the backbone).")
+    freeze_epochs: int = Field(0, ge=0, description="Initial epochs with a frozen backbone.")
     schedule: Literal["step", "cosine"] = Field("step", description="Learning-rate schedule.")
-    warmup_epochs: int = Field(0, ge=0, description="First epochs, of learning-rate warm-up.")
+    warmup_epochs: int = Field(0, ge=0, description="Initial epochs of learning-rate warm-up.")
     decay_every: int = Field(10, ge=1, description="Epochs between decays (step schedule).")
     decay_at: list[int] = Field([], description="Epochs of the decays; replaces decay-every.")
     decay_factor: float = Field(0.1, gt=0, le=1, description="Learning-rate factor of each decay.")
@@ -62,7 +62,7 @@ class FinetuneSettings(DataSettings):
     channels_last: bool = Field(False, description="Channels-last memory format.")
     compile: bool = Field(False, description="Use torch.compile.")
     evaluate_every: int = Field(10, ge=0, description="Epochs between evaluations; 0: only at the end.")
-    patience: int = Field(0, ge=0, description="Stop after so many evaluations without a better mAP; 0: never.")
+    patience: int = Field(0, ge=0, description="Early stopping: evaluations without a better mAP; 0: off.")
     checkpoint_minutes: Annotated[float, MACHINE] = Field(
         10.0, ge=0, description="Minutes between checkpoints; 0: every update."
     )
@@ -72,7 +72,7 @@ class FinetuneSettings(DataSettings):
 
     @classmethod
     def overlay(cls, below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-        """As for other settings; a loss that is chosen above leaves the settings of other losses below behind."""
+        """As for other settings; a loss in `above` drops the settings of other losses from `below`."""
         if "loss" in above:
             unused = unused_settings(above["loss"], below)
             below = {key: value for key, value in below.items() if key not in unused}
@@ -105,6 +105,6 @@ class FinetuneSettings(DataSettings):
 
     @property
     def default_name(self) -> str:
-        """The name of the run folder when none is given: never a clock."""
+        """The default name of the run folder, without a timestamp."""
         data = Path(self.data).name.replace(":", "-")
         return f"{data}-{self.backbone}-{self.method}-s{self.seed}"

@@ -1,4 +1,4 @@
-"""The settings of the losses, which each loss file declares for itself: here they become settings of fine-tuning."""
+"""The settings of the losses, declared in each loss file, added to the settings of fine-tuning."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ M = TypeVar("M", bound=DataSettings)
 
 
 def with_loss_settings(model: type[M]) -> type[M]:
-    """The model with the settings of all losses as its own fields. Losses that share a name must declare it alike."""
+    """The model with the settings of all losses as fields. Losses that share a setting must declare it identically."""
     fields: dict[str, FieldInfo] = {}
     owners: dict[str, list[str]] = {}
     for loss, module in _losses().items():
         for name, field in _own_settings(module).items():
-            alike = repr(fields.setdefault(name, field)) == repr(field)
-            assert alike, f"{loss} declares {name} otherwise than {owners[name]}"
+            identical = repr(fields.setdefault(name, field)) == repr(field)
+            assert identical, f"{loss} and {owners[name]} declare {name} differently"
             owners.setdefault(name, []).append(loss)
     extra: dict[str, Any] = {
         name: (
@@ -42,7 +42,7 @@ def with_loss_settings(model: type[M]) -> type[M]:
 
 
 def unused_settings(loss: object, keys: Iterable[str]) -> set[str]:
-    """Those among `keys` that are settings of losses, and not of the one called `loss`; none for an unknown loss."""
+    """The `keys` that are settings of other losses only, not of the one called `loss`; none for an unknown loss."""
     losses = _losses()
     if loss not in losses:
         return set()
@@ -53,19 +53,19 @@ def unused_settings(loss: object, keys: Iterable[str]) -> set[str]:
 def check_loss(loss: str, given: Iterable[str], batch_size: int, images_per_identity: int) -> None:
     """Raise `OptionError` for `given` settings of other losses, and for batches that the loss called `loss` cannot use.
 
-    Without a complaint for an unknown loss.
+    An unknown loss is not reported here.
     """
     losses = _losses()
     for name in sorted(unused_settings(loss, given)):
         owners = [other for other, module in losses.items() if name in _own_settings(module)]
         raise OptionError(
-            f"{name} is a setting of other losses than {loss!r}: expected loss = {join_choices(owners)}. Leave {name} "
+            f"{name} is not a setting of the loss {loss!r}: expected loss = {join_choices(owners)}. Leave {name} "
             "out, or choose one of them with --loss."
         )
     if getattr(losses.get(loss), "NEEDS_POSITIVES", False) and not 2 <= images_per_identity <= batch_size // 2:
         raise OptionError(
-            f"loss = {loss!r} compares images within a batch: expected two identities or more with two images or more "
-            f"each, and images_per_identity = {images_per_identity} in a batch of {batch_size} cannot give that. Use "
+            f"loss = {loss!r} compares images within a batch: expected at least two identities with at least two "
+            f"images each, not images_per_identity = {images_per_identity} with batch_size = {batch_size}. Use "
             "--images-per-identity 4 with --batch-size 16 or more, or --loss ce."
         )
 

@@ -1,4 +1,4 @@
-"""Settings of synthetic datasets, of the user's own images, and of packs."""
+"""Settings of synthetic datasets, of datasets of own images, and of packs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class SyntheticSettings(Settings):
 
 
 class OwnImagesSettings(Settings):
-    """The user's own images, made a dataset with a name."""
+    """A dataset made from the user's own images."""
 
     name: Annotated[str | None, Option(common=True, default="the source's")] = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of your own images."
@@ -32,7 +32,7 @@ class OwnImagesSettings(Settings):
 
 
 class PackSettings(Settings):
-    """The size of packed images, which is that of the network's input."""
+    """The size of packed images, equal to the network's input size."""
 
     height: Annotated[int, COMMON] = Field(256, ge=1, description="Image height in pixels.")
     width: Annotated[int, COMMON] = Field(128, ge=1, description="Image width in pixels.")

@@ -29,6 +29,6 @@ class ReportSettings(DataSettings):
     seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
 
     def evaluation(self) -> EvaluateSettings:
-        """The settings of the evaluation that the report shows, so that its features are those in the cache."""
+        """The settings of the evaluation that the report shows, so that it reuses the cached features."""
         shared = {name: getattr(self, name) for name in ("root", "device", "workers", "data", "weights", "metric")}
         return EvaluateSettings.resolve(None, **shared)

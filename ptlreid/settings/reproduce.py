@@ -1,4 +1,4 @@
-"""The paper's tables, each row with the runs behind it, and the scales at which they run."""
+"""The paper's tables, with the runs behind each row, and the scales at which they can be run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ReproduceSettings(DataSettings):
     """The runs behind a table of the paper."""
 
     scale: Annotated[Literal["paper", "tiny"], COMMON] = Field(
-        "paper", description="The paper's, or tiny networks on synthetic data."
+        "paper", description="As in the paper, or tiny networks on synthetic data."
     )
     seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
 
@@ -54,10 +54,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Scale:
-    """A setting in which the plans run. `label`: what to write on every result, "" for the paper's own.
+    """A scale at which the plans run. `label`: shown with every result, "" for the paper's own.
 
-    `data`: the substitute of each dataset. `settings`: what overrides the plan and its recipe; `recipe_settings`: what
-    overrides one recipe alone. `sites`: how synthetic substitutes are rendered.
+    `data`: the substitute for each dataset. `settings`: overrides of the plan and its recipe; `recipe_settings`:
+    overrides for single recipes. `sites`: how synthetic substitutes are rendered.
     """
 
     label: str = ""
@@ -67,17 +67,17 @@ class Scale:
     sites: SyntheticSettings | None = None
 
     def chain(self, row: Row, settings: ReproduceSettings) -> ChainSettings:
-        """The settings of the chain that makes `row`."""
+        """The settings of the chain that reproduces `row`."""
         plan = dict(row.plan)
         chain = ["+".join(self.data.get(part, part) for part in name.split("+")) for name in plan.pop("chain")]
         recipe = plan.pop("recipe")
-        where = {name: getattr(settings, name) for name in ("root", "device", "workers", "seed")}
-        plan |= {**where, **self.settings, **self.recipe_settings.get(recipe, {})}
+        shared = {name: getattr(settings, name) for name in ("root", "device", "workers", "seed")}
+        plan |= {**shared, **self.settings, **self.recipe_settings.get(recipe, {})}
         return ChainSettings.resolve(None, recipe=recipe, chain=chain, **plan)
 
 
-# All steps behind every row in minutes on two cores. MGN's rows keep their loss and batches, and train a ResNet-18: MGN
-# itself has 67 million weights.
+# Runs every step of every row, in minutes on two CPU cores. MGN's rows keep their loss and batches but train a
+# ResNet-18: MGN itself has 67 million parameters.
 TINY = Scale(
     label="tiny: not the paper's setting",
     data={
@@ -109,12 +109,12 @@ SCALES = {"paper": Scale(), "tiny": TINY}
 def tables(which: str) -> list[Table]:
     """The table called `which`, 1 to 6, or `all`; `OptionError` for another name."""
     content = json.loads((files("ptlreid") / "paper" / "tables.json").read_text(encoding="utf-8"))
-    found = [
+    all_tables = [
         Table(table["table"], table["title"], tuple(_row(row) for row in table["rows"])) for table in content["tables"]
     ]
-    chosen = [table for table in found if which in (str(table.number), ALL)]
+    chosen = [table for table in all_tables if which in (str(table.number), ALL)]
     if not chosen:
-        raise OptionError(f"The paper has no table {which}. Give a number from 1 to {len(found)}, or {ALL}.")
+        raise OptionError(f"The paper has no table {which}. Give a number from 1 to {len(all_tables)}, or {ALL}.")
     return chosen
 
 

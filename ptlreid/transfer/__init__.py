@@ -1,1 +1,1 @@
-"""Transfer from network to network: distillation, the stages of a chain, and how a chain is scored."""
+"""Transfer between networks: distillation, and the stages and scores of a chain."""

@@ -1,4 +1,4 @@
-"""Student-teacher distillation (paper section 4): the settings a student shares with its teacher, and Eq. 4."""
+"""Student-teacher distillation (paper section 4): the settings that a student shares with its teacher, and Eq. 4."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def complete_settings(settings: DistillSettings, runs: Path, progress: Progress)
 
 
 def dependency_digests(settings: FinetuneSettings, runs: Path) -> dict[str, str]:
-    """Digests of the initial weights (`init`) and of the teacher's weights (`teacher`), of those that are used."""
+    """Digests of the initial weights (`init`) and of the teacher's weights (`teacher`), if they are used."""
     digests = init_digests(settings.init, runs)
     if isinstance(settings, DistillSettings) and settings.lambda_:
         digests["teacher"] = read_teacher(settings, runs).digest
@@ -52,7 +52,7 @@ def dependency_digests(settings: FinetuneSettings, runs: Path) -> dict[str, str]
 
 
 def read_teacher(settings: DistillSettings, runs: Path) -> WeightsFile:
-    """The weights of the teacher run's last epoch; does not import torch."""
+    """The weights of the teacher run's last epoch, not loaded; does not import torch."""
     assert settings.teacher is not None, "set by complete_settings"
     return read_weights_header(find_run(runs, settings.teacher).weights())
 
@@ -83,9 +83,9 @@ def _feature_width(spec: NetworkSpec) -> int:
 
 
 def distillation_objective(settings: DistillSettings, teacher: WeightsFile) -> Callable[[torch.device], Objective]:
-    """A function that makes the objective of Eq. 4 on a device; the teacher runs there in eval mode, without gradient.
+    """A function that builds the objective of Eq. 4 on a device; the teacher runs there in eval mode, without gradient.
 
-    Loads the teacher when the objective is made.
+    Loads the teacher when the objective is built.
     """
 
     def make(device: torch.device) -> Objective:

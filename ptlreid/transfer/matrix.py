@@ -22,7 +22,7 @@ def chain_result(
     scores: Sequence[Sequence[Cell]],
 ) -> dict[str, Any]:
     """The result of a chain for JSON, as described in docs/file-formats.md. The first row is the start."""
-    # A student is not the network that went through the stages: it forgot nothing.
+    # A student is not the network that went through the stages, so it has forgotten nothing.
     trained = [stage.settings.data for stage, _ in rows[1:] if not isinstance(stage.settings, DistillSettings)]
     columns = {name: [float(row[n]["mAP"]) for row in scores[: len(trained) + 1]] for n, name in enumerate(data)}
     return {

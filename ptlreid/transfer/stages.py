@@ -18,13 +18,13 @@ from ptlreid.runs import RunFolder, training_manifest
 from ptlreid.settings import ChainSettings, DistillSettings, FinetuneSettings
 from ptlreid.transfer.distillation import complete_settings, dependency_digests
 
-# Trains a run to its end, or reuses it where it is finished: see workflows/chain.py.
+# Trains a run to its end, or reuses it if it is finished: see workflows/chain.py.
 Train = Callable[[FinetuneSettings, Splits, RunFolder, Progress], object]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training run: its settings, the stage it is initialised from (`init`) and the stage that teaches it."""
+    """One training run: its settings, the stage it is initialised from (`init`) and its `teacher` stage."""
 
     settings: FinetuneSettings
     init: Stage | None = None
@@ -32,7 +32,7 @@ class Stage:
 
     @property
     def key(self) -> str:
-        """Equal for two stages that are the same training on the same dataset."""
+        """Equal for two stages that train the same network on the same dataset."""
         parts = (stage.key if stage else "" for stage in (self.init, self.teacher))
         return json.dumps([type(self.settings).__name__, self.settings.model_dump(), *parts], sort_keys=True)
 
@@ -113,7 +113,7 @@ class StageRunner:
         if settings.data not in self._manifests:
             self._manifests[settings.data] = training_manifest(self.splits(settings.data, settings.root))
         values = settings.model_dump(exclude={"init", "teacher", *settings.MACHINE})
-        init = settings.init if settings.init in ("imagenet", "none") else ""  # of a run, the weights count
+        init = settings.init if settings.init in ("imagenet", "none") else ""  # a run counts by its weights
         content = [values, init, dependency_digests(settings, self.runs), self._manifests[settings.data]]
         key = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
         name = settings.default_name if settings.epochs else f"{settings.default_name}-start"

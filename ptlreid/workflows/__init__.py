@@ -1,1 +1,1 @@
-"""What the commands do: each module is one story, told in calls of the core."""
+"""The workflows of the commands, one module each: a sequence of calls to the core."""

@@ -24,7 +24,7 @@ from ptlreid.workflows.report import write_chain_report
 def run_chain(settings: ChainSettings, folder: ChainFolder, progress: Progress) -> dict[str, Any]:
     """The stages and their scores on every test set of the chain, also written to `folder.result`.
 
-    Finished stages are reused, and one that was stopped resumes. Nothing is trained unless all datasets are there.
+    Finished stages are reused, and an interrupted one resumes. All datasets must exist before anything is trained.
     """
     stages = StageRunner(folder.path.parent, progress)
     tests = _load_tests(settings, stages)
@@ -45,16 +45,16 @@ def run_chain(settings: ChainSettings, folder: ChainFolder, progress: Progress) 
 
 
 def train_stage(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
-    """The metrics of a stage's run, by distillation or fine-tuning as its settings say."""
+    """The metrics of a stage's run, by distillation or fine-tuning, depending on its settings."""
     if isinstance(settings, DistillSettings):
         return distill(settings, splits, run, progress)
     return finetune(settings, splits, run, progress, depends=dependency_digests(settings, run.path.parent))
 
 
 def dry_run(settings: ChainSettings, folder: ChainFolder) -> dict[str, Any]:
-    """The trainings of the chain, with their runs if these are known already, and the missing datasets, for JSON.
+    """The training runs of the chain, with their names if known already, and the missing datasets, for JSON.
 
-    Raises what `run_chain` would raise before its first training.
+    Raises the errors that `run_chain` would raise before its first training.
     """
     folder.check(settings)
     missing = sorted({name for data in settings.chain for name in missing_datasets(data, Path(settings.root))})

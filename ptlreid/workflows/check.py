@@ -1,4 +1,4 @@
-"""`ptlreid check`: everything that is wrong with a dataset, each fault with its file and its remedy."""
+"""`ptlreid check`: the faults of a dataset, each with its file and its remedy."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ptlreid.records import DISTRACTOR, Records, Splits
 from ptlreid.retrieval import protocols
 from ptlreid.retrieval.protocols import Judge
 
-_AGAIN = "Download or unpack the dataset again, and prepare it from there."
+_PREPARE_AGAIN = "Download or unpack the dataset again, and prepare it from there."
 _DECODING = {
-    "missing": ("is listed but cannot be read", _AGAIN),
+    "missing": ("is listed but cannot be read", _PREPARE_AGAIN),
     "empty": ("is empty", "Copy it again, or prepare the dataset again."),
     "truncated": ("is truncated", "Copy it again, or prepare the dataset again."),
-    "undecodable": ("is not an image that can be decoded", "Copy it again, or remove it from the dataset."),
+    "undecodable": ("cannot be decoded as an image", "Copy it again, or remove it from the dataset."),
 }
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found: the counts of each part, and the faults, serious ones first."""
+    """The result of a check: the counts of each part, and the faults, serious ones first."""
 
     folder: Path
     parts: Mapping[str, Mapping[str, int]]
@@ -66,7 +66,7 @@ def check(dataset: DatasetRef, folder: Path, progress: Progress) -> Report:
     except FaultError as error:
         return Report(folder, {}, [error.fault])
     except (DataError, OSError, ValueError) as error:
-        return Report(folder, {}, [Fault("layout", folder, f"cannot be read ({error})", _AGAIN)])
+        return Report(folder, {}, [Fault("layout", folder, f"cannot be read ({error})", _PREPARE_AGAIN)])
     images = _list_images(everything)
     paths = [image.path for image in images]
     results = check_images(paths, progress)
@@ -96,7 +96,7 @@ class _Image:
 
 
 def _list_images(splits: Splits) -> list[_Image]:
-    """Every file once, also if several parts list it."""
+    """Every file once, even if several parts list it."""
     images: dict[Path, _Image] = {}
     for name, part in _name_parts(splits):
         for path, pid in zip(part.paths, part.pids.tolist(), strict=True):
@@ -109,33 +109,32 @@ def _name_parts(splits: Splits) -> Iterator[tuple[str, Records]]:
 
 
 def _find_equal_content(images: list[_Image], digests: list[str]) -> Iterator[Fault]:
-    """Files with the same bytes as an earlier one: serious if one is for training, or they differ in identity."""
+    """Files with the same bytes as an earlier one: serious if one of two is for training, or if identities differ."""
     first: dict[str, _Image] = {}
     for image, digest in zip(images, digests, strict=True):
         other = first.setdefault(digest, image) if digest else image
         if other is image:
             continue
         if image.side != other.side:
-            yield Fault(
-                "leak", image.path, f"is a test image with the bytes of {other.path}, in training", "Remove one."
-            )
+            fault = f"is a test image with the same bytes as the training image {other.path}"
+            yield Fault("leak", image.path, fault, "Remove one.")
         elif min(image.pid, other.pid) > DISTRACTOR and image.pid != other.pid:
-            fault = f"has the bytes of {other.path}, another identity"
+            fault = f"has the same bytes as {other.path}, which is of another identity"
             yield Fault("conflict", image.path, fault, "Remove the wrong one.")
         else:
-            fault = f"has the bytes of {other.path}"
+            fault = f"has the same bytes as {other.path}"
             yield Fault("duplicate", image.path, fault, "Remove one, if that is allowed.", serious=False)
 
 
 def _find_stale_digests(paths: list[Path], digests: list[str]) -> Iterator[Fault]:
-    """Files whose bytes changed unnoticed since they were indexed: earlier results are of other images."""
+    """Files that changed unnoticed since they were indexed, so that earlier results are from other images."""
     for path, index in contents.find_stale(paths, digests):
         fault = f"its bytes changed although its size and times did not, and {index} holds the old digest"
         yield Fault("index", path, fault, f"Restore the image, or remove {index} to use it as it is.")
 
 
 def _find_overlap(splits: Splits) -> Iterator[Fault]:
-    """Identities that are both in training and in the test set."""
+    """Identities that are in both the training and the test set."""
     train = set(splits.train.pids.tolist())
     first: dict[int, Path] = {}
     for part in (splits.query, splits.gallery):
@@ -143,11 +142,11 @@ def _find_overlap(splits: Splits) -> Iterator[Fault]:
             if pid > DISTRACTOR and pid in train:
                 first.setdefault(pid, path)
     for pid, path in sorted(first.items()):
-        yield Fault("overlap", path, f"shows identity {pid}, which is in training too", "Keep each in one part.")
+        yield Fault("overlap", path, f"is of identity {pid}, which is also in training", "Keep each in one set.")
 
 
 def _find_queries_without_match(splits: Splits) -> Iterator[Fault]:
-    """Queries without a match in the gallery: serious if none has one, as evaluation is refused then."""
+    """Queries without a match in the gallery: serious if no query has one, as evaluation is then impossible."""
     if not splits.has_test:
         return
     protocol = protocols.find_protocol(splits.protocol)
@@ -156,27 +155,27 @@ def _find_queries_without_match(splits: Splits) -> Iterator[Fault]:
     unmatched = [row for row, (pid, camid) in enumerate(queries) if not len(judge.verdict(pid, camid).matches)]
     cameras = np.unique(np.concatenate([splits.query.camids, splits.gallery.camids]))
     if len(unmatched) == len(splits.query) and len(cameras) == 1:
-        fault = f"every test image is by camera {cameras[0]}, and the protocol {splits.protocol} requires two cameras"
+        fault = f"every test image is from camera {cameras[0]}, and the protocol {splits.protocol} requires two cameras"
         remedy = "Name cameras as in 0002_c1s1_000451_03.jpg, or prepare it as own images: `ptlreid prepare folder`."
         yield Fault("cameras", splits.query.paths[0].parent, fault, remedy)
         return
     for row in unmatched:
         fault = f"has no match in the gallery under the protocol {splits.protocol} and is left out of the scores"
-        remedy = "Check its name, or whether gallery images are missing."
+        remedy = "Check its file name, and whether gallery images are missing."
         yield Fault("no-match", splits.query.paths[row], fault, remedy, serious=len(unmatched) == len(splits.query))
 
 
 def _find_strays(folder: Path, paths: list[Path], reported: set[Path]) -> Iterator[Fault]:
-    """Files that are not part of the dataset: leftovers of file managers, and others in the folders of images."""
+    """Files that are not part of the dataset: leftovers of file managers, and unused files in image folders."""
     used = {folder, folder / contents.INDEX, *paths} | reported
-    homes = {path.parent for path in paths}
+    image_folders = {path.parent for path in paths}
     for at, folders, names in os.walk(folder):
         folders.sort()
         for path in (Path(at) / name for name in sorted(names)):
             if is_stray(path.name):
                 yield Fault("stray", path, "was left by a file manager", "Remove it.", serious=False)
-            elif path.parent in homes and path not in used:
-                fault = "is in no list or part" if is_image(path) else "is not an image"
+            elif path.parent in image_folders and path not in used:
+                fault = "is in no list or split" if is_image(path) else "is not an image"
                 yield Fault("stray", path, f"{fault} and is not used", "Remove it.", serious=False)
 
 
@@ -186,8 +185,8 @@ def _compare_counts(dataset: DatasetRef, folder: Path, splits: Splits, everythin
     for what, published in dataset.counts.items():
         if numbers[what] != published:
             words = what.replace("_", " ")
-            fault = f"{numbers[what]:,} {words}, published are {published:,}"
-            yield Fault("counts", folder, fault, _AGAIN + _name_matching_variant(dataset, numbers))
+            fault = f"{numbers[what]:,} {words}, {published:,} published"
+            yield Fault("counts", folder, fault, _PREPARE_AGAIN + _name_matching_variant(dataset, numbers))
 
 
 def _check_packs(folder: Path, digests: Mapping[Path, str], progress: Progress) -> Iterator[Fault]:

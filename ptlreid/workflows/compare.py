@@ -21,10 +21,10 @@ def compare(runs: Sequence[RunFolder], settings: CompareSettings, progress: Prog
     Differences are paired by query, with an interval from a bootstrap over identities: see `score_differences`.
     """
     if len(runs) < 2:
-        raise OptionError("One run was given, expected two or more. Name the others after it.")
+        raise OptionError("One run was given: expected two or more. Name the others after it.")
     splits = datasets.load(_choose_dataset(runs, settings), Path(settings.root))
     pids, resamples, seed = splits.query.pids, settings.bootstrap, settings.seed
-    # One run after the other, so that the features of one at a time are in memory.
+    # One run after the other, so that only the features of one run are in memory.
     first, *others = all_scores = [evaluate(load_retrieval(run, splits, settings, progress), settings) for run in runs]
     differences = [score_differences(first, scores, pids, resamples=resamples, seed=seed) for scores in others]
     return {

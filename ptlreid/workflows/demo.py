@@ -1,4 +1,4 @@
-"""`ptlreid demo`: the whole pipeline on a small scale, from synthetic images to three scores."""
+"""`ptlreid demo`: the whole pipeline on a small scale, from synthetic images to the scores of three networks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_demo(settings: DemoSettings, runs: Path, progress: Progress) -> dict[str
 
 
 def _prepare(settings: DemoSettings, progress: Progress) -> Splits:
-    """The synthetic dataset, rendered if needed; an existing one is used unless a number of identities is given."""
+    """The synthetic dataset, rendered if needed; an existing one is reused unless a number of identities is given."""
     dataset = datasets.find(DATA)
     folder = dataset.folders(Path(settings.root))[0]
     if settings.identities is None and folder.is_dir():
@@ -44,7 +44,7 @@ def _prepare(settings: DemoSettings, progress: Progress) -> Splits:
 def _train(
     name: str, settings: DemoSettings, splits: Splits, runs: Path, progress: Progress, **changed: Any
 ) -> dict[str, Any]:
-    """The metrics of a small network trained from scratch, with PTL unless `changed`."""
+    """The metrics of a small network trained from scratch, with PTL unless `changed` turns it off."""
     values: dict[str, Any] = {
         "data": DATA,
         "root": settings.root,

@@ -21,8 +21,8 @@ from ptlreid.workflows.finetune import finetune
 def distill(settings: DistillSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
     """The metrics of the finished run, also written to `run.metrics`; `settings` come from `complete_settings`.
 
-    As `finetune`, which it is for λ = 0: no teacher is run then. Raises `OptionError` if the features of teacher and
-    student differ in width.
+    As `finetune`, and the same as it for λ = 0, when the teacher is not run. Raises `OptionError` if the features of
+    teacher and student differ in width.
     """
     runs = run.path.parent
     objective = None
@@ -34,7 +34,7 @@ def distill(settings: DistillSettings, splits: Splits, run: RunFolder, progress:
 
 
 def dry_run(settings: DistillSettings, splits: Splits, run: RunFolder) -> dict[str, Any]:
-    """What would be trained, for JSON; raises what `distill` would raise before its first update."""
+    """The planned training, for JSON; raises the errors that `distill` would raise before its first update."""
     runs = run.path.parent
     run.check(settings, splits, dependency_digests(settings, runs))
     check_widths(settings, runs)

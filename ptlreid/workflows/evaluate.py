@@ -1,4 +1,4 @@
-"""`ptlreid evaluate`: a run on a dataset, or two feature files, to scores, intervals, camera pairs and tables."""
+"""`ptlreid evaluate`: scores, intervals, camera pairs and tables of a run on a dataset, or of two feature files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ptlreid.settings import EvaluateSettings
 
 @dataclass(frozen=True)
 class Tables:
-    """Where to write the table of queries and the rank lists, as CSV; None: nowhere."""
+    """The CSV files to write the scores of each query and the rank lists to; None: not written."""
 
     queries: Path | None = None
     ranks: Path | None = None
@@ -47,23 +47,23 @@ def evaluate_run(
     """The scores of the run on the test set of `splits`, with the settings in effect: docs/evaluation.md."""
     extractor = Extractor.from_run(run, settings)
     retrieval = load_retrieval(run, splits, settings, progress, extractor=extractor)
-    used = _settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout)
-    about = {"run": str(run.path), "data": splits.name, "settings": used}
+    in_effect = _settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout)
+    about = {"run": str(run.path), "data": splits.name, "settings": in_effect}
     return about | distributed.run_on_main(lambda: _evaluate(retrieval, settings, progress, tables))
 
 
 def evaluate_files(
     query: Path, gallery: Path, settings: EvaluateSettings, progress: Progress, tables: Tables
 ) -> dict[str, Any]:
-    """The same for two feature files of any program."""
+    """The same scores for two feature files, from any program."""
     retrieval = read_retrieval(query, gallery, settings)
-    used = _settings_in_effect(settings, retrieval.protocol.name)
-    about = {"files": {"query": str(query), "gallery": str(gallery)}, "settings": used}
+    in_effect = _settings_in_effect(settings, retrieval.protocol.name)
+    about = {"files": {"query": str(query), "gallery": str(gallery)}, "settings": in_effect}
     return about | _evaluate(retrieval, settings, progress, tables)
 
 
 def preview_run(run: RunFolder, splits: Splits, settings: EvaluateSettings) -> dict[str, Any]:
-    """`--dry-run`: the settings in effect, sizes, what is cached, and the memory. Nothing is extracted."""
+    """For `--dry-run`: the settings in effect, sizes, state of the cache, and memory needed. Nothing is extracted."""
     splits.require_test()
     extractor = Extractor.from_run(run, settings)
     features = {
@@ -82,7 +82,7 @@ def preview_run(run: RunFolder, splits: Splits, settings: EvaluateSettings) -> d
 
 
 def preview_files(query: Path, gallery: Path, settings: EvaluateSettings) -> dict[str, Any]:
-    """The same for two feature files, which are read and checked."""
+    """The same preview for two feature files, which are read and validated."""
     retrieval = read_retrieval(query, gallery, settings)
     num_queries, num_gallery, width = len(retrieval.query), len(retrieval.gallery), retrieval.query.width
     return {
@@ -118,13 +118,13 @@ def _evaluate(retrieval: Retrieval, settings: EvaluateSettings, progress: Progre
 def _settings_in_effect(
     settings: EvaluateSettings, protocol: str, *, data: str | None = None, readout: Readout | None = None
 ) -> dict[str, Any]:
-    """The settings with defaults filled in: the protocol, and of a run its dataset and its network's readout."""
-    chosen: dict[str, Any] = {"protocol": settings.protocol or protocol, "data": data}
+    """The settings with defaults filled in: the protocol, and for a run its dataset and its network's readout."""
+    updates: dict[str, Any] = {"protocol": settings.protocol or protocol, "data": data}
     if readout:
-        chosen |= {"flip": readout.flip, "normalize": readout.normalize}
+        updates |= {"flip": readout.flip, "normalize": readout.normalize}
     if settings.rerank:
-        chosen["metric"] = "cosine"  # re-ranking compares L2-normalised features, whatever the metric
-    return settings.model_copy(update=chosen).model_dump()
+        updates["metric"] = "cosine"  # re-ranking compares L2-normalised features, whatever the metric
+    return settings.model_copy(update=updates).model_dump()
 
 
 def _memory(num_queries: int, num_gallery: int, width: int, settings: EvaluateSettings) -> dict[str, Any]:
@@ -140,30 +140,32 @@ def _memory(num_queries: int, num_gallery: int, width: int, settings: EvaluateSe
 
 
 def _write_queries(file: Path, query: Features, scores: Scores) -> None:
-    """One line per query, in order; without a true match, the last three columns are empty."""
+    """Write one line per query, in order; without a true match, the last three columns are empty."""
     columns = (scores.average_precision, scores.first_match_rank, scores.inp)
-    found = dict(zip(scores.rows.tolist(), zip(*(column.tolist() for column in columns), strict=True), strict=True))
+    scores_by_row = dict(
+        zip(scores.rows.tolist(), zip(*(column.tolist() for column in columns), strict=True), strict=True)
+    )
     _write_csv(
         file,
         ("row", "path", "pid", "camid", "AP", "first_match_rank", "INP"),
-        ((row, *_image(query, row), *found.get(row, ("", "", ""))) for row in range(len(query))),
+        ((row, *_image(query, row), *scores_by_row.get(row, ("", "", ""))) for row in range(len(query))),
     )
 
 
 def _write_rank_lists(file: Path, ranking: Ranking, settings: EvaluateSettings) -> None:
-    """One line per rank of each query, nearest first; a query that sees fewer images has fewer lines."""
+    """Write one line per query and rank, nearest first; fewer lines for a query with a smaller gallery."""
     query, gallery = ranking.retrieval.query, ranking.retrieval.gallery
-    # Distances are exact where they can be: re-ranked ones are as they were ranked.
+    # Distances are recomputed in float64, except re-ranked ones, which are listed as ranked.
     metric = None if settings.rerank else settings.metric
     ranks = rank_list(ranking.retrieval, ranking.blocks, settings.ranklist_size, metric=metric)
 
     def lines() -> Iterable[Sequence[Any]]:
         for row, columns in enumerate(ranks.columns):
-            for place, column in enumerate(columns.tolist()):
+            for index, column in enumerate(columns.tolist()):
                 if column >= 0:
-                    verdict = "match" if ranks.matches[row, place] else "other"
-                    distance = float(ranks.distances[row, place])
-                    yield (row, *_image(query, row), place + 1, column, *_image(gallery, column), distance, verdict)
+                    verdict = "match" if ranks.matches[row, index] else "other"
+                    distance = float(ranks.distances[row, index])
+                    yield (row, *_image(query, row), index + 1, column, *_image(gallery, column), distance, verdict)
 
     names = ("row", "path", "pid", "camid")
     sides = ([f"{side}_{name}" for name in names] for side in ("query", "gallery"))

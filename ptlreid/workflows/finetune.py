@@ -35,9 +35,9 @@ def finetune(
 ) -> dict[str, Any]:
     """The metrics of the finished run, also written to `run.metrics`.
 
-    A finished run is reused without importing torch; one that was stopped resumes from its checkpoint. `objective`:
-    makes the objective on a device; by default the loss of `settings`. `depends`: digests of what the run depends on
-    besides settings and images. Raises `OptionError` if the folder holds a run with other settings, images or digests,
+    A finished run is reused without importing torch; an interrupted one resumes from its checkpoint. `objective`:
+    makes the objective on a device; by default the loss of `settings`. `depends`: digests of the run's inputs other
+    than settings and images. Raises `OptionError` if the folder holds a run with other settings, images or digests,
     `CheckpointError` if another process is training it, `DataError` if the training images do not fill one update, and
     `Stopped` after a signal.
     """
@@ -56,7 +56,7 @@ def finetune(
         from ptlreid.engine.training_run import train
 
         job = TrainingJob(settings, splits, sampler, run, progress, objective=objective, depends=depends)
-        training = train(job, scoring.in_training)
+        training = train(job, scoring.score_epoch)
         metrics = scoring.finish(job, training)
         if settings.report:
             _write_report(settings, splits, run, progress)
@@ -64,7 +64,7 @@ def finetune(
 
 
 def dry_run(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
-    """What would be trained, the memory it needs and about how long it takes, for JSON: see `estimate_training`.
+    """The planned training, with estimates of memory and time, for JSON: see `estimate_training`.
 
     Raises `OptionError` if the folder holds a run with other settings or images.
     """
@@ -79,7 +79,7 @@ def dry_run(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress
 def _finished_metrics(
     settings: FinetuneSettings, splits: Splits, run: RunFolder, depends: Mapping[str, str] | None
 ) -> dict[str, Any] | None:
-    """The metrics of a finished run, None if there is something to train."""
+    """The metrics of a finished run; None for one that is not finished."""
     run.check(settings, splits, depends)
     if not run.finished:
         return None
@@ -106,19 +106,21 @@ def _rescore_changed_test_set(
     """The metrics of a finished run; its weights are scored again if the test set has changed."""
     from ptlreid.evaluation import evaluate_run
 
-    before = metrics.get("test_images")  # absent from runs of older versions, which are trusted
-    now = distributed.run_on_main(lambda: test_set_digest(splits)) if before and splits.has_test else before
-    if now == before:
+    old_digest = metrics.get("test_images")  # missing in runs of older versions, which are trusted
+    new_digest = (
+        distributed.run_on_main(lambda: test_set_digest(splits)) if old_digest and splits.has_test else old_digest
+    )
+    if new_digest == old_digest:
         return metrics
     progress.note(f"{run.path}: the test set has changed, scoring again")
     evaluation = EvaluateSettings(root=settings.root, device=settings.device, workers=settings.workers)
-    metrics = metrics | {"test_images": now, **evaluate_run(run, splits, evaluation, progress).summary()}
+    metrics = metrics | {"test_images": new_digest, **evaluate_run(run, splits, evaluation, progress).summary()}
     distributed.run_on_main(lambda: _rewrite_metrics(run.metrics, metrics))
     return metrics
 
 
 def _rewrite_metrics(file: Path, metrics: dict[str, Any]) -> None:
-    """Write new metrics with the old modification time, by which the newest run is found."""
+    """Write new metrics with the old modification time, which determines the newest run."""
     stat = file.stat()
     files.write_json(file, metrics)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))

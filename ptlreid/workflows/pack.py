@@ -25,7 +25,7 @@ _BLOCK = 64  # images at a time: 6 MB at 256×128
 
 @dataclass(frozen=True)
 class Packing:
-    """What `pack` did: the file holds `images` in all, of which `new` were packed now."""
+    """The result of `pack`: the file has `images` in total, of which `new` were packed by this call."""
 
     file: Path
     images: int
@@ -41,74 +41,74 @@ class _Image:
     pixels: np.ndarray
 
 
-_Described = dict[str, tuple[tuple[int, int], str]]  # state and digest of files, by path
+_FileStates = dict[str, tuple[tuple[int, int], str]]  # state and digest of files, by path
 
 
 def pack(dataset: DatasetRef, folder: Path, settings: PackSettings, progress: Progress) -> Packing:
     """Pack all images of the dataset in `folder`, in the size of `settings`.
 
-    The images of an earlier pack of that size stay, also those of other variants, if their files are unchanged.
-    Raises `DataError` for an image that cannot be decoded, and leaves the earlier pack as it was.
+    Images in an existing pack of that size are kept if their files are unchanged, also those of other variants.
+    Raises `DataError` for an image that cannot be decoded; the existing pack is then left unchanged.
     """
     file = folder / packs.pack_name(settings.height, settings.width)
     parts = dataset.read(folder, all_images=True).parts
     wanted = {path.relative_to(folder).as_posix() for part in parts for path in part.paths}
     with wait_for_lock(file, progress, command="ptlreid pack"):
-        for left in folder.glob(f".{file.name}.*.part"):  # of a killed process, which held the same lock
-            left.unlink()
-        before = _read_current(file, progress)
-        if not wanted <= before.keys():
-            _write(file, sorted(wanted | before.keys()), before, settings, progress)
-    return Packing(file, len(wanted | before.keys()), len(wanted - before.keys()))
+        for leftover in folder.glob(f".{file.name}.*.part"):  # left by a killed process: its lock is ours now
+            leftover.unlink()
+        existing = _read_current(file, progress)
+        if not wanted <= existing.keys():
+            _write(file, sorted(wanted | existing.keys()), existing, settings, progress)
+    return Packing(file, len(wanted | existing.keys()), len(wanted - existing.keys()))
 
 
 def faults(file: Path, digests: Mapping[Path, str], progress: Progress) -> Iterator[Fault]:
-    """What is wrong with the pack in `file`. `digests`: of the bytes of each image of the dataset.
+    """The faults of the pack in `file`. `digests`: of the bytes of each image in the dataset.
 
-    A fault is serious if training would see other pixels than those of the image files.
+    A fault is serious if training would use other pixels than those of the image files.
     """
     try:
-        found = packs.open_pack(file)
+        packed = packs.open_pack(file)
     except DataError as error:
         yield Fault("pack", file, f"cannot be used ({error})", "Pack again, or remove it.", serious=False)
         return
-    rows = {file.parent / path: row for path, row in found.rows.items()}
-    current = {path for path in digests if path in rows and contents.file_state(path) == found.states[rows[path]]}
+    rows = {file.parent / path: row for path, row in packed.rows.items()}
+    current = {path for path in digests if path in rows and contents.file_state(path) == packed.states[rows[path]]}
     missing = [path for path in digests if path not in current]
     if missing:
         fault = f"lacks {len(missing):,} images that are new or changed, such as {missing[0]}; their files are decoded"
         remedy = "Update it with `ptlreid pack` and its --height and --width."
         yield Fault("pack", file, fault, remedy, serious=False)
     for path in sorted(current):
-        if found.digests[rows[path]] != digests[path]:
+        if packed.digests[rows[path]] != digests[path]:
             fault = f"its bytes changed although its size and time did not, and {file} holds the old image"
             yield Fault("pack", path, fault, _REMEDY)
-    if found.images is None:
+    if packed.images is None:
         yield Fault("pack", file, "was replaced during the check", "Check again.", serious=False)
         return
-    with progress.task(f"verify {file.name}", len(found.paths)) as advance:
-        for row, image in enumerate(found.images):
-            if _digest(image) != found.pixel_digests[row]:
-                yield Fault("pack", file, f"holds other pixels of {found.paths[row]} than were packed", _REMEDY)
+    with progress.task(f"verify {file.name}", len(packed.paths)) as advance:
+        for row, image in enumerate(packed.images):
+            if _digest(image) != packed.pixel_digests[row]:
+                yield Fault("pack", file, f"the pixels of {packed.paths[row]} in it have changed", _REMEDY)
             advance(row + 1)
 
 
-_REMEDY = "Remove the pack, and make it again with `ptlreid pack`."
+_REMEDY = "Remove the pack, and run `ptlreid pack` again."
 
 
 def _read_current(file: Path, progress: Progress) -> dict[str, tuple[Pack, int]]:
-    """The images in the pack whose files are unchanged, by path: the pack, and the row in it."""
+    """The packed images whose files are unchanged, by path: the pack, and the row in it."""
     if not file.exists():
         return {}
     try:
-        before = packs.open_pack(file)
+        existing = packs.open_pack(file)
     except DataError as error:
-        progress.note(f"{error} It is made again.")
+        progress.note(f"{error} It will be rebuilt.")
         return {}
     return {
-        path: (before, row)
-        for path, row in before.rows.items()
-        if contents.file_state(file.parent / path) == before.states[row]
+        path: (existing, row)
+        for path, row in existing.rows.items()
+        if contents.file_state(file.parent / path) == existing.states[row]
     }
 
 
@@ -119,7 +119,7 @@ def _write(
     shape = (len(paths), settings.height, settings.width, 3)
     needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
     if needed > free:
-        raise PtlreidError(f"{file}: needs {needed:,} bytes, and the disk has {free:,}. Make room, and pack again.")
+        raise PtlreidError(f"{file}: needs {needed:,} bytes, but {free:,} are free. Make room, and pack again.")
     described = _describe_files(file.parent, [path for path in paths if path not in before])
     states, digests, pixel_digests = [], [], []
     with (
@@ -142,16 +142,16 @@ def _write(
         content.attrs.update(packs.pack_attributes(settings.height, settings.width))
 
 
-def _describe_files(folder: Path, paths: list[str]) -> _Described:
-    # State, digest, pixels, in this order: a file that changes in between has another state than its image in the
-    # pack, which is not used then.
+def _describe_files(folder: Path, paths: list[str]) -> _FileStates:
+    # State, digest, pixels, in this order: if a file changes in between, its state differs from that in the pack, and
+    # the packed image is not used.
     states = [contents.file_state(folder / path) for path in paths]
     digests = contents.digest_each([folder / path for path in paths])
     return {path: (state, digest.tobytes().hex()) for path, state, digest in zip(paths, states, digests, strict=True)}
 
 
-def _load(folder: Path, path: str, before: dict[str, tuple[Pack, int]], described: _Described) -> _Image:
-    """The image as it was packed before, if its pixels are intact, otherwise from its file."""
+def _load(folder: Path, path: str, before: dict[str, tuple[Pack, int]], described: _FileStates) -> _Image:
+    """The image from the existing pack, if its pixels are intact, otherwise from its file."""
     if path in before:
         pack, row = before[path]
         if pack.images is not None and _digest(pack.images[row]) == pack.pixel_digests[row]:

@@ -1,4 +1,4 @@
-"""`ptlreid prepare NAME --source`: an archive or folder of the user to a dataset below the root.
+"""`ptlreid prepare NAME --source`: build a dataset below the root from the user's archive or folder.
 
 The dataset is built in a temporary folder, where an interrupted command resumes, and renamed when it is complete.
 """
@@ -25,67 +25,68 @@ MARKER = "prepared.json"
 
 
 def prepare(dataset: DatasetRef, source: Path, root: Path, own: OwnImagesSettings | None, progress: Progress) -> bool:
-    """Make the dataset from `source`, below `root`; returns False if it was there already.
+    """Build the dataset from `source` below `root`; returns False if it exists already.
 
-    `own`: the settings of own images, None for a known dataset. Raises `DataError` if `source` does not hold the
-    dataset, and `OptionError` if its folder exists and was made from something else: that folder is left alone.
+    `own`: the settings of the user's own images, None for a public dataset. Raises `DataError` if `source` does not
+    contain the dataset, and `OptionError` if its folder exists but was made from another source: that folder is left
+    alone.
     """
     folder = dataset.folders(root)[0]
-    made_of = {"data": folder.name, **_describe(source), **(own.model_dump(exclude={"name"}) if own else {})}
+    origin = {"data": folder.name, **_describe(source), **(own.model_dump(exclude={"name"}) if own else {})}
 
     def gather(material: Path, target: Path) -> None:
         dataset.module.gather(material, target, own or dataset.variant, progress)
 
     if not folder.exists():
         with wait_for_lock(folder, progress):
-            if not folder.exists():  # another process may have made it meanwhile
-                _make(source, folder, made_of, gather, progress)
+            if not folder.exists():  # another process may have built it meanwhile
+                _make(source, folder, origin, gather, progress)
                 return True
-    _check_same(folder, made_of)
-    shutil.rmtree(unfinished_folder(folder), ignore_errors=True)  # of a prepare that was killed after the rename
+    _check_same(folder, origin)
+    shutil.rmtree(unfinished_folder(folder), ignore_errors=True)  # left by a prepare that was killed after the rename
     return False
 
 
 def _make(
-    source: Path, folder: Path, made_of: dict[str, Any], gather: Callable[[Path, Path], None], progress: Progress
+    source: Path, folder: Path, origin: dict[str, Any], gather: Callable[[Path, Path], None], progress: Progress
 ) -> None:
     """Build the dataset in a temporary folder with `gather(material, target)`, and rename it to `folder`."""
     temporary = unfinished_folder(folder)
     try:
-        _begin(temporary, made_of, progress)
+        _begin(temporary, origin, progress)
         material = source
         if is_archive(source):
             material = temporary / "unpacked"
             unpack(source, material, progress)
         gather(material, temporary / "dataset")
-        write_json(temporary / "dataset" / MARKER, made_of)
+        write_json(temporary / "dataset" / MARKER, origin)
         if hasattr(os, "sync"):
             os.sync()  # the files are on the disk before the rename
         (temporary / "dataset").rename(folder)
     except DataError:
-        shutil.rmtree(temporary, ignore_errors=True)  # another source is needed: nothing to resume
+        shutil.rmtree(temporary, ignore_errors=True)  # the source is unusable: nothing to resume
         raise
     except OSError as error:
-        advice = "Check that the disk has room and is writable, then run the command again: it resumes from here."
+        advice = "Check that the disk has free space and is writable, then run the command again: it resumes."
         raise PtlreidError(f"{temporary}: cannot be written ({error.strerror or error}). {advice}") from error
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _begin(temporary: Path, made_of: dict[str, Any], progress: Progress) -> None:
-    """Create the temporary folder; what an interrupted `prepare` left there is kept if it was made from the same."""
+def _begin(temporary: Path, origin: dict[str, Any], progress: Progress) -> None:
+    """Create the temporary folder; the files of an interrupted `prepare` are kept if its source was the same."""
     note = temporary / "made_of.json"
-    if note.is_file() and read_json(note) == made_of:
+    if note.is_file() and read_json(note) == origin:
         progress.note(f"{temporary}: resuming an interrupted prepare")
     elif temporary.exists():
         shutil.rmtree(temporary)
     (temporary / "dataset").mkdir(parents=True, exist_ok=True)
-    write_json(note, made_of)
+    write_json(note, origin)
 
 
 def _describe(source: Path) -> dict[str, Any]:
     """The source and a digest of its names, sizes and times, which reveals a change in it."""
     if not source.exists():
-        raise DataError(f"{source}: does not exist. Give the archive or the folder that you have with --source.")
+        raise DataError(f"{source}: does not exist. Give an existing archive or folder with --source.")
     total = hashlib.blake2b(digest_size=16)
     for file in [source] if source.is_file() else _list_files(source):
         size, changed = contents.file_state(file)
@@ -99,22 +100,22 @@ def _list_files(folder: Path) -> list[Path]:
     return sorted(file for file in files if file.is_file())
 
 
-def _check_same(folder: Path, made_of: dict[str, Any]) -> None:
-    """Raise `OptionError` if `folder` was not made by `prepare`, or from something else."""
+def _check_same(folder: Path, origin: dict[str, Any]) -> None:
+    """Raise `OptionError` if `folder` was not made by `prepare`, or from another source."""
     if not (folder / MARKER).is_file():
         raise OptionError(
-            f"{folder} exists and was not made from a --source. It can be used as it is: see what is in it with "
-            "--check, or move it and run the command again."
+            f"{folder} exists and was not made from a --source. It can be used as it is: inspect it with `ptlreid "
+            "check`, or move it and run the command again."
         )
-    before = read_json(folder / MARKER)
-    changed = {key: value for key, value in made_of.items() if before.get(key) != value}
+    recorded = read_json(folder / MARKER)
+    changed = {key: value for key, value in origin.items() if recorded.get(key) != value}
     if list(changed) == ["digest"]:
         raise OptionError(
-            f"{folder} was made from {made_of['source']} before files there changed. Remove {folder} to make it again."
+            f"{folder} was made from {origin['source']} before files there changed. Remove {folder} to make it again."
         )
     if changed:
-        differences = [f"{key}: {before.get(key)!r} -> {value!r}" for key, value in changed.items()]
+        differences = [f"{key}: {recorded.get(key)!r} -> {value!r}" for key, value in changed.items()]
         raise OptionError(
-            f"{folder} was made from something else ({'; '.join(differences)}). Remove that folder to make it again, "
+            f"{folder} was made from another source ({'; '.join(differences)}). Remove that folder to make it again, "
             "or give another --root."
         )

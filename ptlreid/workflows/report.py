@@ -1,4 +1,4 @@
-"""`ptlreid report`: a page, a figure or a table of runs, from their folders and an evaluation with cached features."""
+"""`ptlreid report`: a page, a figure or a table on runs, from their folders and an evaluation with cached features."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ptlreid.settings.base import DataSettings
 from ptlreid.settings.report import ReportSettings
 
 FIGURES = ("cmc", "ranklist", "cameras", "curves", "distances", "cells")
-_TRAINING_FIGURES = ("curves", "cells")  # these evaluate nothing
+_TRAINING_FIGURES = ("curves", "cells")  # need no evaluation
 _FIGURES_OF_MANY = ("cmc", "curves")
 
 
@@ -76,7 +76,7 @@ def write_report(
     """Write the page of the first run, compared with the others; to `report.html` in its folder if `out` is None.
 
     `splits`: the dataset, if already loaded. If a run cannot be evaluated, the page says why; but a dataset named in
-    `settings` must be there. All processes call this; the main one writes.
+    `settings` must exist. All processes call this; the main one writes.
     """
     out = out or runs[0].path / "report.html"
     first, evaluation = _try_to_evaluate(runs[0], settings, progress, splits)
@@ -149,8 +149,8 @@ def _plot_evaluation(kind: str, run: RunFolder, settings: ReportSettings, progre
     if kind == "cameras":
         return plot_cameras(evaluation)
     if kind == "distances":
-        how = evaluation.settings
-        counts = count_pairs(evaluation.retrieval, metric=how.metric, memory_budget=how.budget_bytes)
+        metric, budget = evaluation.settings.metric, evaluation.settings.budget_bytes
+        counts = count_pairs(evaluation.retrieval, metric=metric, memory_budget=budget)
         return [plot_distances(counts, settings.false_accept_rates)]
     size, seed = settings.ranklist_size, settings.seed
     section = show_rank_lists(evaluation, queries=settings.queries, ranklist_size=size, seed=seed)
@@ -160,7 +160,7 @@ def _plot_evaluation(kind: str, run: RunFolder, settings: ReportSettings, progre
 def _try_to_evaluate(
     run: RunFolder, settings: ReportSettings, progress: Progress, splits: Splits | None
 ) -> tuple[RunSummary, EvaluatedRun | None]:
-    """The summary of the run and its evaluation; without one, the summary says why."""
+    """The summary of the run and its evaluation; if that is None, the summary says why."""
     try:
         return _evaluate(run, settings, progress, splits)
     except (CheckpointError, DataError, OptionError) as error:
@@ -183,16 +183,16 @@ def _evaluate(
 
 
 def _find_chain(names: Sequence[str], runs: Path) -> Path | None:
-    """The folder of the transfer chain that the first name stands for; None where it is a run."""
+    """The folder of the transfer chain that the first name refers to; None if it refers to a run."""
     folders = (runs / names[0], Path(names[0]))
     return next((folder for folder in folders if (folder / "chain.json").is_file()), None)
 
 
 def _find_runs(names: Sequence[str], runs: Path) -> list[RunFolder]:
-    """The run folders, each once. Raises `OptionError` where two have one name, which a page could not tell apart."""
+    """The run folders, each once. Raises `OptionError` if two have the same name: a page needs distinct names."""
     folders = list({run.path.resolve(): run for run in (find_run(runs, name) for name in names)}.values())
     if len({run.path.name for run in folders}) < len(folders):
-        raise OptionError(f"Two of {', '.join(names)} have the same name: expected different ones. Rename one run.")
+        raise OptionError(f"Two of {', '.join(names)} have the same name: expected distinct names. Rename one run.")
     return folders
 
 
@@ -210,11 +210,11 @@ def _check_chain_options(
 ) -> None:
     if len(names) > 1 or figure or table:
         raise OptionError(
-            f"{chain} is a transfer chain: expected it alone, without --figure or --table. Name its runs instead."
+            f"{chain} is a transfer chain: expected no other name, --figure or --table. Name its runs instead."
         )
     ignored = sorted(settings.model_fields_set - set(DataSettings.model_fields))
     if ignored:
-        raise OptionError(f"{chain} is a transfer chain, whose report evaluates nothing. Remove {', '.join(ignored)}.")
+        raise OptionError(f"{chain} is a transfer chain; its report needs no evaluation. Remove {', '.join(ignored)}.")
 
 
 def _check_figure(kind: str, runs: Sequence[RunFolder], settings: ReportSettings) -> None:
@@ -222,7 +222,7 @@ def _check_figure(kind: str, runs: Sequence[RunFolder], settings: ReportSettings
         raise unknown_name("figure", kind, FIGURES)
     ignored = sorted(settings.model_fields_set & {"data", "weights", "metric"})
     if kind in _TRAINING_FIGURES and ignored:
-        raise OptionError(f"--figure {kind} shows training and evaluates nothing. Remove {', '.join(ignored)}.")
+        raise OptionError(f"--figure {kind} shows training and needs no evaluation. Remove {', '.join(ignored)}.")
     if kind not in _FIGURES_OF_MANY and len(runs) > 1:
         raise OptionError(f"--figure {kind} with {len(runs)} runs: expected one. Name one run, or use cmc or curves.")
     if kind == "ranklist" and not settings.queries:

@@ -14,17 +14,17 @@ from ptlreid.settings.reproduce import ReproduceSettings, Row, Scale, Table
 from ptlreid.transfer.stages import Stage, StageRunner, missing_datasets, plan_stages
 from ptlreid.workflows.chain import train_stage
 
-# The cost of training on an image, in forward passes: gradients of maps and of weights cost one each.
+# The cost of a training step in forward passes: gradients of activations and of weights cost one each.
 _PASSES = 3
 
 
 def reproduce(
     table: Table, settings: ReproduceSettings, runs: Path, scale: Scale, progress: Progress
 ) -> dict[str, Any]:
-    """Measured and published figures of each row of the table, in percent; rows without their datasets say so.
+    """Measured and published figures of each row of the table, in percent; rows with missing datasets list them.
 
-    Finished runs are reused, and those that were stopped resume. At another scale than the paper's, rows are labelled,
-    published figures are left out, and runs have a folder of their own.
+    Finished runs are reused, and interrupted ones resume. At a scale other than the paper's, rows are labelled,
+    published figures are left out, and runs have a separate folder.
     """
     settings, runs = _own_folders(settings, runs, scale)
     stages = StageRunner(runs, progress)
@@ -40,22 +40,22 @@ def reproduce(
 
 
 def dry_run(table: Table, settings: ReproduceSettings, runs: Path, scale: Scale) -> dict[str, Any]:
-    """The plan of the table: the trainings and the missing datasets of each row, and the total cost."""
+    """The plan of the table: the training runs and missing datasets of each row, and the total cost."""
     settings, runs = _own_folders(settings, runs, scale)
     stages = StageRunner(runs, Silent())
     rows, trainings = [], dict[str, Stage]()
     for row in _rows(table, scale):
-        shown: dict[str, Any] = {"row": row.name, **({"setting": scale.label} if scale.label else {})}
-        rows.append(shown)
+        entry: dict[str, Any] = {"row": row.name, **({"setting": scale.label} if scale.label else {})}
+        rows.append(entry)
         stage = _last_stage(row, settings, scale)
         if stage is None:
-            shown["cited"] = row.cited
+            entry["cited"] = row.cited
             continue
         missing = _missing(stage, settings)
         run = None if missing else stages.find(stage)
         trainings |= stage.dependencies()
-        shown["trainings"] = _training_lines(stage)
-        shown |= {"finished": bool(run and run.finished), "missing": [] if scale.sites else missing}
+        entry["trainings"] = _training_lines(stage)
+        entry |= {"finished": bool(run and run.finished), "missing": [] if scale.sites else missing}
     return {**_describe(table, scale), "rows": rows, "trainings": len(trainings), "cost": _cost(trainings.values())}
 
 
@@ -70,7 +70,7 @@ def _last_stage(row: Row, settings: ReproduceSettings, scale: Scale) -> Stage | 
 
 
 def _training_lines(stage: Stage) -> list[str]:
-    """The trainings of a row, a line for each network: its backbone, its method, and its datasets in order."""
+    """The training runs of a row, a line for each network: its backbone, its method, and its datasets in order."""
     lines = _training_lines(stage.teacher) if stage.teacher else []
     chain = [stage]
     while chain[0].init:
@@ -88,7 +88,7 @@ def _missing(stage: Stage, settings: ReproduceSettings) -> list[str]:
 
 
 def _own_folders(settings: ReproduceSettings, runs: Path, scale: Scale) -> tuple[ReproduceSettings, Path]:
-    """Settings and runs with folders of their own for another scale than the paper's."""
+    """The settings and the runs folder, with separate folders at a scale other than the paper's."""
     if not scale.label:
         return settings, runs
     return settings.model_copy(update={"root": str(Path(settings.root) / "tiny")}), runs / "tiny"
@@ -121,7 +121,7 @@ def _compare(row: Row, metrics: Mapping[str, Any] | None, missing: list[str], sc
 
 
 def _cost(stages: Iterable[Stage]) -> dict[str, Any] | None:
-    """Training images and multiply-adds of all trainings; None if the size of a dataset is not known."""
+    """Training images and multiply-adds of all training runs; None if the size of a dataset is unknown."""
     images, macs = 0, 0.0
     for stage in stages:
         trained = _training_images(stage)
@@ -134,7 +134,7 @@ def _cost(stages: Iterable[Stage]) -> dict[str, Any] | None:
 
 
 def _training_images(stage: Stage) -> int | None:
-    """Images of all epochs of a training, from the published counts if the dataset is missing."""
+    """Images over all epochs of a training run, from the published counts if the dataset is missing."""
     settings, images, identities = stage.settings, 0, 0
     for name in settings.data.split("+"):
         dataset = datasets.find(name, Path(settings.root))

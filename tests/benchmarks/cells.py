@@ -69,7 +69,7 @@ def main() -> None:
         plain, ptl = median(seconds[False]), median(seconds[True])
         macs = [summarize(backbone, ptl, CLASSES).macs for ptl in (False, True)]
         print(
-            f"{backbone}: plain {plain:.3f} s, PTL {ptl:.3f} s a step of {batch_size} ({batch_size / plain:.1f} and "
+            f"{backbone}: plain {plain:.3f} s, PTL {ptl:.3f} s per step of {batch_size} ({batch_size / plain:.1f} and "
             f"{batch_size / ptl:.1f} images/s): time ratio {ptl / plain:.3f}, multiply-adds {macs[1] / macs[0]:.3f}"
         )
         if device.type == "cuda":

@@ -1,10 +1,10 @@
-"""How fast images are read: training batches per second of one process, over bare JPEG decoding of the same files.
+"""Loading speed: training images per second in one process, relative to bare JPEG decoding of the same files.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/loader.py [FOLDER]
 
 FOLDER holds a dataset in Market-1501's layout; without one, a synthetic site is rendered. Decoding, loading from files
 and loading from a pack are measured in turn on the same images, in seconds of this process. The minimum of each
-counts, as other work on the machine only adds.
+counts, as other work on the machine only adds time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REPEATS, BATCH = 15, 32
 
 
 def decode(records: Records) -> None:
-    """Open and decode every file, and do nothing with it."""
+    """Open and decode every file, nothing else."""
     for path in records.paths:
         with Image.open(path) as image:
             image.load()
@@ -48,42 +48,42 @@ def load(records: Records, view: TrainView) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
-    given = parser.parse_args().folder
+    source = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary)
-        if given is None:
-            given = place / "synthetic"
-            synthetic.prepare(given, "a", SyntheticSettings.resolve(None))
+        folder = Path(temporary)
+        if source is None:
+            source = folder / "synthetic"
+            synthetic.prepare(source, "a", SyntheticSettings.resolve(None))
         for name in ("files", "packed"):  # the same images twice, by links: one of the two gets packs
-            (place / name).mkdir()
+            (folder / name).mkdir()
             for part in ("bounding_box_train", "query", "bounding_box_test"):
-                (place / name / part).symlink_to((given / part).resolve())
+                (folder / name / part).symlink_to((source / part).resolve())
         for height, width in ((128, 64), (256, 128), (384, 128)):
-            compare(place, TrainView(height, width, flip=0.5, pad=0, erase=0.0))
+            compare(folder, TrainView(height, width, flip=0.5, pad=0, erase=0.0))
 
 
-def compare(place: Path, view: TrainView) -> None:
-    """Print the speed of each way, and its ratio to bare decoding, for one view."""
-    packed = datasets.find(str(place / "packed"))
-    pack(packed, place / "packed", PackSettings(height=view.height, width=view.width), Silent())
-    files, pixels = (fill_batches(datasets.load(str(place / name), place).train) for name in ("files", "packed"))
-    ways: dict[str, Callable[[], None]] = {
+def compare(folder: Path, view: TrainView) -> None:
+    """Print the speed of each method, and its ratio to bare decoding, for one view."""
+    packed = datasets.find(str(folder / "packed"))
+    pack(packed, folder / "packed", PackSettings(height=view.height, width=view.width), Silent())
+    files, pixels = (fill_batches(datasets.load(str(folder / name), folder).train) for name in ("files", "packed"))
+    methods: dict[str, Callable[[], None]] = {
         "decoded": lambda: decode(files),
         "loaded": lambda: load(files, view),
         "loaded from the pack": lambda: load(pixels, view),
     }
-    seconds = dict.fromkeys(ways, float("inf"))
+    seconds = dict.fromkeys(methods, float("inf"))
     for _ in range(REPEATS):
-        for name, work in ways.items():
+        for name, method in methods.items():
             began = time.process_time()
-            work()
+            method()
             seconds[name] = min(seconds[name], time.process_time() - began)
     rates = (f"{name} {len(files) / least:,.0f} ({seconds['decoded'] / least:.2f})" for name, least in seconds.items())
-    print(f"{view.height}×{view.width}, images a second: {', '.join(rates)}")
+    print(f"{view.height}×{view.width}, images per second: {', '.join(rates)}")
 
 
 def fill_batches(records: Records) -> Records:
-    """As many of the records as fill whole batches."""
+    """The records without those of the last, incomplete batch."""
     return records.select(np.arange(len(records) // BATCH * BATCH))
 
 

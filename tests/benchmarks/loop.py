@@ -3,13 +3,13 @@
     OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 python tests/benchmarks/loop.py
 
 Both train the same network on the same batches in memory, alternating in one process, so that a drift in the machine's
-speed affects both. Ours takes uint8 images, standardises them, steps the schedule, watches the cells and writes its
-history to a file; the bare loop takes standardised images and does nothing but the update. The ratio is the median over
-pairs of turns; on a CPU, seconds are CPU time of the process, as others may use the machine.
+speed affects both. Ours takes uint8 images, standardises them, steps the schedule, switches the recording of the cells
+and writes its history to a file; the bare loop takes standardised images and does nothing but the update. The ratio is
+the median over pairs of turns; on a CPU, seconds are CPU time of the process, as others may use the machine.
 
-The two MALLOC settings make glibc keep freed memory. Without them, one of two networks in a process gets its gradients
-from the system again at each step: 25 ms of page faults for ResNet-18+PTL, which neither has alone. For the same reason
-the first steps of a turn are not counted.
+The two MALLOC settings make glibc keep freed memory. Without them, one of two networks in a process requests the memory
+of its gradients from the system again at each step: 25 ms of page faults for ResNet-18+PTL, which neither has alone.
+For the same reason the first steps of a turn are not counted.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from ptlreid.runs import RunFolder
 from ptlreid.views import standardize
 
 CLASSES, EPOCHS, UPDATES = 751, 50, 800
-UNCOUNTED, COUNTED = 3, 5  # steps of a turn
+WARMUP_STEPS, TIMED_STEPS = 3, 5  # of a turn
 
 
 def our_loop(spec: NetworkSpec, batches: list[Batch], folder: Path, device: torch.device) -> Callable[[], None]:
-    """A function that makes one update as `ptlreid finetune` does."""
+    """A function that runs one update as `ptlreid finetune` does."""
     network = models.build(spec, seed=0).to(device)
     optimizer = optim.build_optimizer(
         "sgd", network, lr=0.001, momentum=0.9, weight_decay=5e-4, amsgrad=False, new_lr_factor=1.0
@@ -85,13 +85,13 @@ def our_loop(spec: NetworkSpec, batches: list[Batch], folder: Path, device: torc
 
 
 def bare_loop(spec: NetworkSpec, batches: list[Batch], device: torch.device) -> Callable[[], None]:
-    """A function that makes one update and nothing else."""
+    """A function that runs one update and nothing else."""
     network = models.build(spec, seed=0).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4, fused=True)
-    ready = cycle([(standardize(batch.images.to(device)), batch.rows.to(device)) for batch in batches])
+    inputs = cycle([(standardize(batch.images.to(device)), batch.rows.to(device)) for batch in batches])
 
     def step() -> None:
-        images, labels = next(ready)
+        images, labels = next(inputs)
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = F.cross_entropy(network(images).logits["pid"], labels)
@@ -101,17 +101,17 @@ def bare_loop(spec: NetworkSpec, batches: list[Batch], device: torch.device) -> 
     return step
 
 
-def turn(step: Callable[[], None], device: torch.device) -> float:
+def time_turn(step: Callable[[], None], device: torch.device) -> float:
     """The median seconds of a step in one turn."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    took = []
-    for _ in range(UNCOUNTED + COUNTED):
+    seconds = []
+    for _ in range(WARMUP_STEPS + TIMED_STEPS):
         began = clock()
         step()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        took.append(clock() - began)
-    return median(took[UNCOUNTED:])
+        seconds.append(clock() - began)
+    return median(seconds[WARMUP_STEPS:])
 
 
 def main() -> None:
@@ -122,27 +122,27 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--turns", type=int, default=12)
-    given = parser.parse_args()
+    options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    spec = NetworkSpec(given.backbone, not given.no_ptl, "slot", CLASSES, given.height, given.width)
-    shape = (given.batch_size, given.height, given.width, 3)
+    spec = NetworkSpec(options.backbone, not options.no_ptl, "slot", CLASSES, options.height, options.width)
+    shape = (options.batch_size, options.height, options.width, 3)
     batches = [
-        Batch(torch.randint(256, shape, dtype=torch.uint8), torch.randint(CLASSES, (given.batch_size,)))
+        Batch(torch.randint(256, shape, dtype=torch.uint8), torch.randint(CLASSES, (options.batch_size,)))
         for _ in range(4)
     ]
     with tempfile.TemporaryDirectory() as folder:
         ours, bare = our_loop(spec, batches, Path(folder), device), bare_loop(spec, batches, device)
         pairs = []
-        for number in range(given.turns):
+        for number in range(options.turns):
             both = (ours, bare) if number % 2 else (bare, ours)
-            took = {step: turn(step, device) for step in both}
-            pairs.append((took[ours], took[bare]))
-    mine, theirs = (given.batch_size / median(column) for column in zip(*pairs, strict=True))
+            seconds = {step: time_turn(step, device) for step in both}
+            pairs.append((seconds[ours], seconds[bare]))
+    mine, theirs = (options.batch_size / median(column) for column in zip(*pairs, strict=True))
     low, middle, high = quantiles([bare / ours for ours, bare in pairs], n=4)
-    name = given.backbone if given.no_ptl else f"{given.backbone}+PTL"
+    name = options.backbone if options.no_ptl else f"{options.backbone}+PTL"
     print(
-        f"{name} {given.height}x{given.width}, batch {given.batch_size}, {device}: ours {mine:.1f}, bare {theirs:.1f} "
-        f"images/s, ratio {middle:.3f} (quartiles {low:.3f} to {high:.3f})"
+        f"{name} {options.height}x{options.width}, batch {options.batch_size}, {device}: ours {mine:.1f}, "
+        f"bare {theirs:.1f} images/s, ratio {middle:.3f} (quartiles {low:.3f} to {high:.3f})"
     )
 
 

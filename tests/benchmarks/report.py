@@ -1,9 +1,9 @@
-"""How long a report takes and how large it is, for a run and a dataset of the size of Market-1501.
+"""Time and size of a report, for a run and a dataset of the size of Market-1501.
 
     python tests/benchmarks/report.py [FOLDER]
 
 The images are synthetic, copied until there are as many as in Market-1501's test set. The features are random around a
-direction for each identity, and are cached before the clock starts. FOLDER keeps everything for the next time.
+direction for each identity, and are cached before the clock starts. FOLDER keeps everything for the next run.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from ptlreid import datasets, features, models
-from ptlreid.datasets import synthetic
+from ptlreid import datasets, models
+from ptlreid.datasets import market, synthetic
+from ptlreid.evaluation import load_retrieval
+from ptlreid.features import Extractor
 from ptlreid.models import weights
 from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
-from ptlreid.records import Records
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings, SyntheticSettings
 from ptlreid.settings.report import ReportSettings
-from ptlreid.workflows.evaluate import features_of
 from ptlreid.workflows.report import write_report
 
 IDENTITIES, QUERIES, TRUE, JUNK, DISTRACTORS = 750, 3368, 13_115, 3819, 2798
@@ -48,13 +48,13 @@ def main() -> None:
         if not run.finished:
             make_run(run, folder / "data")
         settings = ReportSettings.resolve(None, root=str(folder / "data"), device="cpu")
-        features.stream = make_features  # type: ignore[assignment]
+        Extractor.stream = stream_features  # type: ignore[method-assign]
         splits = datasets.load("market", folder / "data")
-        features_of(run, splits, settings.evaluation(), Silent())
-        began, worked = time.perf_counter(), time.process_time()
+        load_retrieval(run, splits, settings.evaluation(), Silent())
+        began, cpu_began = time.perf_counter(), time.process_time()
         page = write_report([run], settings, Silent())
         seconds = time.perf_counter() - began
-        cpu = time.process_time() - worked  # does not depend on other processes
+        cpu = time.process_time() - cpu_began  # does not depend on other processes
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(f"{page}: {page.stat().st_size / 1e6:.2f} MB in {seconds:.1f} s ({cpu:.1f} s of this process's CPU time)")
         print(f"{peak:.2f} GB peak resident memory")
@@ -89,17 +89,17 @@ def make_run(run: RunFolder, root: Path) -> None:
                 file.write(json.dumps({"kind": "step", "epoch": epoch, "step": step, **_step(epoch, rng)}) + "\n")
             scores = {"mAP": 0.7 - 0.6 / (epoch + 1), "mINP": 0.3, "cmc": {"1": 0.8, "5": 0.9, "10": 0.95}}
             cell = {"state_norm": 5.0, "input": 0.5, "forget": 0.6, "output": 0.5}
-            about = {"cells": {f"cells.{number}": cell for number in range(5)}, **scores}
-            file.write(json.dumps({"kind": "epoch", "epoch": epoch + 1, **about}) + "\n")
+            values = {"cells": {f"cells.{number}": cell for number in range(5)}, **scores}
+            file.write(json.dumps({"kind": "epoch", "epoch": epoch + 1, **values}) + "\n")
     run.metrics.write_text(json.dumps({"run": "market-run", "epochs": EPOCHS, **scores}))
 
 
-def make_features(network: Any, records: Records, view: Any, *, start: int = 0, **_: Any) -> Iterator[np.ndarray]:
-    """Stands in for extraction: a direction for each identity, plus noise of six times its length."""
+def stream_features(extractor: Extractor, paths: np.ndarray, *, start: int = 0, **_: Any) -> Iterator[np.ndarray]:
+    """Replaces extraction: a direction for each identity, plus noise of six times its length."""
     centres = np.random.default_rng(1).normal(size=(IDENTITIES + 2, WIDTH)).astype(np.float32)
-    for first in range(start, len(records), 64):
-        pids = records.pids[first : first + 64]
-        noise = np.random.default_rng((2, first, len(records))).normal(size=(len(pids), WIDTH))
+    for first in range(start, len(paths), 64):
+        pids = np.array([market.parse_name(path.name)[0] for path in paths[first : first + 64]])
+        noise = np.random.default_rng((2, first, len(paths))).normal(size=(len(pids), WIDTH))
         yield (centres[pids] + 6 * noise).astype(np.float32)
 
 

@@ -1,11 +1,11 @@
-"""Time and memory of evaluation and re-ranking beside the bare matrix product of the same features, in one run.
+"""Time and memory of evaluation and re-ranking, relative to the bare matrix product of the same features.
 
     env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python tests/benchmarks/retrieval.py market msmt17 distractors
     ... --rerank market msmt17          re-ranking (at MSMT17 size: about a minute on a quiet machine)
-    ... --torch                         torch's product, too
+    ... --torch                         torch's product as well
 
 Each size runs in a process of its own. Ratios are of neighbouring measurements, the median of `--repeats`; memory is
-the peak of the process less the features. Features are made: people scattered around centres, `--noise` as wide.
+the peak of the process minus the features. Features are synthetic: Gaussian clusters, one per identity.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from ptlreid.retrieval.distance import blocks
-from ptlreid.retrieval.memory_plan import plan
-from ptlreid.retrieval.metrics import evaluate, evaluate_blocks
-from ptlreid.retrieval.protocols import find
-from ptlreid.retrieval.rerank import rerank
-from ptlreid.retrieval.types import Features
+from ptlreid.retrieval.distance import Blocks, distance_blocks
+from ptlreid.retrieval.memory_plan import plan_blocks
+from ptlreid.retrieval.metrics import score
+from ptlreid.retrieval.protocols import find_protocol
+from ptlreid.retrieval.rerank import rerank_blocks
+from ptlreid.retrieval.types import Features, Retrieval, Scores
 
-MARKET = find("market")
 _BLOCK = 1024
 
 
@@ -37,7 +36,7 @@ class Size:
     queries: int
     gallery: int
     distractors: int
-    people: int
+    identities: int
     cameras: int
     width: int
     noise: float
@@ -50,25 +49,25 @@ SIZES = {
 }
 
 
-def made(rows: int, size: Size, seed: int, distractors: int = 0) -> Features:
-    """Features of `rows` images, filled in parts, so that making them takes no memory beside them."""
-    centres = np.random.default_rng(0).standard_normal((size.people + 1, size.width), dtype=np.float32)
+def make_features(rows: int, size: Size, seed: int, distractors: int = 0) -> Features:
+    """Features of `rows` images, filled block by block, so that no other memory is needed."""
+    centres = np.random.default_rng(0).standard_normal((size.identities + 1, size.width), dtype=np.float32)
     rng = np.random.default_rng(seed)
-    pids = rng.integers(1, size.people + 1, rows)
+    pids = rng.integers(1, size.identities + 1, rows)
     pids[rng.permutation(rows)[:distractors]] = 0
     matrix = np.empty((rows, size.width), dtype=np.float32)
     for start in range(0, rows, _BLOCK):
-        part = matrix[start : start + _BLOCK]
-        rng.standard_normal(out=part, dtype=np.float32)
-        part *= size.noise
-        known = pids[start : start + _BLOCK]
-        part[known > 0] += centres[known[known > 0]]
-        part[known == 0] *= np.sqrt(1 + size.noise**-2)  # as long as the others
+        block = matrix[start : start + _BLOCK]
+        rng.standard_normal(out=block, dtype=np.float32)
+        block *= size.noise
+        labels = pids[start : start + _BLOCK]
+        block[labels > 0] += centres[labels[labels > 0]]
+        block[labels == 0] *= np.sqrt(1 + size.noise**-2)  # as long as the others
     return Features(matrix, pids, rng.integers(1, size.cameras + 1, rows), np.full(rows, "", dtype=object))
 
 
 def product(query: np.ndarray, gallery: np.ndarray) -> None:
-    """All products, in blocks that fit: what no exact evaluation does without."""
+    """The matrix product in blocks, which every exact evaluation needs."""
     for start in range(0, len(query), _BLOCK):
         query[start : start + _BLOCK] @ gallery.T
 
@@ -81,69 +80,83 @@ def torch_product(query: np.ndarray, gallery: np.ndarray) -> None:
         left[start : start + _BLOCK] @ right.T
 
 
-def peak_memory() -> int:
-    """Bytes the process held at most since the last `forget_peak`."""
+def peak_bytes() -> int:
+    """The peak memory of the process since the last `reset_peak`."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("no VmHWM: this benchmark needs Linux")
 
 
-def forget_peak() -> None:
+def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def timed(function: Callable[[], object]) -> tuple[float, float]:
-    """Seconds by the clock, and of work by all cores, which neighbours disturb less."""
-    clock, work = perf_counter(), process_time()
+def measure(function: Callable[[], object]) -> tuple[float, float]:
+    """Wall time, and CPU time, which depends less on other processes; in seconds."""
+    wall, cpu = perf_counter(), process_time()
     function()
-    return perf_counter() - clock, process_time() - work
+    return perf_counter() - wall, process_time() - cpu
 
 
-def compare(name: str, function: Callable[[], object], base: Callable[[], object], repeats: int, held: int) -> None:
-    """Prints `function` beside `base`, measured in turns, and the memory of `function` beside `held` bytes."""
-    seconds, ratios, work_ratios, peaks = [], [], [], []
+def compare(
+    name: str, function: Callable[[], object], base: Callable[[], object], repeats: int, features_bytes: int
+) -> None:
+    """Prints the time of `function` relative to `base`, measured alternately, and its memory on top of the features."""
+    seconds, ratios, cpu_ratios, peaks = [], [], [], []
     for _ in range(repeats):
-        base_clock, base_work = timed(base)
-        forget_peak()
-        clock, work = timed(function)
-        peaks.append(peak_memory())
-        seconds.append(clock)
-        ratios.append(clock / base_clock)
-        work_ratios.append(work / base_work)
+        base_wall, base_cpu = measure(base)
+        reset_peak()
+        wall, cpu = measure(function)
+        peaks.append(peak_bytes())
+        seconds.append(wall)
+        ratios.append(wall / base_wall)
+        cpu_ratios.append(cpu / base_cpu)
     print(
-        f"  {name:<12} {median(seconds):7.2f} s   {median(ratios):5.2f} x product by the clock "
-        f"({min(ratios):.2f} to {max(ratios):.2f}), {median(work_ratios):5.2f} in work   "
-        f"{(max(peaks) - held) / 1e6:6.0f} MB above the features",
+        f"  {name:<12} {median(seconds):7.2f} s   {median(ratios):5.2f} x product in wall time "
+        f"({min(ratios):.2f} to {max(ratios):.2f}), {median(cpu_ratios):5.2f} in CPU time   "
+        f"{(max(peaks) - features_bytes) / 1e6:6.0f} MB above the features",
         flush=True,
     )
 
 
 def run(name: str, options: argparse.Namespace) -> None:
     size = SIZES[name]
-    query, gallery = made(size.queries, size, 1), made(size.gallery, size, 2, size.distractors)
-    held = query.matrix.nbytes + gallery.matrix.nbytes
-    print(f"{name}: {len(query)} x {len(gallery)}, width {size.width}, {held / 1e6:.0f} MB of features")
-    print(f"  planned: {plan(len(query), len(gallery), size.width).bytes / 1e6:.0f} MB")
+    query = make_features(size.queries, size, 1)
+    gallery = make_features(size.gallery, size, 2, size.distractors)
+    retrieval = Retrieval(query, gallery, find_protocol("market"))
+    features_bytes = query.matrix.nbytes + gallery.matrix.nbytes
+    planned = plan_blocks(len(query), len(gallery), size.width, None).peak_bytes
+    print(f"{name}: {len(query)} x {len(gallery)}, width {size.width}, {features_bytes / 1e6:.0f} MB of features")
+    print(f"  planned: {planned / 1e6:.0f} MB")
 
     def base() -> None:
         product(query.matrix, gallery.matrix)
 
     base()
-    compare("product", base, base, options.repeats, held)
+    compare("product", base, base, options.repeats, features_bytes)
     if 4 * len(query) * len(gallery) < 4e9:
-        compare("all at once", lambda: query.matrix @ gallery.matrix.T, base, 1, held)
+        compare("all at once", lambda: query.matrix @ gallery.matrix.T, base, 1, features_bytes)
     if options.torch:
-        compare("torch", lambda: torch_product(query.matrix, gallery.matrix), base, options.repeats, held)
-    compare("blocks", lambda: [None for _ in blocks(query, gallery)], base, options.repeats, held)
-    compare("evaluate", lambda: evaluate(query, gallery, MARKET), base, options.repeats, held)
-    print(f"  mAP {evaluate(query, gallery, MARKET).mean_ap:.3f}")
+        compare("torch", lambda: torch_product(query.matrix, gallery.matrix), base, options.repeats, features_bytes)
+    compare("blocks", lambda: [None for _ in euclidean_blocks(retrieval)], base, options.repeats, features_bytes)
+    compare("evaluate", lambda: evaluate(retrieval, euclidean_blocks(retrieval)), base, options.repeats, features_bytes)
+    print(f"  mAP {evaluate(retrieval, euclidean_blocks(retrieval)).mean_ap:.3f}")
     if options.rerank:
-        compare("re-ranking", lambda: rerank_all(query, gallery), base, 1, held)
+        compare("re-ranking", lambda: evaluate_reranked(retrieval), base, 1, features_bytes)
 
 
-def rerank_all(query: Features, gallery: Features) -> None:
-    print(f"  re-ranked mAP {evaluate_blocks(rerank(query, gallery), query, gallery, MARKET).mean_ap:.3f}")
+def euclidean_blocks(retrieval: Retrieval) -> Blocks:
+    return distance_blocks(retrieval, metric="euclidean", memory_budget=None)
+
+
+def evaluate(retrieval: Retrieval, blocks: Blocks) -> Scores:
+    return score(retrieval, blocks, ap="step", single_shot_samples=None, seed=0)
+
+
+def evaluate_reranked(retrieval: Retrieval) -> None:
+    blocks = rerank_blocks(retrieval, k1=20, k2=6, weight=0.3, memory_budget=None)
+    print(f"  re-ranked mAP {evaluate(retrieval, blocks).mean_ap:.3f}")
 
 
 def main() -> None:

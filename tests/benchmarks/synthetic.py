@@ -1,4 +1,4 @@
-"""How many images of synthetic pedestrians are rendered per second, with one process and with one per core.
+"""Rendering speed: synthetic images per second, with one process and with one per core.
 
 Run: `python tests/benchmarks/synthetic.py [identities]`.
 """

@@ -1,4 +1,4 @@
-"""A backbone of a few thousand weights for fast tests: one file, as every backbone is."""
+"""A backbone of a few thousand weights for fast tests: one file, like every backbone."""
 
 from torch import nn
 
@@ -9,13 +9,13 @@ CHANNELS, STRIDES = (4, 6, 8, 10, 12), (4, 1, 2, 2, 2)
 
 
 def stages() -> Staged:
-    """Five small Conv-blocks with a stride of 32 in all, as the real ones have."""
+    """Five small Conv-blocks with a total stride of 32, like the real ones."""
     blocks = {}
-    before = 3
-    for number, (after, stride) in enumerate(zip(CHANNELS, STRIDES, strict=True), start=1):
-        conv = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
-        blocks[f"block{number}"] = nn.Sequential(conv, nn.BatchNorm2d(after), nn.ReLU())
-        before = after
+    in_channels = 3
+    for number, (channels, stride) in enumerate(zip(CHANNELS, STRIDES, strict=True), start=1):
+        conv = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        blocks[f"block{number}"] = nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU())
+        in_channels = channels
     return Staged(blocks, CHANNELS, STRIDES)
 
 

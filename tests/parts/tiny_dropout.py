@@ -1,4 +1,4 @@
-"""The tiny backbone with dropout: a network that draws random numbers while it is trained."""
+"""The tiny backbone with dropout: a network that uses random numbers in training."""
 
 from ptlreid.models.backbones.tiny import BACKBONE as TINY
 from ptlreid.models.backbones.tiny import stages as tiny_stages

@@ -1,4 +1,4 @@
-"""A tiny network without batch norm: what it learns from two half batches is what it learns from the whole."""
+"""A tiny network without batch norm: two half batches give the same update as one full batch."""
 
 import torch
 from ptlreid.models.backbones.tiny import BACKBONE as TINY

@@ -1,4 +1,4 @@
-"""Renders synthetic pedestrians: small datasets of the people of a site, seen by its cameras."""
+"""Renders synthetic pedestrians: small datasets of a site's identities, seen by its cameras."""
 
 from ptlreid.datasets._synthetic.render import render_site
 from ptlreid.datasets._synthetic.sites import SITES, Site

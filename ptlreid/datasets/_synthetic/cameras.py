@@ -1,4 +1,4 @@
-"""What a camera makes of the scene in front of it: colours, exposure over the day, blur, noise and resolution."""
+"""The camera model: colours, exposure over the day, blur, noise and resolution."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ptlreid.datasets._synthetic.scenes import Scene
 class Camera:
     """One camera of a site.
 
-    `tilt`: radians that it looks down. `direction`: yaw at which most people pass it. `light_angle`: radians right of
-    the camera; `ambient`: the fraction of light without direction. `person_height`: fraction of a crop's height;
-    `crop_jitter`: relative deviation of the crops. `colours`: (3, 3) rows that make red, green and blue. `drift`: how
-    far the log exposure moves from noon to the end of the day. `haze`: light added everywhere. `detail`: rows resolved
-    per crop. `motion_blur`: pixels. `noise`: deviation. `jpeg_quality`: 0..100.
+    `tilt`: radians by which it looks down. `direction`: yaw at which most people pass it. `light_angle`: radians right
+    of the camera; `ambient`: the fraction of light without direction. `person_height`: fraction of a crop's height;
+    `crop_jitter`: relative deviation of the crops. `colours`: (3, 3) colour matrix, a row for each of red, green and
+    blue. `drift`: change of the log exposure from noon to the end of the day. `haze`: light added everywhere. `detail`:
+    rows resolved per crop. `motion_blur`: pixels. `noise`: standard deviation. `jpeg_quality`: 0..100.
     """
 
     scene: Scene
@@ -43,7 +43,7 @@ class Camera:
 def capture(
     pixels: np.ndarray, camera: Camera, time: float, size: tuple[int, int], generator: np.random.Generator
 ) -> Image.Image:
-    """The image that `camera` makes of a canvas.
+    """The image that `camera` takes of a canvas.
 
     `pixels`: (rows, columns, 3) float32 in 0..1. `time`: 0 at the first frame of the day, 1 at the last. `size`:
     (height, width).

@@ -30,7 +30,7 @@ class Canvas:
 
 
 def render_figure(canvas: Canvas, person: Person, pose: Pose, view: View) -> None:
-    """Render `person` with a shadow at the feet; what is outside the canvas is cut off."""
+    """Render `person` with a shadow at the feet; anything outside the canvas is cut off."""
     joints = build_skeleton(pose, person.build)
     leg_order = np.argsort(view.depth(joints.hips), kind="stable")
     _render_shadow(canvas, view)

@@ -86,7 +86,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Population:
-    """What people wear at a site: names of `COLOURS`, the frequent ones repeated, and probabilities."""
+    """The distribution of clothes at a site: names of `COLOURS`, frequent ones repeated, and probabilities."""
 
     upper_colours: tuple[str, ...]
     lower_colours: tuple[str, ...]
@@ -102,7 +102,7 @@ class Population:
 
 def sample_person(population: Population, generator: np.random.Generator) -> Person:
     """A random person of `population`."""
-    # The order of the fields is the order of the random numbers: another one would render other people.
+    # The order of the fields is the order of the random numbers: another order would give other people.
     skirt = bool(generator.random() < population.skirts)
     hair: Hair = choose(("long", "bun", "short") if skirt else ("short", "short", "short", "long", "bald"), generator)
     return Person(
@@ -166,10 +166,10 @@ def _sample_lower(population: Population, generator: np.random.Generator, *, ski
 
 
 def _sample_bag(population: Population, generator: np.random.Generator) -> Bag:
-    chance = generator.random()
-    if chance < population.backpacks:
+    number = generator.random()
+    if number < population.backpacks:
         return "backpack"
-    return choose(("shoulder bag", "handbag"), generator) if chance < population.backpacks + population.bags else "none"
+    return choose(("shoulder bag", "handbag"), generator) if number < population.backpacks + population.bags else "none"
 
 
 def _choose_contrast(name: str, generator: np.random.Generator) -> str:

@@ -1,4 +1,4 @@
-"""Which images a synthetic dataset has, when they are taken, and what their files are called, after Market-1501."""
+"""The images of a synthetic dataset: identities, cameras, times, and file names as in Market-1501."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def plan_shots(identities: int, cameras: int, images_per_camera: int) -> list[Sh
 
 
 def make_generator(site: Site, seed: int, *key: int) -> np.random.Generator:
-    """The generator of what `key` names: the same whatever else is rendered before or with it."""
+    """The random generator for `key`: the same whatever else is rendered before or with it."""
     return np.random.default_rng((seed, site.seed, *key))
 
 

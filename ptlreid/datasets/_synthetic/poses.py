@@ -1,4 +1,4 @@
-"""How a body stands in front of a camera: joints in space, and their projection to the image.
+"""Poses: the joints of a body in space, and their projection to the image.
 
 Body space: x to the body's left, y up from the ground, z forward; the unit is the height of the person.
 Index 0 is the left side, 1 the right.
@@ -43,7 +43,7 @@ class View:
     """Where a body appears in the image.
 
     `foot_x`, `foot_y`: the point between its feet, in pixels; `height`: pixels from ground to crown; `tilt`: radians
-    that the camera looks down; `yaw`: radians between where the body faces and the camera, 0 is the front.
+    by which the camera looks down; `yaw`: radians between where the body faces and the camera, 0 is the front.
     """
 
     foot_x: float

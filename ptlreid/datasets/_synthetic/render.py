@@ -63,7 +63,7 @@ def render_site(
     up, are for training. Every camera takes `images_per_camera` images, at least 2, of every identity: of a test
     identity one image per camera is the query and the rest are in the gallery, with junk images (pid -1, 5% of the
     gallery) and distractors (pid 0, 10%). `width` is between a quarter of `height` and twice it. `progress` gets the
-    images written so far and their total. The bytes depend on the other options alone, not on `processes`; 0 is one per
+    images written so far and their total. The bytes depend on the other options only, not on `processes`; 0 is one per
     core. Raises `OptionError` before anything is written.
     """
     _check_range("identities", identities, 4, None)
@@ -96,19 +96,19 @@ def _check_range(name: str, given: int, lowest: int, highest: int | None) -> Non
 
 
 def _render_batch(batch: _Batch) -> int:
-    """How many images were written."""
+    """Render a batch; returns the number of images."""
     for shot in batch.shots:
         _render_shot(batch, shot)
     return len(batch.shots)
 
 
 def _render_shot(batch: _Batch, shot: Shot) -> None:
-    """Write one image as JPEG; nothing but the arguments decides its bytes."""
+    """Write one image as JPEG; its bytes depend on the arguments only."""
     site, seed, size = batch.site, batch.seed, batch.size
     camera = build_camera(site, shot.camera)
     tracklet = sample_tracklet(site, seed, shot, camera.direction)
     frame = frame_number(tracklet, shot)
-    # From here on the order of the calls is the order of the random numbers: another one would render other images.
+    # From here on the order of the calls is the order of the random numbers: another order would give other images.
     generator = make_generator(site, seed, 3, shot.pid + 1, shot.camera, shot.index)
     columns = round(ROWS * size[1] / size[0])
     background, folds = crop_scene(camera.scene, columns, generator), _crop_folds(columns, generator)
@@ -123,7 +123,7 @@ def _render_shot(batch: _Batch, shot: Shot) -> None:
 
 
 def _find_person(site: Site, seed: int, shot: Shot) -> Person:
-    """The same one for every image of an identity; junk images and distractors each show another person."""
+    """The person of a shot: one for all images of an identity; junk and distractors each show another person."""
     key = 0 if shot.pid > 0 else shot.index
     return sample_person(site.population, make_generator(site, seed, 1, shot.pid + 1, key))
 
@@ -140,7 +140,7 @@ def _sample_pose(generator: np.random.Generator) -> Pose:
 
 
 def _sample_view(canvas: Canvas, camera: Camera, yaw: float, shot: Shot, generator: np.random.Generator) -> View:
-    """A random crop around the person; that of a junk image shows a part of one, or one that is small or cut off."""
+    """A random crop around the person; for junk, of a part of the person, or of one that is small or cut off."""
     rows, columns = canvas.pixels.shape[:2]
     jitter = camera.crop_jitter
     height = camera.person_height * (1.0 + jitter * generator.normal())
@@ -154,7 +154,7 @@ def _sample_view(canvas: Canvas, camera: Camera, yaw: float, shot: Shot, generat
 
 
 def _render_bystander(canvas: Canvas, site: Site, camera: Camera, generator: np.random.Generator) -> None:
-    """Now and then another person, farther away and partly outside the crop."""
+    """Occasionally another person, farther away and partly outside the crop."""
     rows, columns = canvas.pixels.shape[:2]
     if generator.random() < 0.25:
         share = generator.uniform(0.5, 0.85)
@@ -166,7 +166,7 @@ def _render_bystander(canvas: Canvas, site: Site, camera: Camera, generator: np.
 
 
 def _crop_folds(columns: int, generator: np.random.Generator) -> np.ndarray:
-    """(ROWS, columns) a random part of the one cloth that all creases come from."""
+    """(ROWS, columns): a random part of the one texture that all creases are taken from."""
     cloth = _render_folds()
     top, left = (int(generator.integers(end)) for end in (cloth.shape[0] - ROWS, cloth.shape[1] - columns))
     return cloth[top : top + ROWS, left : left + columns]

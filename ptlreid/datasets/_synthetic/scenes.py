@@ -26,7 +26,7 @@ _COLUMNS = 1024
 
 @dataclass(frozen=True)
 class Scene:
-    """What one camera looks at. `horizon`: where the ground begins, a fraction of the height."""
+    """The scene in front of one camera. `horizon`: where the ground begins, a fraction of the height."""
 
     ground: Ground
     wall: Wall
@@ -75,7 +75,7 @@ def _to_rgb(colour: Colour, brightness: float) -> Rgb:
 
 
 def _sample_rgb(generator: np.random.Generator) -> Rgb:
-    """A random one of the colours of clothes, which will do for cars and goods too."""
+    """A random one of the colours of clothes, also used for cars and goods."""
     red, green, blue = choose(tuple(COLOURS.values()), generator)
     return int(255 * red), int(255 * green), int(255 * blue)
 

@@ -156,7 +156,7 @@ SITES: dict[str, Site] = {
 @lru_cache(maxsize=64)
 def build_camera(site: Site, number: int) -> Camera:
     """Camera `number` (from 1) of a site: the same whatever the settings of a dataset."""
-    # The order of the fields is the order of the random numbers: another one would make other cameras.
+    # The order of the fields is the order of the random numbers: another order would give other cameras.
     generator = np.random.default_rng((site.seed, number))
     spread = np.mod(number * _GOLDEN_RATIO * np.arange(1, 8) + site.seed * 0.37, 1.0)  # one sequence per property
     return Camera(

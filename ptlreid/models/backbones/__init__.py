@@ -1,1 +1,1 @@
-"""Backbones: each file defines `BACKBONE` and is named after it."""
+"""Backbones: each file defines `BACKBONE`, and its name is the name of the backbone."""
