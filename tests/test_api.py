@@ -119,7 +119,7 @@ def test_weights_and_networks_are_loaded_from_a_run_or_a_file(root, run):
     for source in (run, run.path, run.weights(), str(run.weights())):
         network = public.load_network(source)
         assert all((network.state_dict()[name] == value).all() for name, value in expected.items())
-        assert public.load_extractor(source, device="cpu").extract([image]).matrix.shape == (1, 1024)
+        assert public.load_extractor(source, device="cpu").extract([image]).matrix.shape == (1, 32)
 
 
 def test_a_new_network_has_the_settings_of_finetune():

@@ -199,7 +199,7 @@ def test_a_dataset_that_is_missing_says_where_it_was_expected(tmp_path):
         ("marke", "Did you mean 'market'"),
         ("msmt17:v3", "Did you mean 'v2'|Did you mean 'v1'"),
         ("cuhk03:labelled", "Did you mean 'labeled'"),
-        ("cuhk03:labeled-classic-21", "No variant of cuhk03"),
+        ("cuhk03:labeled-classic-21", "Unknown variant of cuhk03"),
         ("synthetic:d", "Unknown variant of synthetic 'd'"),
     ],
 )

@@ -190,7 +190,7 @@ def test_another_image_size_than_the_teachers_is_refused(runs, size, given):
 
 def test_features_of_another_width_are_refused_with_alternatives(runs, splits):
     with pytest.raises(
-        OptionError, match=r"tiny-even have width 8: expected 1024, the width of the teacher \(tiny\).*--backbone tiny"
+        OptionError, match=r"tiny-even have width 8: expected 32, the width of the teacher \(tiny\).*--backbone tiny"
     ):
         distill(make_settings(runs, backbone="tiny-even"), splits, RunFolder(runs / "student"), Silent())
     assert not (runs / "student").exists()

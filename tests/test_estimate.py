@@ -32,7 +32,7 @@ def splits(market_folder):
 
 
 def job(splits, tmp_path, **settings):
-    chosen = {"backbone": "tiny", "batch_size": 8, "height": 64, "width": 32, "device": "cpu"} | settings
+    chosen = {"backbone": "tiny-wide", "batch_size": 8, "height": 64, "width": 32, "device": "cpu"} | settings
     settings = FinetuneSettings.resolve(None, **chosen)
     return TrainingJob(settings, splits, build_sampler(settings, splits), RunFolder(tmp_path / "run"), Silent())
 

@@ -240,7 +240,7 @@ def test_a_dry_run_of_a_run_reports_what_is_cached_and_extracts_nothing(scored, 
     assert plan["features"] == {
         "query": "to extract: no cached features",
         "gallery": "to extract: no cached features",
-        "width": 1024,
+        "width": 32,
     }
     assert plan["query"] == {"images": 6, "identities": 3, "cameras": 2}
     assert plan["settings"]["flip"] is False
@@ -288,7 +288,7 @@ def test_a_second_evaluation_imports_neither_torch_nor_scipy(scored, market_fold
         (("--query", "q.npz", "--gallery", "none.npz"), "none.npz: no such file"),
         (("--query", "wide.npz", "--gallery", "g.npz"), "wide.npz has features of width 5, g.npz of width 4"),
         (("--query", "q.npz", "--gallery", "empty.npz"), "empty.npz: holds no features"),
-        (("--query", "zero.npz", "--gallery", "g.npz"), "zero.npz: row 2 (zero.npz#2): pid 0 is a distractor"),
+        (("--query", "zero.npz", "--gallery", "g.npz"), "zero.npz: row 2 (zero.npz#2): pid 0 marks a distractor"),
         (("--query", "q.npz", "--gallery", "g.npz", "--flip"), "--flip: for a --run only"),
         (("--query", "q.npz", "--gallery", "g.npz", "--protocol", "markt"), "Did you mean 'market'"),
         (

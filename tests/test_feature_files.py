@@ -89,7 +89,7 @@ def with_bad(number: float) -> np.ndarray:
         (changed(features=with_bad(np.nan)), r"row 2 \(2\.jpg\): a feature is NaN or infinite"),
         (changed(features=with_bad(1e300)), r"row 2 \(2\.jpg\): a feature is NaN or infinite"),
         (changed(features=np.ones(4, dtype=np.float32)), r"features have shape \(4,\)"),
-        ({"features": np.ones((4, 3))}, "no pids and no camids, it holds features"),
+        ({"features": np.ones((4, 3))}, "no pids and no camids; it has features"),
         ({"x": np.ones(4)}, "it has nothing"),
         (changed(features=np.ones((0, 3))), "holds no features, expected at least one row"),
     ],

@@ -68,7 +68,7 @@ def test_a_stream_may_begin_at_any_row(network, gallery):
     for start in (0, 3, 7, 8):
         parts = list(extractor(network, 2).stream(gallery.paths, start=start))
         assert [len(part) for part in parts] == [2] * ((8 - start) // 2) + [1] * (start % 2)
-        np.testing.assert_allclose(np.concatenate([np.empty((0, 1024)), *parts]), whole[start:], atol=1e-6)
+        np.testing.assert_allclose(np.concatenate([np.empty((0, 32)), *parts]), whole[start:], atol=1e-6)
 
 
 def test_paths_arrays_and_pil_images_have_the_features_of_their_records(network, gallery):

@@ -40,7 +40,11 @@ epochs = 1
 """
 
 
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if to_run(page) and name not in UNCHANGED])
+RUN = [name for name, page in PAGES.items() if to_run(page) and name not in UNCHANGED]
+LONG = {"docs/transfer.md", "docs/report.md"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in RUN])
 def test_every_block_of_a_page_runs(name, ptlreid, monkeypatch):
     page = PAGES[name]
     pages.limit_settings(monkeypatch)

@@ -57,7 +57,7 @@ def test_cell_0_is_a_7x7_convolution_and_the_others_are_3x3(backbone):
 def test_there_are_logits_in_training_and_none_in_evaluation():
     network = tiny(classes=7)
     output = network(torch.randn(2, 3, 64, 32))
-    assert output.embedding.shape == (2, 1024)
+    assert output.embedding.shape == (2, 32)
     assert {name: tuple(logits.shape) for name, logits in output.logits.items()} == {"pid": (2, 7)}
     assert network.eval()(torch.randn(2, 3, 64, 32)).logits == {}
 

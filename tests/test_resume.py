@@ -247,7 +247,7 @@ def test_a_loader_that_dies_during_an_update_is_reported(tmp_path, splits):
     def lose():
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
-    with pytest.raises(DataError, match=r"A process that loads images died .* fewer --workers"):
+    with pytest.raises(DataError, match=r"A DataLoader worker died .* fewer --workers"):
         finetune(make_settings(), splits, RunFolder(tmp_path / "run"), At(2, lose))
 
 

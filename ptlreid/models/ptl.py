@@ -24,7 +24,7 @@ SMALL_FUSIONS, SMALL_CELLS = (16, 32, 64, 128), (16, 16, 32, 64, 128)
 class Head(nn.Module):
     """The embedding of the last map and, in training, logits from a classifier of three fully connected layers."""
 
-    def __init__(self, in_channels: int, num_classes: int, feature_width: int = FEATURE_WIDTH) -> None:
+    def __init__(self, in_channels: int, num_classes: int, feature_width: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(in_channels, feature_width, kernel_size=1)
         # The paper states three fully connected layers only. Batch norm between them is our choice: without it,
@@ -51,12 +51,11 @@ class Head(nn.Module):
 class Plain(Network):
     """The backbone alone: the baseline, and the student in distillation."""
 
-    feature_width = FEATURE_WIDTH
-
-    def __init__(self, backbone: Staged, num_classes: int) -> None:
+    def __init__(self, backbone: Staged, num_classes: int, feature_width: int) -> None:
         super().__init__()
+        self.feature_width = feature_width
         self.backbone = backbone
-        self.head = Head(backbone.channels[-1], num_classes)
+        self.head = Head(backbone.channels[-1], num_classes, feature_width)
 
     def forward(self, images: Tensor) -> Output:
         return self.head(self.backbone(images)[-1])
@@ -69,8 +68,6 @@ class PTL(Network):
     i + 1, so that its y has the size of that block's map; cell 0 (7×7) takes the image to the size of the first map.
     """
 
-    feature_width = FEATURE_WIDTH
-
     def __init__(
         self,
         backbone: Staged,
@@ -78,9 +75,11 @@ class PTL(Network):
         *,
         fusions: Sequence[int],
         cells: Sequence[int],
+        feature_width: int,
         memory: Memory,
     ) -> None:
         super().__init__()
+        self.feature_width = feature_width
         self.backbone = backbone
         self.fusions = nn.ModuleList(
             fusion(x + y, fused) for x, y, fused in zip(backbone.channels[:-1], cells[:-1], fusions, strict=True)
@@ -90,7 +89,7 @@ class PTL(Network):
         self.cells = nn.ModuleList(
             [first, *(BConvCell(fused, cell, stride=stride, memory=memory) for fused, cell, stride in others)]
         )
-        self.head = Head(backbone.channels[-1] + cells[-1], num_classes)
+        self.head = Head(backbone.channels[-1] + cells[-1], num_classes, feature_width)
 
     def forward(self, images: Tensor) -> Output:
         *maps, top = self.backbone(images)  # x1 .. x4, x5
@@ -115,11 +114,13 @@ def with_cells(
     imagenet: Callable[[], dict[str, Any]],
     fusions: tuple[int, ...] = FUSIONS,
     cells: tuple[int, ...] = CELLS,
+    feature_width: int = FEATURE_WIDTH,
     paper: tuple[int | None, int | None] = (None, None),
 ) -> Backbone:
     """The `Backbone` of `stages()`, with and without cells. `rename(key)`: the name in `Staged`, None if unused.
 
-    `fusions`, `cells`: the widths of the 1×1 convolutions and of the cells. `imagenet`, `paper`: as in `Backbone`.
+    `fusions`, `cells`, `feature_width`: the widths of the 1×1 convolutions, the cells and the features. `imagenet`,
+    `paper`: as in `Backbone`.
     """
 
     def names(key: str) -> tuple[str, ...]:
@@ -127,8 +128,10 @@ def with_cells(
         return () if name is None else (f"backbone.{name}",)
 
     return Backbone(
-        plain=lambda classes: Plain(stages(), classes),
-        ptl=lambda classes, memory: PTL(stages(), classes, fusions=fusions, cells=cells, memory=memory),
+        plain=lambda classes: Plain(stages(), classes, feature_width),
+        ptl=lambda classes, memory: PTL(
+            stages(), classes, fusions=fusions, cells=cells, feature_width=feature_width, memory=memory
+        ),
         imagenet=imagenet,
         rename=names,
         paper=paper,

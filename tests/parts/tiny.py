@@ -25,4 +25,5 @@ BACKBONE = with_cells(
     imagenet=dict,
     fusions=(4, 4, 6, 6),
     cells=(4, 4, 6, 6, 8),
+    feature_width=32,
 )

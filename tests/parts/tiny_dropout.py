@@ -15,4 +15,11 @@ def stages() -> Staged:
     return staged
 
 
-BACKBONE = with_cells(stages, rename=TINY.rename, imagenet=TINY.imagenet, fusions=(4, 4, 6, 6), cells=(4, 4, 6, 6, 8))
+BACKBONE = with_cells(
+    stages,
+    rename=TINY.rename,
+    imagenet=TINY.imagenet,
+    fusions=(4, 4, 6, 6),
+    cells=(4, 4, 6, 6, 8),
+    feature_width=32,
+)
