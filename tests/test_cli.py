@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from miniatures import write_market
 
 TRAIN = ("finetune", "--backbone", "tiny", "--init", "none", "--height", 64, "--width", 32, "--batch-size", 8)
 
@@ -181,3 +182,17 @@ def test_models_lists_every_network_with_and_without_cells(ptlreid, monkeypatch)
     code, out, _ = ptlreid("models")
     assert code == 0
     assert sum(line.startswith("│") for line in out.splitlines()) == 2  # a pipe gets a network on one line
+
+
+@pytest.mark.parametrize(("option", "expected"), [("--check", "0 faults, 0 serious"), ("--pack", "Packed")])
+def test_a_synthetic_dataset_is_rendered_before_it_is_checked_or_packed(ptlreid, monkeypatch, option, expected):
+    monkeypatch.setattr("ptlreid.datasets.synthetic._render", render_market)
+    code, out, err = ptlreid("prepare", "synthetic-b", option)
+    assert code == 0, err
+    assert expected in out
+
+
+def render_market(folder, variant, settings, progress) -> None:
+    """A few images in place of the thousands of a synthetic dataset."""
+    write_market(folder)
+    (folder / "synthetic.toml").write_text(settings.to_toml())

@@ -61,8 +61,10 @@ def prepare(
     dataset = datasets.find(f"{data}:{variant}" if variant else data, root)
     if source:
         dataset, made = _prepare_source(dataset, source, root, given, pack=pack)
+    elif (check or pack) and (dataset.folders(root)[0].exists() or not hasattr(dataset.module, "prepare")):
+        made = {}  # what is there is checked or packed, and a public dataset that is not there is reported
     else:
-        made = {} if check or pack else _make_synthetic(dataset, root, given)
+        made = _make_synthetic(dataset, root, given, pack=pack)
     folder = dataset.folder(root)
     packed = _pack(dataset, folder, given, source) if pack else {}
     if check:
@@ -116,11 +118,11 @@ def _own_settings(dataset: DatasetRef, source: Path, given: Given) -> OwnImagesS
     return settings.model_copy(update={"name": name})
 
 
-def _make_synthetic(dataset: DatasetRef, root: Path, given: Given) -> dict[str, bool]:
-    """Render a synthetic dataset; for any other, check that it exists."""
+def _make_synthetic(dataset: DatasetRef, root: Path, given: Given, *, pack: bool) -> dict[str, bool]:
+    """Render a synthetic dataset; for any other, check that it exists. `pack`: the options are those of the pack."""
     if hasattr(dataset.module, "prepare"):
-        _refuse_others(dataset, given, SyntheticSettings)
-        settings = given.resolve(SyntheticSettings)
+        _refuse_others(dataset, given, PackSettings if pack else SyntheticSettings)
+        settings = SyntheticSettings() if pack else given.resolve(SyntheticSettings)
         folder = dataset.folders(root)[0]
         return {"drawn": dataset.module.prepare(folder, dataset.variant, settings, console.Reporter())}
     _refuse_others(dataset, given)
