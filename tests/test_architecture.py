@@ -158,3 +158,17 @@ def test_no_command_is_loaded_before_it_is_called(word):
     assert not {"numpy", "h5py", "PIL"} & loaded
     assert word == "evalute" or not {"pydantic", "rich"} & loaded  # to reject a word, Typer itself loads pydantic
     assert [name for name in loaded if name.startswith("ptlreid.")] == ["ptlreid.cli"]
+
+
+def test_every_option_spells_out_its_flag():
+    """Without it, one version of Typer that we met made `--NAME` of a parameter `name` with the placeholder NAME."""
+    calls = [
+        node
+        for path in (PACKAGE / "cli").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "typer.Option"
+    ]
+    first = [ast.unparse(call.args[0]) if call.args else ast.unparse(call) for call in calls]
+    assert len(first) > 20
+    # `flags`: those of an option made from a setting
+    assert [text for text in first if not text.startswith(("'--", "flags"))] == []

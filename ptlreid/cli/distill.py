@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 def distill(
     settings: DistillSettings,
     *,
-    sweep: Annotated[str | None, typer.Option(metavar="λ,λ,...", help="One run per λ, and one table.")] = None,
+    sweep: Annotated[
+        str | None, typer.Option("--sweep", metavar="λ,λ,...", help="One run per λ, and one table.")
+    ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Run folder.", show_default="data-backbone-std-λ-seed")
+        str | None, typer.Option("--name", metavar="NAME", help="Run folder.", show_default="data-backbone-std-λ-seed")
     ] = None,
     runs: Runs = Path("runs"),
     json: Json = False,

@@ -17,14 +17,20 @@ from ptlreid.settings import EvaluateSettings
 @from_settings(EvaluateSettings)
 def evaluate(
     settings: EvaluateSettings,
-    run: Annotated[str | None, typer.Option(metavar="RUN", help="Run: its name or folder.")] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Run: its name or folder.")] = None,
     query: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Query features (.h5 or .npz), instead of a run.")
+        Path | None, typer.Option("--query", metavar="FILE", help="Query features (.h5 or .npz), instead of a run.")
     ] = None,
-    gallery: Annotated[Path | None, typer.Option(metavar="FILE", help="Gallery features, with --query.")] = None,
+    gallery: Annotated[
+        Path | None, typer.Option("--gallery", metavar="FILE", help="Gallery features, with --query.")
+    ] = None,
     *,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the scores of each query as CSV.")] = None,
-    ranklist: Annotated[Path | None, typer.Option(metavar="FILE", help="Write each query's rank list as CSV.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores of each query as CSV.")
+    ] = None,
+    ranklist: Annotated[
+        Path | None, typer.Option("--ranklist", metavar="FILE", help="Write each query's rank list as CSV.")
+    ] = None,
     runs: Runs = Path("runs"),
     json: Json = False,
     dry_run: DryRun = False,

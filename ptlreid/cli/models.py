@@ -12,7 +12,9 @@ from ptlreid.cli.options import Json
 
 
 def models(
-    classes: Annotated[int, typer.Option(min=1, metavar="INT ≥ 1", help="Training identities; 1041 is MSMT17.")] = 1041,
+    classes: Annotated[
+        int, typer.Option("--classes", min=1, metavar="INT ≥ 1", help="Training identities; 1041 is MSMT17.")
+    ] = 1041,
     json: Json = False,
 ) -> None:
     """List every network, with and without PTL: parameters and multiply-adds."""

@@ -29,10 +29,10 @@ MORE = "More settings"
 ALL_OPTIONS = "ptlreid.all_options"  # in a context's `meta`: --help-all was given
 _LONGEST_CHOICES = 34  # characters, to fit the column of a help page
 
-Runs = Annotated[Path, typer.Option(envvar="PTLREID_RUNS", metavar="DIR", help="Folder of the runs.")]
+Runs = Annotated[Path, typer.Option("--runs", envvar="PTLREID_RUNS", metavar="DIR", help="Folder of the runs.")]
 Name = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Run folder.", show_default="data-backbone-method-seed"),
+    typer.Option("--name", metavar="NAME", help="Run folder.", show_default="data-backbone-method-seed"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, without running it.")]

@@ -30,9 +30,9 @@ def prepare(
         str | None, typer.Argument(metavar="DATA", help="Dataset: its name, or `folder` for your own images.")
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Its archive or folder; for `folder` also a CSV.")
+        Path | None, typer.Option("--source", metavar="PATH", help="Its archive or folder; for `folder` also a CSV.")
     ] = None,
-    variant: Annotated[str | None, typer.Option(metavar="NAME", help="The same as :NAME after the dataset.")] = None,
+    variant: Annotated[str | None, typer.Option("--variant", metavar="NAME", help="The same as DATA:NAME.")] = None,
     *,
     check: Annotated[bool, typer.Option("--check", help="Check it afterwards, as `ptlreid check` does.")] = False,
     pack: Annotated[bool, typer.Option("--pack", help="Pack it afterwards, as `ptlreid pack` does.")] = False,

@@ -20,18 +20,20 @@ def report(
     ],
     *,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File to write.", show_default="report.html of the first run")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="File to write.", show_default="report.html of the first run"),
     ] = None,
     figure: Annotated[
         str | None,
         typer.Option(
+            "--figure",
             metavar="NAME",
             help="Only one figure, into --out FILE.png, .svg or .pdf: cmc, ranklist, cameras, curves, distances or "
             "cells.",
         ),
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Only the scores, into a .md, .tex or .csv file.")
+        Path | None, typer.Option("--table", metavar="FILE", help="Only the scores, into a .md, .tex or .csv file.")
     ] = None,
     runs: Runs = Path("runs"),
     json: Json = False,

@@ -21,7 +21,8 @@ def transfer_chain(
     ] = None,
     *,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Chain folder.", show_default="chain-data-backbone-method-seed")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Chain folder.", show_default="chain-data-backbone-method-seed"),
     ] = None,
     runs: Runs = Path("runs"),
     json: Json = False,
