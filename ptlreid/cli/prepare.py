@@ -42,9 +42,8 @@ def prepare(
     """Prepare a dataset: from its archive or folder, from your own images, or synthetic.
 
     Public datasets and your own images are read from --source. Synthetic datasets take --identities, --cameras,
-    --images-per-camera, --height, --width and --seed; your own images take --name, --test-share and --seed; with
-    --pack, --height and --width are those of the pack. The same command again reuses a finished dataset, and resumes
-    an interrupted one.
+    --images-per-camera, --height, --width and --seed; your own images --name, --test-share and --seed; a pack its
+    --height and --width. The same command again reuses a finished dataset, and resumes an interrupted one.
 
     Examples:
       ptlreid prepare market --source Market-1501-v15.09.15.zip
