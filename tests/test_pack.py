@@ -387,7 +387,6 @@ def test_the_size_of_a_pack_comes_from_a_settings_file(ptlreid, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("synthetic-a", "--pack"), "was not found"),
         (("market", "--pack"), "was not found"),
         (("market", "--pack", "--identities", 3), "--identities does not apply to market"),
         (("market", "--pack", "--height", 0), "--height 0: expected an integer ≥ 1"),
