@@ -100,6 +100,8 @@ def test_an_error_of_the_caller_waits_for_no_task():
 
 
 CALLER = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests in the background
 from ptlreid.workers import WorkerPool
 with WorkerPool(eval, 2, describe=str) as pool:
     print(*pool.map([{PID_LATER!r}] * 2), flush=True)
