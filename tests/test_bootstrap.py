@@ -108,13 +108,13 @@ def test_a_small_but_steady_gain_is_outside_the_noise_and_a_scattered_one_inside
     first = rng.uniform(0.1, 0.8, 300)
     steady = score_differences(scores(first), scores(first + 0.01), pids, resamples=500, seed=0)
     assert steady[0].value == pytest.approx(0.01)
-    assert steady[0].outside_noise
+    assert steady[0].significant
     gains = rng.normal(0, 0.3, 300)
     scattered = score_differences(
         scores(first), scores(first + gains - gains.mean() + 0.01), pids, resamples=500, seed=0
     )
     assert scattered[0].value == pytest.approx(0.01)
-    assert not scattered[0].outside_noise
+    assert not scattered[0].significant
 
 
 def test_a_loss_is_a_negative_difference_of_each_score():
@@ -123,7 +123,7 @@ def test_a_loss_is_a_negative_difference_of_each_score():
     mean_ap, cmc1 = score_differences(first, second, pids, resamples=50, seed=0)
     assert (mean_ap.value, cmc1.value) == pytest.approx((-0.2, -1))
     assert cmc1.interval.low == cmc1.interval.high == -1
-    assert cmc1.outside_noise
+    assert cmc1.significant
 
 
 def test_scores_of_other_queries_are_not_compared():

@@ -68,12 +68,12 @@ def test_prepare_renders_a_synthetic_dataset_once(ptlreid, tmp_path):
     code, out, err = ptlreid(*draw, "--json")
     assert code == 0, err
     made = json.loads(out)
-    assert made["drawn"] is True
+    assert made["rendered"] is True
     # Half of six people train: 3 people, 3 cameras, 2 images; the others: one query a camera.
     assert made["train"] == {"images": 18, "identities": 3, "cameras": 3}
     assert made["query"] == {"images": 9, "identities": 3, "cameras": 3}
     assert (tmp_path / "data" / "synthetic-b" / "query").is_dir()
-    assert json.loads(ptlreid(*draw, "--json")[1])["drawn"] is False
+    assert json.loads(ptlreid(*draw, "--json")[1])["rendered"] is False
 
 
 @pytest.mark.parametrize("command", [("datasets",), ("prepare", "--list")])

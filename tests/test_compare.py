@@ -44,8 +44,8 @@ def test_differences_are_those_of_the_scores_and_an_equal_run_has_none(ptlreid, 
     assert against_b["cmc"]["1"]["difference"] == pytest.approx(two.cmc[0] - one.cmc[0])
     low, high = against_b["mAP"]["interval"]
     assert low <= against_b["mAP"]["difference"] <= high
-    assert (against_b["mAP"]["verdict"] == "outside the noise") == (not low <= 0 <= high)
-    nothing = {"difference": 0, "interval": [0, 0], "verdict": "inside the noise"}
+    assert (against_b["mAP"]["verdict"] == "significant") == (not low <= 0 <= high)
+    nothing = {"difference": 0, "interval": [0, 0], "verdict": "not significant"}
     assert (against_c["mAP"], against_c["cmc"]["1"]) == (nothing, nothing)
     assert against_c["against"] == against_b["against"] == "runs/a"
     assert (found["data"], found["protocol"], found["settings"]["bootstrap"]) == ("market", "market", 300)
@@ -75,8 +75,8 @@ def test_the_seed_determines_the_resamples(ptlreid, runs, market_folder):
 def test_the_verdict_is_printed(ptlreid, runs, market_folder):
     code, out, _ = ptlreid("compare", "a", "c", "--root", market_folder.parent)
     assert code == 0
-    assert "c vs. a: mAP +0.0 (95% CI +0.0 to +0.0), inside the noise." in out
-    assert "c vs. a: CMC-1 +0.0 (95% CI +0.0 to +0.0), inside the noise." in out
+    assert "c vs. a: mAP +0.0 (95% CI +0.0 to +0.0), not significant." in out
+    assert "c vs. a: CMC-1 +0.0 (95% CI +0.0 to +0.0), not significant." in out
 
 
 def test_what_cannot_be_compared_is_an_error(ptlreid, runs, market_folder):

@@ -255,7 +255,8 @@ def test_a_dry_run_of_a_run_reports_what_is_cached_and_extracts_nothing(scored, 
 def test_a_dry_run_of_files_reports_sizes_and_memory(ptlreid, files):
     plan = json.loads(ptlreid(*FILES, "--dry-run", "--json", "--rerank")[1])
     assert (plan["query"], plan["gallery"]) == ({"images": 30}, {"images": 90})
-    assert set(plan["memory"]) == {"features_mb", "ranking_mb", "reranking_mb", "total_mb"}
+    assert set(plan["memory_bytes"]) == {"features", "ranking", "reranking", "total"}
+    assert plan["memory_bytes"]["features"] == 4 * (30 + 90) * plan["features"]["width"]
 
 
 def test_float16_features_are_stated(scored, tmp_path):

@@ -124,7 +124,7 @@ def test_every_synthetic_site_goes_from_rendering_to_scores(ptlreid, name):
     code, out, err = ptlreid("prepare", name, *draw, "--json")
     assert code == 0, err
     made = json.loads(out)
-    assert made["drawn"] is True
+    assert made["rendered"] is True
     assert made["train"] == {"images": 8, "identities": 2, "cameras": 2}  # half of the identities train
     code, out, _ = ptlreid("prepare", name, "--check", "--json")
     assert (code, json.loads(out)["findings"]) == (0, [])

@@ -39,14 +39,18 @@ def say(text: str) -> None:
 
 
 def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print the plan of a dry run: one JSON document, or `key = value` lines with dotted nested keys."""
+    """Print the plan of a dry run: one JSON document, or `key = value` lines with dotted nested keys.
+
+    Sizes, below a key that ends in `_bytes`, are shown in MiB.
+    """
     if as_json:
         show_json(plan)
         return
     for key, value in plan.items():
         if isinstance(value, Mapping):
             for inner, item in value.items():
-                say(f"{key}.{inner} = {item}")
+                shown = f"{item / 2**20:,.0f} MiB" if key.endswith("_bytes") else item
+                say(f"{key.removesuffix('_bytes')}.{inner} = {shown}")
         else:
             say(f"{key} = {value}")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -46,7 +45,8 @@ def finetune(
     splits = datasets.load(settings.data, Path(settings.root))
     if dry_run:
         plan = workflow.dry_run(settings, splits, run, console.Reporter())
-        console.show_plan(plan if json else _readable(plan), as_json=json)
+        time = plan["time"] or "unknown: one batch needs more memory than is free"
+        console.show_plan(plan if json else {**plan, "time": time}, as_json=json)
         return
     depends = init_digests(settings.init, runs)
     metrics = workflow.finetune(settings, splits, run, console.Reporter(), depends=depends)
@@ -64,11 +64,3 @@ def _require_checkpoint(run: RunFolder) -> None:
             f"{run.path} has no checkpoint to --resume. Leave --resume out to start the run there, or name another "
             "with --name and --runs."
         )
-
-
-def _readable(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan with sizes in MiB, and a reason where the time is unknown."""
-    sizes = {name: f"{size / 2**20:,.0f} MiB" for name, size in plan["memory_bytes"].items()}
-    readable = {**plan, "memory": sizes, "time": plan["time"] or "unknown: one batch needs more memory than is free"}
-    del readable["memory_bytes"]
-    return readable

@@ -80,7 +80,7 @@ def _show(splits: Splits, folder: Path, made: Mapping[str, bool], packed: dict[s
     show_counts(splits.name, count_parts(splits))
     if not splits.has_test:
         console.say("No test set: this dataset is for training only.")
-    new = ("Rendered into" if made.get("drawn") else "Prepared in") if any(made.values()) else "Reused:"
+    new = ("Rendered into" if made.get("rendered") else "Prepared in") if any(made.values()) else "Reused:"
     console.say(f"{new} {folder}")
     if packed:
         show_pack(packed)
@@ -123,7 +123,7 @@ def _make_synthetic(dataset: DatasetRef, root: Path, given: Given, *, pack: bool
         _refuse_others(dataset, given, PackSettings if pack else SyntheticSettings)
         settings = SyntheticSettings() if pack else given.resolve(SyntheticSettings)
         folder = dataset.folders(root)[0]
-        return {"drawn": dataset.module.prepare(folder, dataset.variant, settings, console.Reporter())}
+        return {"rendered": dataset.module.prepare(folder, dataset.variant, settings, console.Reporter())}
     _refuse_others(dataset, given)
     if not any(folder.is_dir() for folder in dataset.folders(root)):
         raise OptionError(

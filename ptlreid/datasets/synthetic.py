@@ -14,7 +14,7 @@ from ptlreid.records import Splits
 from ptlreid.settings import SyntheticSettings
 
 INFO = DatasetInfo(
-    title="Synthetic sites a, b and c",
+    title="Synthetic dataset of site a, b or c",
     names={"synthetic": "a", "synthetic-a": "a", "synthetic-b": "b", "synthetic-c": "c"},
     variants=("a", "b", "c"),
     folders=("synthetic-{variant}",),

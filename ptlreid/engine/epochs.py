@@ -35,9 +35,7 @@ class ScoreEpoch(Protocol):
     Calls `before()` before an evaluation, and updates `best` and `stale` of the training state after it.
     """
 
-    def __call__(
-        self, job: TrainingJob, training: Training, device: torch.device, *, before: Callable[[], None]
-    ) -> dict[str, Any]: ...
+    def __call__(self, job: TrainingJob, training: Training, *, before: Callable[[], None]) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def train_epochs(
                 forward = _wrap_network(job, training)
             _train_one_epoch(job, training, forward, setup)
             # A checkpoint before the evaluation, which may take long: if killed during it, the run repeats no update.
-            scores = score_epoch(job, training, device, before=lambda: _save(job, training, recorder))
+            scores = score_epoch(job, training, before=lambda: _save(job, training, recorder))
             training.epoch, training.step = training.epoch + 1, 0
             recorder.epoch(training.epoch, scores | ({"cells": training.cells} if training.cells else {}))
             _save(job, training, recorder)

@@ -103,7 +103,7 @@ class Recorder:
             "images": images,
             "images_per_second": round(images / step.seconds, 1),
             "wait": round(step.waited / step.seconds, 4),
-            "memory": peak,
+            "memory_bytes": peak,
         }
         self.history.add("step", **line)
         if self._board is not None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from ptlreid import distributed, files
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.job import TrainingJob
@@ -14,13 +12,11 @@ from ptlreid.evaluation import evaluate, evaluate_run, extract_retrieval
 from ptlreid.features import Extractor
 from ptlreid.models import weights
 from ptlreid.runs import test_set_digest
-from ptlreid.settings import EvaluateSettings
+from ptlreid.settings import default_evaluation
 from ptlreid.views import EvalView
 
 
-def score_epoch(
-    job: TrainingJob, training: Training, device: torch.device, *, before: Callable[[], None]
-) -> dict[str, Any]:
+def score_epoch(job: TrainingJob, training: Training, *, before: Callable[[], None]) -> dict[str, Any]:
     """The scores after the epoch that was just trained; empty if no evaluation is due.
 
     None is due after the last epoch: `finish` evaluates the finished run. `before()` is called before an evaluation.
@@ -32,7 +28,7 @@ def score_epoch(
         return {}
     before()
     distributed.broadcast_buffers(network)  # all processes extract with the network that is saved
-    evaluation = EvaluateSettings(root=settings.root, device=str(device), workers=settings.workers)
+    evaluation = default_evaluation(settings)
     extractor = Extractor.from_network(network, EvalView(job.spec.height, job.spec.width), evaluation)
     scores = evaluate(extract_retrieval(extractor, splits), evaluation)
     training.stale += 1
@@ -46,7 +42,7 @@ def finish(job: TrainingJob, training: Training) -> dict[str, Any]:
     """Evaluate the last weights, save them as the best if they are, and write the metrics, which completes the run."""
     metrics: dict[str, Any] = {"run": job.run.path.name, "data": job.settings.data, "epochs": training.epoch}
     if job.splits.has_test:
-        settings = EvaluateSettings(root=job.settings.root, device=job.settings.device, workers=job.settings.workers)
+        settings = default_evaluation(job.settings)
         scores = evaluate_run(job.run, job.splits, settings, job.progress)
         test = distributed.run_on_main(lambda: test_set_digest(job.splits))
         metrics |= {"weights": "last", "test_images": test, **scores.summary()}

@@ -72,7 +72,7 @@ class Difference:
     interval: Interval
 
     @property
-    def outside_noise(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval excludes 0."""
         return 0 not in self.interval
 

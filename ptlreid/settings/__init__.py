@@ -4,7 +4,7 @@ from ptlreid.settings.base import DataSettings, RootSettings, Settings, read_tom
 from ptlreid.settings.chain import ChainSettings
 from ptlreid.settings.demo import DemoSettings
 from ptlreid.settings.distill import DistillSettings
-from ptlreid.settings.evaluate import EvaluateSettings
+from ptlreid.settings.evaluate import EvaluateSettings, default_evaluation
 from ptlreid.settings.finetune import FinetuneSettings
 from ptlreid.settings.prepare import OwnImagesSettings, PackSettings, SyntheticSettings
 
@@ -20,5 +20,6 @@ __all__ = [
     "RootSettings",
     "Settings",
     "SyntheticSettings",
+    "default_evaluation",
     "read_toml",
 ]

@@ -80,6 +80,11 @@ class EvaluateSettings(DataSettings):
         return self
 
 
+def default_evaluation(settings: DataSettings) -> EvaluateSettings:
+    """An evaluation with default settings, with the datasets, device and workers of `settings`."""
+    return EvaluateSettings(root=settings.root, device=settings.device, workers=settings.workers)
+
+
 class CompareSettings(EvaluateSettings):
     """Two or more runs on one dataset, each compared with the first."""
 

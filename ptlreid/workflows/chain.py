@@ -11,7 +11,7 @@ from ptlreid.evaluation import evaluate_run
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
-from ptlreid.settings import ChainSettings, DistillSettings, EvaluateSettings, FinetuneSettings
+from ptlreid.settings import ChainSettings, DistillSettings, FinetuneSettings, default_evaluation
 from ptlreid.transfer.chain_folder import ChainFolder
 from ptlreid.transfer.distillation import dependency_digests
 from ptlreid.transfer.matrix import Cell, chain_result
@@ -75,6 +75,6 @@ def _load_tests(settings: ChainSettings, stages: StageRunner) -> dict[str, Split
 
 
 def _score(run: RunFolder, splits: Splits, settings: ChainSettings, progress: Progress) -> Cell:
-    evaluation = EvaluateSettings(root=settings.root, device=settings.device, workers=settings.workers)
+    evaluation = default_evaluation(settings)
     summary = evaluate_run(run, splits, evaluation, progress).summary()
     return {"mAP": summary["mAP"], "cmc": summary["cmc"]}

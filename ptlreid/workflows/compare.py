@@ -56,5 +56,5 @@ def _choose_dataset(runs: Sequence[RunFolder], settings: CompareSettings) -> str
 
 def _describe(difference: Difference) -> dict[str, Any]:
     low, high = difference.interval.low, difference.interval.high
-    verdict = "outside the noise" if difference.outside_noise else "inside the noise"
+    verdict = "significant" if difference.significant else "not significant"
     return {"difference": difference.value, "interval": [low, high], "verdict": verdict}

@@ -77,7 +77,7 @@ def preview_run(run: RunFolder, splits: Splits, settings: EvaluateSettings) -> d
         "query": splits.query.count(),
         "gallery": splits.gallery.count(),
         "features": features | {"width": width},
-        "memory": _memory(len(splits.query), len(splits.gallery), width, settings),
+        **_estimate_memory(len(splits.query), len(splits.gallery), width, settings),
     }
 
 
@@ -91,7 +91,7 @@ def preview_files(query: Path, gallery: Path, settings: EvaluateSettings) -> dic
         "query": {"images": num_queries},
         "gallery": {"images": num_gallery},
         "features": {"width": width},
-        "memory": _memory(num_queries, num_gallery, width, settings),
+        **_estimate_memory(num_queries, num_gallery, width, settings),
     }
 
 
@@ -127,16 +127,16 @@ def _settings_in_effect(
     return settings.model_copy(update=updates).model_dump()
 
 
-def _memory(num_queries: int, num_gallery: int, width: int, settings: EvaluateSettings) -> dict[str, Any]:
+def _estimate_memory(num_queries: int, num_gallery: int, width: int, settings: EvaluateSettings) -> dict[str, Any]:
     estimate = estimate_ranking_memory(num_queries, num_gallery, width, settings)
     sizes = {
-        "features_mb": estimate.features_bytes,
-        "ranking_mb": estimate.ranking_bytes,
-        "reranking_mb": estimate.reranking_bytes,
-        "total_mb": estimate.total_bytes,
+        "features": estimate.features_bytes,
+        "ranking": estimate.ranking_bytes,
+        "reranking": estimate.reranking_bytes,
+        "total": estimate.total_bytes,
     }
     excess = describe_excess(estimate, settings)
-    return {name: round(size / 1e6) for name, size in sizes.items()} | ({"note": excess} if excess else {})
+    return {"memory_bytes": sizes} | ({"note": excess} if excess else {})
 
 
 def _write_queries(file: Path, query: Features, scores: Scores) -> None:

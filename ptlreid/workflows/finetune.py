@@ -16,7 +16,7 @@ from ptlreid.locks import lock_run
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder, test_set_digest
-from ptlreid.settings import EvaluateSettings, FinetuneSettings
+from ptlreid.settings import FinetuneSettings, default_evaluation
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +113,7 @@ def _rescore_changed_test_set(
     if new_digest == old_digest:
         return metrics
     progress.note(f"{run.path}: the test set has changed, scoring again")
-    evaluation = EvaluateSettings(root=settings.root, device=settings.device, workers=settings.workers)
+    evaluation = default_evaluation(settings)
     metrics = metrics | {"test_images": new_digest, **evaluate_run(run, splits, evaluation, progress).summary()}
     distributed.run_on_main(lambda: _rewrite_metrics(run.metrics, metrics))
     return metrics
