@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 
 from ptlreid import models
@@ -21,6 +22,9 @@ from ptlreid.network_types import Memory
 # The last bit of a sum depends on the number of threads: one, here and in every process that a test starts.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# `pytest --hypothesis-profile long` tries fifty times as many examples where a test leaves their number open.
+settings.register_profile("long", max_examples=5000)
 
 # Makes `tiny` a backbone like any other, in every command.
 backbones.__path__.append(str(Path(__file__).parent / "parts"))
