@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ptlreid import cache, distributed
 from ptlreid.errors import DataError
 from ptlreid.features import Extractor
 from ptlreid.progress import Progress, Silent
-from ptlreid.records import DISTRACTOR, Splits
+from ptlreid.records import Splits
 from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.distance import Block, Blocks, distance_blocks
 from ptlreid.retrieval.expansion import expand_queries
@@ -121,13 +119,6 @@ def read_retrieval(query_file: Path, gallery_file: Path, settings: EvaluateSetti
         raise DataError(
             f"{query_file} has features of width {query.width}, {gallery_file} of width {gallery.width}: expected the "
             "same width. Extract both with the same weights."
-        )
-    distractors = np.flatnonzero(query.pids == DISTRACTOR)
-    if len(distractors):
-        raise DataError(
-            f"{query_file}: row {distractors[0]} ({query.paths[distractors[0]]}): pid 0 marks a distractor, which "
-            f"cannot be a query ({len(distractors)} rows). Where identities count from 0, add 1 to the pids of both "
-            "files; otherwise remove these queries."
         )
     return Retrieval(query, gallery, protocol)
 

@@ -9,16 +9,17 @@ import numpy as np
 
 from ptlreid.errors import DataError
 
+# Identities are 0 or more.
 JUNK = -1  # a false or poor detection: left out of the gallery
-DISTRACTOR = 0  # a gallery image that matches no query
+DISTRACTOR = -2  # a gallery image that matches no query: Market-1501 names it 0000
 
 
 @dataclass(frozen=True)
 class Records:
     """N images with their identities and cameras.
 
-    `paths`: (N,) object array of `Path`. `pids`, `camids`: (N,) int64; pid -1 is junk, 0 a distractor.
-    `sources`: (N,) object array, the name of the dataset that each image comes from.
+    `paths`: (N,) object array of `Path`. `pids`, `camids`: (N,) int64; identities are 0 or more, pid -1 is junk, -2 a
+    distractor. `sources`: (N,) object array, the name of the dataset that each image comes from.
     """
 
     paths: np.ndarray
@@ -47,7 +48,7 @@ class Records:
     @property
     def num_identities(self) -> int:
         """Number of identities, without junk and distractors."""
-        return len(np.unique(self.pids[self.pids > DISTRACTOR]))
+        return len(np.unique(self.pids[self.pids >= 0]))
 
     def count(self) -> dict[str, int]:
         """The number of images, identities and cameras."""

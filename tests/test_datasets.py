@@ -25,7 +25,7 @@ def test_a_folder_in_the_layout_is_read_completely_and_sorted(market_folder):
     assert (len(splits.train), len(splits.query), len(splits.gallery)) == (16, 6, 8)
     assert splits.train.pids.tolist() == [pid for pid in (1, 2, 3, 4) for _ in range(4)]
     assert splits.train.camids[:4].tolist() == [1, 1, 2, 2]
-    assert sorted(splits.gallery.pids.tolist()) == [-1, 0, 5, 5, 6, 6, 7, 7]
+    assert sorted(splits.gallery.pids.tolist()) == [-2, -1, 5, 5, 6, 6, 7, 7]
     assert [path.name for path in splits.query.paths] == sorted(path.name for path in splits.query.paths)
     assert splits.protocol == "market"
 
@@ -75,9 +75,21 @@ def test_msmt17_trains_with_or_without_val_and_train_and_test_share_no_identity(
     assert (len(without.train), len(with_val.train)) == (6, 9)
     assert set(without.train.camids.tolist()) == {1, 4}
     assert set(with_val.train.camids.tolist()) == {1, 4, 12}
-    # Both parts of the release number pids from 0, which is a distractor here.
+    # Both parts of the release number pids from 0.
     assert set(with_val.train.pids.tolist()) == {1, 2, 3}
     assert set(with_val.gallery.pids.tolist()) == {1042, 1043}
+
+
+def test_only_market_gives_the_name_0000_a_meaning(tmp_path):
+    miniatures.write_market(tmp_path / "market")
+    for part in ("query", "bounding_box_train"):
+        shutil.copy(next((tmp_path / "market" / part).glob("*.jpg")), tmp_path / "market" / part / "0000_c1s1_9_00.jpg")
+    shutil.copytree(tmp_path / "market", tmp_path / "duke")
+    market_splits, duke_splits = (datasets.load(name, tmp_path) for name in ("market", "duke"))
+    assert [-2 in part.pids for part in market_splits.parts] == [False, True, True]  # in training it is an identity
+    for part in ("train", "query", "gallery"):
+        expected = getattr(market_splits, part).pids
+        assert getattr(duke_splits, part).pids.tolist() == np.where(expected == -2, 0, expected).tolist()
 
 
 def test_duke_is_found_in_its_folders_and_says_that_it_was_withdrawn(tmp_path):

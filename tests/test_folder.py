@@ -101,7 +101,7 @@ def test_names_of_market_in_one_folder_are_read_with_junk_and_distractors(tmp_pa
     write_image(tmp_path / "in" / "0000_c1s1_000000_00.jpg", 2)
     splits = make(tmp_path / "in", tmp_path / "data")
     assert (splits.train.num_identities, splits.query.num_identities) == (2, 2)
-    assert {-1, 0} <= set(splits.gallery.pids.tolist())
+    assert {-1, -2} <= set(splits.gallery.pids.tolist())
     assert set(splits.query.camids.tolist()) == {1, 14}
 
 
@@ -224,13 +224,13 @@ def test_own_images_are_among_the_names_that_are_hinted_at(tmp_path):
         datasets.load("lobby", tmp_path / "data")
 
 
-SEEN = st.lists(st.tuples(st.integers(-1, 12), st.integers(1, 4)), min_size=2, max_size=60)
+SEEN = st.lists(st.tuples(st.integers(-2, 12), st.integers(1, 4)), min_size=2, max_size=60)
 
 
 @given(SEEN, st.integers(0, 3), st.floats(0.05, 0.95))
 def test_a_random_split_keeps_its_promises(seen, seed, share):
     images = [(pid, camid, "") for pid, camid in seen]
-    if len({pid for pid, _ in seen if pid > 0}) < 2:
+    if len({pid for pid, _ in seen if pid >= 0}) < 2:
         with pytest.raises(DataError, match="expected at least 2"):
             split_images(images, seed=seed, test_share=share)
         return
@@ -241,8 +241,8 @@ def test_a_random_split_keeps_its_promises(seen, seed, share):
     train, test = of.get("train", []), of.get("query", []) + of.get("gallery", [])
     assert train
     assert not {pid for pid, _ in train} & {pid for pid, _ in test}
-    assert all(pid > 0 for pid, _ in train + of.get("query", []))
-    several = {pid for pid, _ in seen if pid > 0 and len({camid for other, camid in seen if other == pid}) > 1}
+    assert all(pid >= 0 for pid, _ in train + of.get("query", []))
+    several = {pid for pid, _ in seen if pid >= 0 and len({camid for other, camid in seen if other == pid}) > 1}
     queries = of.get("query", [])
     if several:
         assert queries

@@ -58,13 +58,18 @@ def test_the_same_identity_in_the_same_camera_is_ignored():
 
 
 def test_junk_leaves_and_distractors_stay():
-    scores = evaluate(line([0], [7], [1]), line([1, 2, 3], [-1, 0, 7], [2, 2, 2]), MARKET)
+    scores = evaluate(line([0], [7], [1]), line([1, 2, 3], [-1, -2, 7], [2, 2, 2]), MARKET)
     assert scores.match_ranks.tolist() == [2]
     assert (scores.num_gallery, scores.num_junk) == (3, 1)
     without = evaluate(
-        line([0], [7], [1]), line([1, 2, 3], [-1, 0, 7], [2, 2, 2]), replace(MARKET, keep_distractors=False)
+        line([0], [7], [1]), line([1, 2, 3], [-1, -2, 7], [2, 2, 2]), replace(MARKET, keep_distractors=False)
     )
     assert without.match_ranks.tolist() == [1]
+
+
+def test_identity_0_is_an_identity_like_any_other():
+    scores = evaluate(line([0, 0], [0, 7], [1, 1]), line([1, 2, 3], [7, 0, 8], [2, 2, 2]), MARKET)
+    assert scores.match_ranks.tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("order", [[7, 8, 8, 7], [8, 7, 7, 8], [8, 8, 7, 7]])
@@ -74,8 +79,8 @@ def test_equal_distances_keep_the_order_of_the_gallery(order: list[int]):
 
 
 def test_queries_without_a_match_are_left_out_and_counted():
-    query = line([0, 0, 0, 0], [7, 9, 0, -1], [1, 1, 1, 1])  # 9 is not there; 0 and -1 are nobody
-    scores = evaluate(query, line([1, 2, 3], [7, 0, -1], [2, 2, 2]), MARKET)
+    query = line([0, 0, 0, 0], [7, 9, -2, -1], [1, 1, 1, 1])  # 9 is not there; -2 and -1 are nobody
+    scores = evaluate(query, line([1, 2, 3], [7, -2, -1], [2, 2, 2]), MARKET)
     assert scores.rows.tolist() == [0]
     assert scores.summary()["queries"] == {"total": 4, "valid": 1}
     assert scores.mean_ap == 1

@@ -30,12 +30,12 @@ def slow(query: Features, gallery: Features, protocol: Protocol) -> dict[int, di
         for column in range(len(gallery)):
             same_camera = gallery.camids[column] == query.camids[row]
             same_person = gallery.pids[column] == query.pids[row]
-            if gallery.pids[column] == -1 or (gallery.pids[column] == 0 and not protocol.keep_distractors):
+            if gallery.pids[column] == -1 or (gallery.pids[column] == -2 and not protocol.keep_distractors):
                 continue
             if same_camera and (protocol.other_cameras_only or (same_person and protocol.ignore_own_camera_matches)):
                 continue
             gap = query.matrix[row].astype(float) - gallery.matrix[column].astype(float)
-            seen.append((float(gap @ gap), column, bool(same_person and query.pids[row] > 0)))
+            seen.append((float(gap @ gap), column, bool(same_person and query.pids[row] >= 0)))
         found = {rank: image[1] for rank, image in enumerate(sorted(seen), start=1) if image[2]}
         if found:
             places[row] = found
@@ -68,7 +68,7 @@ def random_case(seed: int, *, ties: bool = True) -> tuple[Features, Features]:
 
     def side(size: int) -> Features:
         spread = rng.integers(-2, 3, (size, width)) if ties else rng.standard_normal((size, width))
-        return features(spread, rng.integers(-1, 5, size), rng.integers(1, 4, size))
+        return features(spread, rng.integers(-2, 5, size), rng.integers(1, 4, size))
 
     return side(int(rng.integers(1, 9))), side(int(rng.integers(1, 60 if seed % 2 else 12)))
 

@@ -36,7 +36,7 @@ def test_places_beyond_what_a_query_sees_are_empty():
 
 
 def test_nobodys_images_match_nobody():
-    found = ranklist(features([[0]], [0], [1]), features([[1]], [0], [2]), MARKET, 1)
+    found = ranklist(features([[0]], [-2], [1]), features([[1]], [-2], [2]), MARKET, 1)
     assert found.matches.tolist() == [[False]]
 
 

@@ -20,7 +20,7 @@ def test_labels_count_from_zero_in_order_of_pid():
 
 
 def test_junk_and_distractors_are_no_identities():
-    assert records(-1, 0, 0, 5, 5, 9).num_identities == 2
+    assert records(-1, -2, -2, 0, 5, 5, 9).num_identities == 3
     assert records().num_identities == 0
 
 

@@ -39,7 +39,7 @@ def test_strangers_that_are_always_nearer_shift_the_curve():
 
 
 def test_each_distractor_is_always_sampled():
-    gallery = line([1, 2, 3], [0, 0, 7], [2, 2, 2])
+    gallery = line([1, 2, 3], [-2, -2, 7], [2, 2, 2])
     assert evaluate(line([0], [7], [1]), gallery, CLASSIC, max_rank=3).cmc.tolist() == [0, 0, 1]
 
 
@@ -56,7 +56,7 @@ def enumerated(query: Features, gallery: Features, max_rank: int) -> np.ndarray:
     groups: dict[object, list[int]] = {}
     for column in columns:
         pid = int(gallery.pids[column])
-        groups.setdefault(pid if pid > 0 else f"distractor {column}", []).append(column)
+        groups.setdefault(pid if pid >= 0 else f"distractor {column}", []).append(column)
     curves = []
     for sample in product(*groups.values()):
         far = {c: abs(float(gallery.matrix[c, 0]) - float(query.matrix[0, 0])) for c in sample}
@@ -68,7 +68,7 @@ def enumerated(query: Features, gallery: Features, max_rank: int) -> np.ndarray:
 
 def random_case(seed: int, size: int, identities: int) -> tuple[Features, Features]:
     rng = np.random.default_rng(seed)
-    pids = rng.integers(-1, identities + 1, size)
+    pids = rng.integers(-2, identities + 1, size)
     pids[0] = 1
     camids = rng.integers(1, 4, size)
     camids[0] = 2

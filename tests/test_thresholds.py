@@ -27,9 +27,9 @@ def features(matrix, pids, camids):
 def random_sides(seed=0, identities=8, width=6):
     """Queries and a gallery with junk, distractors, distractor queries, and identities that overlap."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(identities + 2, width))
+    centres = rng.normal(size=(identities + 3, width))
     sides = []
-    for size, lowest in ((60, 0), (150, -1)):
+    for size, lowest in ((60, -2), (150, -2)):
         pids = rng.integers(lowest, identities + 1, size=size)
         sides.append(
             features(centres[pids] + 0.8 * rng.normal(size=(size, width)), pids, rng.integers(0, 3, size=size))
@@ -42,7 +42,7 @@ def pairs_by_loop(query, gallery, metric):
     distances, same = [], []
     for q, pid, camid in zip(query.matrix.astype(float), query.pids, query.camids, strict=True):
         for g, other, other_camid in zip(gallery.matrix.astype(float), gallery.pids, gallery.camids, strict=True):
-            if pid < 1 or other == -1 or (pid == other and camid == other_camid):
+            if pid < 0 or other == -1 or (pid == other and camid == other_camid):
                 continue
             cosine = q @ g / np.linalg.norm(q) / np.linalg.norm(g)
             distances.append(np.linalg.norm(q - g) if metric == "euclidean" else 1 - cosine)

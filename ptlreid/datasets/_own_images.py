@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptlreid.datasets import market
-from ptlreid.datasets.reader import IMAGE_SUFFIXES, JUNK, is_image, is_stray
+from ptlreid.datasets.reader import DISTRACTOR, IMAGE_SUFFIXES, is_image, is_stray
 from ptlreid.errors import DataError
 
 _PARTS = ("", "train", "test", "query", "gallery")
@@ -24,7 +24,7 @@ _FORMS = (
 class OwnImage:
     """One image. `origin`: its path in the source. `split`: "" if none was given.
 
-    `special`: whether pid -1 is junk and pid 0 a distractor.
+    `special`: whether pid -1 is junk and pid -2 a distractor.
     """
 
     file: Path
@@ -53,10 +53,10 @@ def find_images(source: Path) -> list[OwnImage]:
 def assign_numbers(values: Iterable[str], *, keep_special: bool) -> dict[str, int]:
     """A number for each value: the value itself if all are different numbers, otherwise 1, 2, ... in sorted order.
 
-    `keep_special`: whether -1 and 0 may be kept.
+    `keep_special`: whether -2, -1 and 0 may be kept.
     """
     known = sorted(set(values))
-    least = JUNK if keep_special else 1
+    least = DISTRACTOR if keep_special else 1
     if all(re.fullmatch(r"-?[0-9]{1,18}", value) and int(value) >= least for value in known):
         numbers = {value: int(value) for value in known}
         if len(set(numbers.values())) == len(known):
@@ -75,14 +75,15 @@ def _skip_single_folders(source: Path) -> Path:
 
 
 def _read_names(folder: Path, source: Path, split: str) -> list[OwnImage]:
-    """Images named as in Market-1501."""
+    """Images named as in Market-1501, where 0000 is a distractor, except in training."""
     subfolders = _list_folders(folder)
     if any(is_image(path) for subfolder in subfolders for path in subfolder.iterdir()):
         raise DataError(f"{folder}: holds images, and folders of images such as {subfolders[0].name}. {_FORMS}")
     images = []
     for path in _list_images(folder):
         pid, camid = market.parse_name(path.name)
-        images.append(OwnImage(path, _relative(path, source), str(pid), str(camid), split, special=True))
+        identity = str(pid if pid or split == "train" else DISTRACTOR)
+        images.append(OwnImage(path, _relative(path, source), identity, str(camid), split, special=True))
     return images
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from ptlreid.errors import DataError
-from ptlreid.records import DISTRACTOR
 
 PARTS = ("train", "query", "gallery")
 
@@ -28,7 +27,7 @@ def split_images(images: Sequence[tuple[int, int, str]], *, seed: int, test_shar
     rng = np.random.default_rng(seed)
     if not any(parts):
         test = _choose_test_identities(images, rng, test_share)
-        parts = ["test" if pid in test or pid <= DISTRACTOR else "train" for pid, _, _ in images]
+        parts = ["test" if pid in test or pid < 0 else "train" for pid, _, _ in images]
     rows = [row for row, part in enumerate(parts) if part == "test"]
     queries = _choose_queries(images, rows, rng)
     for row in rows:
@@ -38,7 +37,7 @@ def split_images(images: Sequence[tuple[int, int, str]], *, seed: int, test_shar
 
 def choose_protocol(images: Sequence[tuple[int, int, str]]) -> str:
     """`market` if some query, in (pid, camid, part), has a match in another camera, otherwise `any-camera`."""
-    gallery = {(pid, camid) for pid, camid, part in images if part == "gallery" and pid > DISTRACTOR}
+    gallery = {(pid, camid) for pid, camid, part in images if part == "gallery" and pid >= 0}
     cameras = defaultdict(set)
     for pid, camid in gallery:
         cameras[pid].add(camid)
@@ -52,7 +51,7 @@ def _choose_test_identities(
     """The test pids, sampled separately from those seen by two cameras and from the others."""
     cameras = defaultdict(set)
     for pid, camid, _ in images:
-        if pid > DISTRACTOR:
+        if pid >= 0:
             cameras[pid].add(camid)
     if len(cameras) < 2:
         raise DataError(
@@ -74,7 +73,7 @@ def _choose_queries(images: Sequence[tuple[int, int, str]], rows: Sequence[int],
     identities: dict[int, _ByCamera] = {}
     for row in rows:
         pid, camid, _ = images[row]
-        if pid > DISTRACTOR:
+        if pid >= 0:
             identities.setdefault(pid, {}).setdefault(camid, []).append(row)
     crossed = any(len(by_camera) > 1 for by_camera in identities.values())
     return {row for pid in sorted(identities) for row in _choose_queries_of(identities[pid], rng, crossed=crossed)}

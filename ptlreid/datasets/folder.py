@@ -8,7 +8,6 @@ from pathlib import Path
 from ptlreid.datasets._own_images import OwnImage, assign_numbers, find_images
 from ptlreid.datasets._split import PARTS, choose_protocol, split_images
 from ptlreid.datasets.reader import (
-    DISTRACTOR,
     DatasetInfo,
     Fault,
     FaultError,
@@ -63,7 +62,7 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
         camids.append(camid)
     train, query, gallery = (Records.make(*parts[part], source=name) for part in PARTS)
     protocol = read_json(folder / RULES)["protocol"]
-    return Splits(name, train.select(train.pids > DISTRACTOR), query, gallery, protocol)
+    return Splits(name, train.select(train.pids >= 0), query, gallery, protocol)
 
 
 def gather(source: Path, target: Path, settings: OwnImagesSettings, progress: Progress) -> None:

@@ -9,8 +9,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ptlreid.datasets.reader import (
-    JUNK,
+    DISTRACTOR,
     DatasetInfo,
     Fault,
     FaultError,
@@ -55,9 +57,15 @@ _EXAMPLE = "0002_c1s1_000451_03.jpg"
 def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
     """The splits of the Market-1501 layout in `folder`, files in sorted order.
 
-    Junk (pid -1) and distractors (0) are in the gallery as the files name them. Raises `DataError` for a missing
-    or empty part; an image whose name does not give pid and camera goes to `reject`.
+    Distractors, which are named 0000, get pid -2. Raises `DataError` for a missing or empty part; an image whose name
+    does not give pid and camera goes to `reject`.
     """
+    splits = read_layout(folder, reject)
+    return replace(splits, query=_mark_distractors(splits.query), gallery=_mark_distractors(splits.gallery))
+
+
+def read_layout(folder: Path, reject: Reject) -> Splits:
+    """The splits as `read` gives them, but with pids as the files name them: 0000 is an identity."""
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
         kind, remedy = _explain_missing(folder)
@@ -65,7 +73,7 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
     train = _read_part(folder / TRAIN, reject)
     return Splits(
         name="market",
-        train=train.select(train.pids > JUNK),
+        train=train.select(train.pids >= 0),
         query=_read_part(folder / QUERY, reject),
         gallery=_read_part(folder / GALLERY, reject),
         protocol=INFO.protocol,
@@ -86,6 +94,10 @@ def parse_name(name: str) -> tuple[int, int]:
         remedy = f"Expected a name as in Market-1501, such as {_EXAMPLE}. Rename the file, or remove it."
         raise FaultError(Fault("name", Path(name), "the name gives no pid and camera", remedy))
     return int(match["pid"]), int(match["camid"])
+
+
+def _mark_distractors(records: Records) -> Records:
+    return replace(records, pids=np.where(records.pids == 0, DISTRACTOR, records.pids))
 
 
 def _read_part(folder: Path, reject: Reject) -> Records:

@@ -43,7 +43,7 @@ INFO = DatasetInfo(
 # The folders of training and of test images.
 _FOLDERS = {"v1": ("train", "test"), "v2": ("mask_train_v2", "mask_test_v2")}
 LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
-# Both parts number pids from 0. Here they are 1 .. 1,041 and 1,042 .. 4,101, as pid 0 is a distractor.
+# Both parts number pids from 0. Here they are 1 .. 1,041 and 1,042 .. 4,101, so that they share none.
 _FIRST_TRAIN, _FIRST_TEST = 1, 1042
 
 _LINE = re.compile(r"(?P<file>(?:[^/]+/)*\d+_\d+_(?P<camid>\d+)_[^/]*) (?P<pid>\d+)")

@@ -14,11 +14,11 @@ from ptlreid.records import DISTRACTOR, JUNK
 class Protocol:
     """Rules that hold for every query of an evaluation.
 
-    A true match has the query's pid, which must be 1 or more. Junk (pid -1) is always ignored.
+    A true match has the query's pid, which must be 0 or more. Junk (pid -1) is always ignored.
     `ignore_own_camera_matches`: gallery images of the query's identity from the query's camera are ignored.
     `other_cameras_only`: all gallery images from the query's camera are. `single_shot`: the CMC sees one randomly
-    sampled image per identity; each distractor counts as an identity of its own. `keep_distractors`: images with pid 0
-    stay in the gallery, as false matches.
+    sampled image per identity; each distractor counts as an identity of its own. `keep_distractors`: images with pid
+    -2 stay in the gallery, as false matches.
     """
 
     name: str
@@ -71,8 +71,8 @@ class Judge:
         self._always_absent = np.flatnonzero((pids == JUNK) | ((pids == DISTRACTOR) & (not protocol.keep_distractors)))
 
     def verdict(self, pid: int, camid: int) -> Verdict:
-        """The protocol's verdict for a query, which may be without a match; a query with a pid below 1 always is."""
-        images = self._by_pid.get(pid, self._none) if pid > DISTRACTOR else self._none
+        """The protocol's verdict for a query, which may be without a match; a query with a negative pid always is."""
+        images = self._by_pid.get(pid, self._none) if pid >= 0 else self._none
         own_camera = self._camids[images] == camid
         if self._protocol.other_cameras_only:
             return Verdict(images[~own_camera], self._by_camera.get(camid, self._none))

@@ -54,7 +54,7 @@ def rank_list(retrieval: Retrieval, blocks: Blocks, size: int, *, metric: Metric
     for block in check_coverage(blocks, len(query), len(gallery)):
         map_rows(fill, block.rows, block.num_gallery)
     # A visible image of the query's identity is a true match: the identity's other images were hidden.
-    matches = (gallery.pids[columns] == query.pids[:, None]) & (query.pids[:, None] > 0) & (columns >= 0)
+    matches = (gallery.pids[columns] == query.pids[:, None]) & (query.pids[:, None] >= 0) & (columns >= 0)
     return RankList(columns, distances, matches)
 
 

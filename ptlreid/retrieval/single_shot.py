@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ptlreid.errors import OptionError
-from ptlreid.records import DISTRACTOR
 
 
 class SingleShotCMC:
     """The CMC of a query with one uniformly sampled gallery image per identity, the query's own from its matches.
 
     This is the classic CUHK03 evaluation (Li et al., CVPR 2014). Other toolkits sample 10 or 100 times; the expectation
-    is the limit of their curves. A distractor (pid 0) counts as an identity of its own, so it is always sampled.
+    is the limit of their curves. A distractor (pid -2) counts as an identity of its own, so it is always sampled.
     """
 
     def __init__(self, pids: np.ndarray, max_rank: int, *, samples: int | None, seed: int) -> None:
@@ -23,7 +22,7 @@ class SingleShotCMC:
         if samples is not None and samples < 1:
             raise OptionError(f"{samples} samples: expected 1 or more, or none for the exact expectation.")
         unique = -1 - np.arange(len(pids))  # labels that no identity has
-        self._identities = np.unique(np.where(pids > DISTRACTOR, pids, unique), return_inverse=True)[1]
+        self._identities = np.unique(np.where(pids >= 0, pids, unique), return_inverse=True)[1]
         self._max_rank = max_rank
         self._samples = samples
         self._seed = seed

@@ -67,7 +67,7 @@ class PairCounts:
 def count_pairs(retrieval: Retrieval, *, metric: Metric, memory_budget: int | None, bins: int = _BINS) -> PairCounts:
     """The number of pairs by distance, of each query with each gallery image that the protocol leaves.
 
-    Queries with pid 0 (distractor) or -1 (junk) are skipped. Raises `DataError` without a same-identity pair or
+    Queries that are junk or distractors are skipped. Raises `DataError` without a same-identity pair or
     without a different-identity pair.
     """
     query, gallery, protocol = retrieval.query, retrieval.gallery, retrieval.protocol
@@ -77,7 +77,7 @@ def count_pairs(retrieval: Retrieval, *, metric: Metric, memory_budget: int | No
     same, different = np.zeros(bins + 1, dtype=np.int64), np.zeros(bins + 1, dtype=np.int64)
     for block in distance_blocks(retrieval, metric=metric, memory_budget=memory_budget):
         for row in block.rows:
-            if query.pids[row] < 1:
+            if query.pids[row] < 0:
                 continue
             verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
             keys = block.keys_of(row)

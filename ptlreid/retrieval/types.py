@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ptlreid.errors import DataError
-from ptlreid.records import JUNK
+from ptlreid.records import DISTRACTOR
 from ptlreid.retrieval.protocols import Protocol
 
 PRINTED_RANKS = (1, 5, 10, 20)
@@ -19,8 +19,8 @@ _CHECKED_ROWS = 4096  # rows per check: a mask of the whole matrix could take a 
 class Features:
     """N feature vectors with the identity and the camera of each image.
 
-    `matrix`: (N, D) float32, finite, D >= 1. `pids`, `camids`: (N,) int64; pid -1 is junk, 0 a distractor, identities
-    start at 1. `paths`: (N,) object array of str. N may be 0. Raises `DataError` naming the first bad row.
+    `matrix`: (N, D) float32, finite, D >= 1. `pids`, `camids`: (N,) int64; identities are 0 or more, pid -1 is
+    junk, -2 a distractor. `paths`: (N,) object array of str. N may be 0. Raises `DataError` naming the first bad row.
     """
 
     matrix: np.ndarray
@@ -46,11 +46,11 @@ class Features:
                 )
             if column.dtype != dtype:
                 raise DataError(f"{name} are {column.dtype}, expected {np.dtype(dtype)}. Convert them before saving.")
-        bad = np.flatnonzero(self.pids < JUNK)
+        bad = np.flatnonzero(self.pids < DISTRACTOR)
         if len(bad):
             raise DataError(
-                f"row {bad[0]} ({self.paths[bad[0]]}): pid {self.pids[bad[0]]}, expected -1 for junk, 0 for a "
-                "distractor, or an identity from 1."
+                f"row {bad[0]} ({self.paths[bad[0]]}): pid {self.pids[bad[0]]}, expected an identity of 0 or "
+                "more, -1 for junk, or -2 for a distractor. Correct it."
             )
 
     def _check_finite(self) -> None:

@@ -16,7 +16,7 @@ from ptlreid.datasets.reader import is_image, is_stray
 from ptlreid.errors import DataError
 from ptlreid.image_check import check_images
 from ptlreid.progress import Progress
-from ptlreid.records import DISTRACTOR, Records, Splits
+from ptlreid.records import Records, Splits
 from ptlreid.retrieval import protocols
 from ptlreid.retrieval.protocols import Judge
 
@@ -118,7 +118,7 @@ def _find_equal_content(images: list[_Image], digests: list[str]) -> Iterator[Fa
         if image.side != other.side:
             fault = f"is a test image with the same bytes as the training image {other.path}"
             yield Fault("leak", image.path, fault, "Remove one.")
-        elif min(image.pid, other.pid) > DISTRACTOR and image.pid != other.pid:
+        elif min(image.pid, other.pid) >= 0 and image.pid != other.pid:
             fault = f"has the same bytes as {other.path}, which is of another identity"
             yield Fault("conflict", image.path, fault, "Remove the wrong one.")
         else:
@@ -139,7 +139,7 @@ def _find_overlap(splits: Splits) -> Iterator[Fault]:
     first: dict[int, Path] = {}
     for part in (splits.query, splits.gallery):
         for path, pid in zip(part.paths, part.pids.tolist(), strict=True):
-            if pid > DISTRACTOR and pid in train:
+            if pid >= 0 and pid in train:
                 first.setdefault(pid, path)
     for pid, path in sorted(first.items()):
         yield Fault("overlap", path, f"is of identity {pid}, which is also in training", "Keep each in one set.")

@@ -22,6 +22,7 @@ from time import perf_counter, process_time
 
 import numpy as np
 
+from ptlreid.records import DISTRACTOR
 from ptlreid.retrieval.distance import Blocks, distance_blocks
 from ptlreid.retrieval.memory_plan import plan_blocks
 from ptlreid.retrieval.metrics import score
@@ -56,15 +57,15 @@ def make_features(rows: int, size: Size, seed: int, distractors: int = 0) -> Fea
     centres = np.random.default_rng(0).standard_normal((size.identities + 1, size.width), dtype=np.float32)
     rng = np.random.default_rng(seed)
     pids = rng.integers(1, size.identities + 1, rows)
-    pids[rng.permutation(rows)[:distractors]] = 0
+    pids[rng.permutation(rows)[:distractors]] = DISTRACTOR
     matrix = np.empty((rows, size.width), dtype=np.float32)
     for start in range(0, rows, _BLOCK):
         block = matrix[start : start + _BLOCK]
         rng.standard_normal(out=block, dtype=np.float32)
         block *= size.noise
         labels = pids[start : start + _BLOCK]
-        block[labels > 0] += centres[labels[labels > 0]]
-        block[labels == 0] *= np.sqrt(1 + size.noise**-2)  # as long as the others
+        block[labels >= 0] += centres[labels[labels >= 0]]
+        block[labels == DISTRACTOR] *= np.sqrt(1 + size.noise**-2)  # as long as the others
     return Features(matrix, pids, rng.integers(1, size.cameras + 1, rows), np.full(rows, "", dtype=object))
 
 

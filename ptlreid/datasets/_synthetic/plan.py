@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 
 from ptlreid.datasets._synthetic.sites import Site
-from ptlreid.records import DISTRACTOR, JUNK
+from ptlreid.records import JUNK
 
 FRAMES_PER_DAY = 100_000
+_DISTRACTOR = 0  # as in file names; JUNK is -1 there, too
 Split = Literal["bounding_box_train", "query", "bounding_box_test"]
 
 
@@ -48,7 +49,7 @@ def plan_shots(identities: int, cameras: int, images_per_camera: int) -> list[Sh
                 split: Split = "bounding_box_train" if train else "query" if index == 0 else "bounding_box_test"
                 shots.append(Shot(split, pid, camera, index))
     num_gallery = sum(shot.split == "bounding_box_test" for shot in shots)
-    for pid, share in ((JUNK, 0.05), (DISTRACTOR, 0.10)):
+    for pid, share in ((JUNK, 0.05), (_DISTRACTOR, 0.10)):
         for index in range(max(1, round(num_gallery * share / 0.85))):
             shots.append(Shot("bounding_box_test", pid, 1 + index % cameras, index))
     return shots
@@ -61,7 +62,7 @@ def make_generator(site: Site, seed: int, *key: int) -> np.random.Generator:
 
 def sample_tracklet(site: Site, seed: int, shot: Shot, direction: float) -> Tracklet:
     """The tracklet that a shot belongs to: one for each identity and camera, and one for each junk or distractor."""
-    single = shot.pid <= DISTRACTOR
+    single = shot.pid <= _DISTRACTOR
     generator = make_generator(site, seed, 2, shot.pid + 1, shot.camera, shot.index if single else 0)
     first_frame = int(generator.integers(FRAMES_PER_DAY))
     if single:  # multiples modulo a prime are all different, so that no two files have the same name
@@ -73,7 +74,7 @@ def sample_tracklet(site: Site, seed: int, shot: Shot, direction: float) -> Trac
 
 def frame_number(tracklet: Tracklet, shot: Shot) -> int:
     """The frame number of a shot within its tracklet."""
-    return tracklet.first_frame + (tracklet.frame_gap * shot.index if shot.pid > DISTRACTOR else 0)
+    return tracklet.first_frame + (tracklet.frame_gap * shot.index if shot.pid > _DISTRACTOR else 0)
 
 
 def file_name(shot: Shot, frame: int) -> str:
