@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,11 @@ from ptlreid.errors import DataError, PtlreidError
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, needed: int | None = None) -> Iterator[Path]:
     """A temporary file in the folder of `path`, renamed to `path` when the block ends, and removed if it fails.
 
     The content is on the disk before the rename (fsync), so a power cut leaves the old file or the new one.
-    Raises `PtlreidError` if it cannot be written.
+    Raises `PtlreidError` if it cannot be written; the message names the bytes `needed`, if the caller knows them.
     """
     temporary: Path | None = None
     try:
@@ -34,10 +36,84 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise PtlreidError(f"{path}: cannot be written ({error.strerror or error}). {_ADVICE}") from error
+        if temporary:
+            temporary.unlink(missing_ok=True)  # first: the message states what is free without it
+        raise unwritable(path, error, needed) from error
     finally:
-        if temporary is not None:
+        if temporary:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def unsynced_write(path: Path, needed: int | None = None) -> Iterator[Path]:
+    """As `atomic_write`, for the many files of a folder that only this process writes, and makes durable at the end.
+
+    An `OSError` without an error number, as of a library that reads damaged data in the block, is passed on.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise unwritable(path, error, needed) from error
+
+
+class Output(FileIO):
+    """A file for libraries that may end the process when a write fails, such as HDF5.
+
+    For them every write succeeds. The first that did not is kept as `error`, and nothing is written after it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "r+")
+        self.error: OSError | None = None
+        self._end = 0  # bytes that are reserved after it do not exist for the library
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`; its number of bytes."""
+        left = memoryview(data).cast("B")
+        start, size = self.tell(), len(left)
+        try:
+            while left and not self.error:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.error = error
+        self._end = max(self._end, super().seek(start + size))
+        return size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position, which is returned; the end is that of what was written."""
+        return super().seek(self._end + offset) if whence == os.SEEK_END else super().seek(offset, whence)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cut the file, and what is reserved, at `size`."""
+        self._end = self.tell() if size is None else size
+        try:
+            super().truncate(self._end)
+        except OSError as error:
+            self.error = self.error or error
+        return self._end
+
+
+@contextmanager
+def atomic_output(path: Path, needed: int | None = None) -> Iterator[Output]:
+    """As `atomic_write`, an open file to write to. The bytes `needed`, if known, are reserved where the system can."""
+    with atomic_write(path, needed) as temporary, Output(temporary) as output:
+        if needed and hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+            os.posix_fallocate(output.fileno(), 0, needed)
+        try:
+            yield output
+        except Exception as error:
+            if output.error:
+                raise output.error from error  # the cause
+            raise
+        if output.error:
+            raise output.error
 
 
 @contextmanager
@@ -50,15 +126,33 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     except OSError as error:
-        raise PtlreidError(f"{path}: cannot be created ({error.strerror or error}). {_ADVICE}") from error
+        raise unwritable(path, error) from error
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         temporary.rename(path)
     except OSError as error:
-        raise PtlreidError(f"{path}: cannot be written ({error.strerror or error}). {_ADVICE}") from error
+        raise unwritable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def unwritable(path: Path, error: OSError, needed: int | None = None) -> PtlreidError:
+    """The error for a file or folder that cannot be written: the reason, what was expected, and what to do."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    room = f" for {needed:,} bytes" if needed else ""
+    if error.errno == errno.ENOSPC:
+        free = shutil.disk_usage(folder).free
+        remedy = f"expected room{room}, but {free:,} bytes are free in {folder}. Make room there"
+    elif error.errno == errno.EDQUOT:
+        remedy = f"expected room{room} within your quota for {folder}. Remove files of yours there"
+    elif error.errno == errno.EFBIG:
+        remedy = f"expected that a file may be large enough{room}. Raise the limit (`ulimit -f`), or use another disk"
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        remedy = f"expected permission to write in {folder}. Change it, or choose another folder"
+    else:
+        remedy = f"expected a folder to write in. Check {folder} and its disk"
+    return PtlreidError(f"{path}: cannot be written ({error.strerror or error}): {remedy}, then run the command again.")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -87,6 +181,3 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
-
-
-_ADVICE = "Check that the folder is writable and the disk has room, then run the command again."

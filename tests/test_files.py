@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ptlreid import files
 from ptlreid.errors import DataError, PtlreidError
@@ -40,14 +47,69 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_one_clear_message(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "expected room for 1,234 bytes, but "),
+        (errno.EDQUOT, "expected room for 1,234 bytes within your quota"),
+        (errno.EFBIG, "expected that a file may be large enough for 1,234 bytes"),
+        (errno.EROFS, "expected permission to write in "),
+        (errno.EACCES, "expected permission to write in "),
+        (errno.EIO, "expected a folder to write in"),
+    ],
+)
+@pytest.mark.parametrize("write", [files.atomic_write, files.atomic_output, files.unsynced_write])
+def test_a_file_that_cannot_be_written_is_one_clear_message(tmp_path, write, number, words):
     path = tmp_path / "file.txt"
-    with (
-        pytest.raises(PtlreidError, match=r"file\.txt: cannot be written \(No space left on device\)"),
-        files.atomic_write(path),
-    ):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    reason = os.strerror(number)
+    with pytest.raises(PtlreidError) as caught, write(path, 1234):
+        raise OSError(number, reason)
+    assert str(caught.value).startswith(f"{path}: cannot be written ({reason}): {words}")
+    assert str(caught.value).endswith(", then run the command again.")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_sees_no_write_fail_and_the_caller_sees_the_first_that_did(tmp_path, monkeypatch):
+    path = tmp_path / "file.bin"
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: None, raising=False)
+    with (
+        pytest.raises(PtlreidError, match="File too large"),
+        file_size_limit(1000),
+        files.atomic_output(path, 10_000) as output,
+    ):
+        assert (output.write(b"1" * 900), output.write(b"2" * 900), output.write(b"3" * 10)) == (900, 900, 10)
+        assert (output.tell(), output.seek(0, os.SEEK_END)) == (1810, 1810)
+        raise RuntimeError("the library's own words")
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from("wst"), st.integers(0, 50), st.binary(max_size=20)), max_size=12))
+def test_an_output_is_a_file_like_any_other(tmp_path_factory, steps):
+    """The same writes, moves and cuts give the same bytes as in memory, whatever was reserved."""
+    path, memory = tmp_path_factory.getbasetemp() / "output", io.BytesIO()
+    with files.atomic_output(path, 1000) as output:
+        for kind, number, data in steps:
+            if kind == "w":
+                assert output.write(data) == memory.write(data)
+            elif kind == "s":
+                assert output.seek(-min(number, len(memory.getvalue())), os.SEEK_END) == memory.seek(
+                    -min(number, len(memory.getvalue())), os.SEEK_END
+                )
+            else:
+                output.truncate(min(number, len(memory.getvalue())))
+                memory.truncate(min(number, len(memory.getvalue())))
+        output.truncate(len(memory.getvalue()))
+    assert path.read_bytes() == memory.getvalue()
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_folder_appears_complete_or_not_at_all(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -245,10 +246,18 @@ def test_leftovers_of_a_killed_writer_are_removed(folder):
 
 
 def test_a_full_disk_is_reported_before_anything_is_written(folder, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 5, 5))
-    with pytest.raises(PtlreidError, match=r"needs 103,680 bytes, but 5 are free\. Make room"):  # 30 x 48 x 24 x 3
+    def full(handle: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(packing, "decode", None)  # nothing is decoded
+    lengths = sum(len(path.relative_to(folder).as_posix()) for path in folder.glob("*/*.jpg"))
+    needed = 30 * 48 * 24 * 3 + 30 * 256 + lengths  # pixels, index, paths
+    with pytest.raises(
+        PtlreidError, match=rf"packed-48x24\.h5: cannot be written .* expected room for {needed:,} bytes"
+    ):
         pack(folder)
-    assert not (folder / "packed-48x24.h5").exists()
+    assert not list(folder.glob("*packed*"))
 
 
 def damage(file: Path, kind: str) -> None:

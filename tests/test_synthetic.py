@@ -254,6 +254,6 @@ def test_a_file_that_cannot_be_written_is_one_clear_message(tmp_path, monkeypatc
     monkeypatch.setattr(render, "plan_shots", plan_in_vain)
     real = render.render_site
     monkeypatch.setattr("ptlreid.datasets._synthetic.render_site", lambda *a, **k: real(*a, **k, processes=workers))
-    with pytest.raises(PtlreidError, match=r"site: cannot be written \(Not a directory\)"):
+    with pytest.raises(PtlreidError, match=r"site: cannot be written \(Not a directory\): expected a folder"):
         synthetic.prepare(tmp_path / "data" / "site", "a", SyntheticSettings(**SMALL))
     assert list((tmp_path / "data").iterdir()) == []

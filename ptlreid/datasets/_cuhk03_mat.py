@@ -17,8 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ptlreid.datasets.reader import Fault, FaultError
-from ptlreid.errors import PtlreidError
-from ptlreid.files import atomic_write
+from ptlreid.files import atomic_write, unsynced_write
 from ptlreid.progress import Progress
 
 if TYPE_CHECKING:
@@ -73,11 +72,6 @@ def _write_images(content: h5py.File, labelling: str, folder: Path, progress: Pr
 def _write_image(transposed: np.ndarray, file: Path) -> None:
     if transposed.ndim != 3:  # no such image
         return
-    temporary = file.with_name(f".{file.name}.part")
     image = Image.fromarray(np.ascontiguousarray(transposed.T))
-    try:
+    with unsynced_write(file) as temporary:
         image.save(temporary, format="PNG", compress_level=_COMPRESSION)
-        temporary.replace(file)
-    except OSError as error:
-        advice = "Check that the disk has room, then run the command again: it resumes from here."
-        raise PtlreidError(f"{file}: cannot be written ({error.strerror or error}). {advice}") from error

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ptlreid.errors import DataError, PtlreidError
+from ptlreid.errors import DataError
+from ptlreid.files import unsynced_write
 from ptlreid.progress import Progress
 from ptlreid.records import DISTRACTOR, JUNK, Records, Splits
 
@@ -157,17 +158,8 @@ def link_or_copy(file: Path, target: Path) -> None:
     try:
         os.link(original, target)
     except OSError:  # another disk, or a file system without hard links
-        _copy(original, target)
-
-
-def _copy(file: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.part")
-    try:
-        shutil.copyfile(file, temporary)
-        temporary.replace(target)
-    except OSError as error:
-        advice = "Check that the disk has room, then run the command again: it resumes from here."
-        raise PtlreidError(f"{target}: cannot be written ({error.strerror or error}). {advice}") from error
+        with unsynced_write(target, original.stat().st_size) as temporary:
+            shutil.copyfile(original, temporary)
 
 
 def _walk_folders(folder: Path) -> Iterator[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ptlreid import distributed
 from ptlreid.errors import CheckpointError, PtlreidError
-from ptlreid.files import atomic_write
+from ptlreid.files import atomic_output
 from ptlreid.models.bconv import load_memory_state, memory_state
 from ptlreid.models.network import Network
 
@@ -74,11 +73,8 @@ def save(training: Training, path: Path) -> None:
         "processes": processes,
         **{name: getattr(training, name) for name in _PLAIN},
     }
-    with atomic_write(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # what torch raises for a full disk
-            raise OSError(errno.EIO, "the disk may be full") from error
+    with atomic_output(path) as output:
+        torch.save(content, output)
 
 
 def load(training: Training, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,16 +44,13 @@ class WeightsFile:
 
 def save(network: Network, spec: NetworkSpec, path: Path) -> None:
     """Write the network's weights and description to a safetensors file, atomically."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialise
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     description = {"network": spec.describe(), "readout": network.readout.describe()}
-    with atomic_write(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={_METADATA_KEY: json.dumps(description, sort_keys=True)})
-        except SafetensorError as error:  # what safetensors raises for a full disk
-            raise OSError(errno.EIO, "the disk may be full") from error
+    content = serialise(tensors, metadata={_METADATA_KEY: json.dumps(description, sort_keys=True)})
+    with atomic_write(path, len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_weights_header(path: Path) -> WeightsFile:

@@ -13,12 +13,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from ptlreid import files
 from ptlreid.errors import DataError
-from ptlreid.files import atomic_write
 from ptlreid.retrieval.types import Features
 
 _REQUIRED = ("features", "pids", "camids")
 _CHUNK_BYTES = 1 << 20
+_INDEX_BYTES = 64  # for each row: its identity and camera, and where its path is
 
 
 def read(file: Path) -> Features:
@@ -56,7 +57,9 @@ def write(file: Path, features: Features, attributes: Mapping[str, str], *, dtyp
     """
     size, width = features.matrix.shape
     rows = max(1, min(size, _CHUNK_BYTES // (width * np.dtype(dtype).itemsize)))
-    with atomic_write(file) as temporary, h5py.File(temporary, "w") as content:
+    needed = -(-size // rows) * rows * width * np.dtype(dtype).itemsize  # the last chunk is as long as the others
+    needed += sum(map(len, features.paths)) + _INDEX_BYTES * size
+    with files.atomic_output(file, needed) as output, h5py.File(output, "w") as content:
         chunked = {"chunks": (rows, width)} if size else {}
         content.create_dataset("features", data=features.matrix, dtype=dtype, **chunked)
         content["pids"], content["camids"] = features.pids, features.camids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,14 @@ import numpy as np
 
 from ptlreid import contents, files, packs
 from ptlreid.datasets import DatasetRef, Fault
-from ptlreid.errors import DataError, PtlreidError
+from ptlreid.errors import DataError
 from ptlreid.locks import wait_for_lock
 from ptlreid.packs import Pack
 from ptlreid.progress import Progress
 from ptlreid.settings.prepare import PackSettings
 from ptlreid.views import decode, resize
 
+_INDEX_BYTES = 256  # for each image: its digests and state, and where its path is
 _BLOCK = 64  # images at a time: 6 MB at 256×128
 
 
@@ -117,14 +118,12 @@ def _write(
 ) -> None:
     """Write a pack of the images at `paths` below its folder, their pixels from `before` or from their files."""
     shape = (len(paths), settings.height, settings.width, 3)
-    needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
-    if needed > free:
-        raise PtlreidError(f"{file}: needs {needed:,} bytes, but {free:,} are free. Make room, and pack again.")
+    needed = math.prod(shape) + sum(map(len, paths)) + _INDEX_BYTES * len(paths)
     described = _describe_files(file.parent, [path for path in paths if path not in before])
     states, digests, pixel_digests = [], [], []
     with (
-        files.atomic_write(file) as temporary,
-        h5py.File(temporary, "w") as content,
+        files.atomic_output(file, needed) as output,
+        h5py.File(output, "w") as content,
         progress.task(f"pack {file.name}", len(paths)) as advance,
     ):
         pixels = content.create_dataset("images", shape, np.uint8)  # contiguous, see `packs`
