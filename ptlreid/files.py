@@ -7,14 +7,20 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ptlreid.errors import DataError, PtlreidError
+
+MAX_BYTES = 1 << 30  # of a file that is read into memory as it is
+
+# Opening a FIFO would wait for a writer. Windows has no O_NONBLOCK, and only Windows O_BINARY.
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @contextmanager
@@ -168,6 +174,28 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as JSON ({error}). Remove it and run the command again.") from error
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """The regular file at `path`, opened for reading its bytes.
+
+    `OSError` if it cannot be opened, if it is a folder, a FIFO, a socket or a device, which could block or never end,
+    or if it is larger than `MAX_BYTES`, as its reader takes all of it into memory.
+    """
+    descriptor = os.open(path, _READ)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES:
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EFBIG, f"larger than {MAX_BYTES:,} bytes", str(path))
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_regular(path: Path | str) -> bytes:
+    """The bytes of the regular file at `path`; `OSError` as from `open_regular`."""
+    with open_regular(path) as stream:
+        return stream.read()
 
 
 def file_digest(path: Path) -> str:

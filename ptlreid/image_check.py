@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
-
+from ptlreid.files import read_regular
+from ptlreid.image_files import decode_image
 from ptlreid.progress import Progress
 from ptlreid.workers import WorkerPool
 
@@ -57,22 +56,17 @@ def check_images(paths: Sequence[Path], progress: Progress, processes: int | Non
 def check_image(path: Path) -> ImageCheck:
     """The state of one file, found by reading and decoding it."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         return ImageCheck("missing", "", error.strerror or str(error))
     if not content:
         return ImageCheck("empty", "")
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # files that Pillow reads with a warning can be trained on
-            with Image.open(io.BytesIO(content)) as image:
-                image.draft("L", (1, 1))  # parses all bytes of a JPEG, but computes few pixels: 1.4 times as fast
-                image.load()
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        # The message of UnidentifiedImageError contains a memory address.
-        message = "" if isinstance(error, UnidentifiedImageError) else str(error)
-        return ImageCheck("truncated" if _is_truncated(content) else "undecodable", digest, message)
+        # The draft parses all bytes of a JPEG, but computes few pixels: 1.4 times as fast.
+        decode_image(io.BytesIO(content), draft=("L", (1, 1)))
+    except ValueError as error:
+        return ImageCheck("truncated" if _is_truncated(content) else "undecodable", digest, str(error))
     return ImageCheck("fine", digest)
 
 

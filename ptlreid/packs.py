@@ -18,6 +18,7 @@ import numpy as np
 
 from ptlreid.contents import file_state
 from ptlreid.errors import DataError
+from ptlreid.image_files import DECODING
 from ptlreid.progress import Progress
 from ptlreid.views import INTERPOLATION
 
@@ -33,7 +34,13 @@ def pack_name(height: int, width: int) -> str:
 
 def pack_attributes(height: int, width: int) -> dict[str, str | int]:
     """Everything that the pixels of a pack depend on, besides the image files."""
-    return {"schema": SCHEMA, "height": height, "width": width, "interpolation": INTERPOLATION}
+    return {
+        "schema": SCHEMA,
+        "height": height,
+        "width": width,
+        "decoding": DECODING,
+        "interpolation": INTERPOLATION,
+    }
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def open_pack(file: Path) -> Pack:
         with h5py.File(file, "r") as content:
             images = content["images"]
             expected = pack_attributes(*images.shape[1:3])
-            found = {key: content.attrs[key] for key in expected}
+            found = {key: content.attrs.get(key) for key in expected}
             if found != expected or file.name != pack_name(*images.shape[1:3]):
                 raise DataError(f"{file}: a pack with {found}: expected {expected}. {_ADVICE}")
             paths, digests, pixel_digests = (

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ptlreid.errors import DataError
+from ptlreid.image_files import DECODING, read_image, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 INTERPOLATION = "bilinear, antialiased"
+
+_PIXELS = {"decoding": DECODING, "interpolation": INTERPOLATION, "mean": MEAN, "std": STD}
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class EvalView:
 
     def describe(self) -> dict[str, Any]:
         """Everything that features depend on, for JSON."""
-        return {"view": "eval", **asdict(self), "interpolation": INTERPOLATION, "mean": MEAN, "std": STD}
+        return {"view": "eval", **asdict(self), **_PIXELS}
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class TrainView:
 
     def describe(self) -> dict[str, Any]:
         """Every setting by name, for JSON."""
-        return {"view": "train", **asdict(self), "interpolation": INTERPOLATION, "mean": MEAN, "std": STD}
+        return {"view": "train", **asdict(self), **_PIXELS}
 
 
 def standardize(images: Tensor) -> Tensor:
@@ -81,21 +84,20 @@ def standardize(images: Tensor) -> Tensor:
 
 
 def decode(source: Path | np.ndarray | Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a file, a PIL image or such an array, read-only. `DataError` if it is not an image."""
+    """(H, W, 3) uint8 RGB of a file, a PIL image or such an array, read-only. `DataError` if it is not an image.
+
+    A PIL image is not turned by its EXIF orientation, as it may have been turned already.
+    """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
             raise DataError(f"An array of {source.dtype}, shape {source.shape}: expected (H, W, 3) uint8 RGB.")
         return source
     if isinstance(source, Image.Image):
-        return np.asarray(source.convert("RGB"))
-    path = source
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path}: not an image that can be decoded ({error}). Replace the file, or remove it from the dataset."
-        ) from None
+        try:
+            return np.asarray(to_rgb(source))
+        except ValueError as error:
+            raise DataError(f"A PIL image of mode {source.mode}: {error}. Convert it to RGB.") from None
+    return np.asarray(read_image(source))
 
 
 def resize(images: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:

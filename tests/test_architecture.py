@@ -20,7 +20,7 @@ PACKAGE = Path(ptlreid.__file__).parent
 # The first part of a module's name below ptlreid, by rank: a module imports its own part and lower ranks only.
 RANKS = [
     ["__init__", "errors", "records", "plugins", "progress", "files", "file_kinds", "locks", "network_types"],
-    ["settings", "distributed", "devices", "workers", "contents"],
+    ["settings", "distributed", "devices", "workers", "contents", "image_files"],
     ["datasets", "images", "image_check", "packs", "views", "samplers", "runs"],
     ["models", "losses", "retrieval"],
     ["features", "cache", "engine", "evaluation"],

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -67,10 +67,14 @@ def test_a_broken_image_is_one_clear_message_from_any_process(tmp_path, workers)
     assert "Traceback" not in str(error.value)
 
 
-def test_a_killed_loader_process_is_one_clear_message(tmp_path):
-    os.mkfifo(tmp_path / "stuck.jpg")  # whoever opens it waits for ever: so does the loader, and we for the loader
-    records = Records.make([tmp_path / "stuck.jpg"], [1], [1], "some")
+class StuckView(EvalView):
+    """Keeps the loader busy until it is killed."""
 
+    def augment(self, image: np.ndarray, rng: np.random.Generator) -> None:
+        time.sleep(60)
+
+
+def test_a_killed_loader_process_is_one_clear_message(train):
     def kill_children():
         for child in multiprocessing.active_children():  # and no other process that Python keeps
             child.kill()
@@ -78,5 +82,5 @@ def test_a_killed_loader_process_is_one_clear_message(tmp_path):
     killer = threading.Timer(0.5, kill_children)
     killer.start()
     with pytest.raises(DataError, match=r"A DataLoader worker died .* fewer --workers"):
-        list(load_batches(records.paths, EvalView(64, 32), [np.array([0])], workers=1))
+        list(load_batches(train.paths, StuckView(64, 32), [np.array([0])], workers=1))
     killer.join()

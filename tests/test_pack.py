@@ -108,6 +108,7 @@ def test_a_pack_contains_all_parts_and_describes_their_files(folder):
             "schema": "1",
             "height": 48,
             "width": 24,
+            "decoding": 2,
             "interpolation": "bilinear, antialiased",
         }
         paths = content["paths"].asstr()[:].tolist()

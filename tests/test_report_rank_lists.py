@@ -120,5 +120,5 @@ def test_images_of_any_mode_are_shown(tmp_path, mode):
 
 def test_a_file_that_is_not_an_image_is_named_in_the_error(tmp_path):
     (tmp_path / "a.jpg").write_text("no image")
-    with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded"):
+    with pytest.raises(DataError, match=r"a\.jpg: not an image that can be decoded"):
         crops.embed_crops([tmp_path / "a.jpg"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ptlreid.errors import DataError
 from ptlreid.files import unsynced_write
+from ptlreid.image_files import IMAGE_SUFFIXES
 from ptlreid.progress import Progress
 from ptlreid.records import DISTRACTOR, JUNK, Records, Splits
 
@@ -35,8 +36,6 @@ __all__ = [
     "locate",
     "refuse",
 ]
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 # What file managers leave behind.
 _STRAYS = ("thumbs.db", ".ds_store", "desktop.ini")

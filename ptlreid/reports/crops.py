@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ptlreid.errors import DataError
+from ptlreid.image_files import read_image
 
 _LARGEST = (96, 192)  # width and height: a crop of Market-1501, 64×128, keeps its size
 _QUALITY = 80
@@ -41,13 +41,6 @@ def embed_crops(paths: Iterable[Path]) -> dict[Path, Crop]:
 
 def read_crop(path: Path) -> Image.Image:
     """The image in RGB, scaled down to at most 96×192. Raises `DataError` for a file that cannot be decoded."""
-    try:
-        with Image.open(path) as file:
-            file.draft("RGB", _LARGEST)
-            image = file.convert("RGB")
-            image.thumbnail(_LARGEST)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path}: cannot be decoded ({error}): expected an image. Replace the file, or remove it from the dataset."
-        ) from None
+    image = read_image(path, draft=_LARGEST)
+    image.thumbnail(_LARGEST)
     return image
