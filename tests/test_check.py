@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import miniatures
 import numpy as np
@@ -125,6 +126,18 @@ def empty_part(folder, rng):
     return folder / QUERY
 
 
+def file_for_part(folder, rng):
+    missing_part(folder, rng)
+    (folder / QUERY).write_text("a file")
+    return folder
+
+
+def link_loop(folder, rng):
+    missing_part(folder, rng)
+    (folder / QUERY).symlink_to(folder / QUERY)
+    return folder
+
+
 def nested(folder, rng):
     folder.rename(folder.with_name("inner"))
     folder.mkdir()
@@ -158,6 +171,8 @@ FAULTS = [
     (no_image, {"stray"}, False),
     (name, {"name", "counts"}, True),
     (missing_part, {"layout"}, True),
+    (file_for_part, {"layout"}, True),
+    (link_loop, {"layout"}, True),
     (empty_part, {"layout"}, True),
     (nested, {"nested"}, True),
     (counts, {"counts"}, True),
@@ -279,3 +294,75 @@ def test_an_image_whose_bytes_changed_unnoticed_is_named(tmp_path, monkeypatch):
         (fault,) = findings("market", tmp_path)
         assert (fault.kind, fault.serious, fault.file) == ("index", True, folder / entries.names[4])
         assert f"remove {folder / contents.INDEX}" in fault.remedy
+
+
+def test_all_faults_are_listed_in_one_run_even_where_parts_are_missing(tmp_path):
+    folder = tmp_path / "market"
+    miniatures.write_market(folder)
+    shutil.rmtree(folder / QUERY)
+    cut = truncated(folder / TRAIN, np.random.default_rng(0))
+    odd = name(folder / GALLERY, np.random.default_rng(0))
+    nested(folder, None)
+    inner = folder / "Market-1501-v15.09.15"
+    expected = {
+        ("nested", folder),
+        ("layout", inner),
+        ("truncated", inner / cut.relative_to(folder)),
+        ("name", inner / odd.relative_to(folder)),
+    }
+    assert {(fault.kind, fault.file) for fault in findings("market", tmp_path)} == expected
+
+
+def test_the_folder_of_one_part_points_to_the_dataset_above_it(tmp_path):
+    miniatures.write_market(tmp_path / "market")
+    (fault,) = findings(str(tmp_path / "market" / QUERY), tmp_path)
+    assert (fault.kind, fault.remedy) == ("nested", f"The layout is one level higher: use {tmp_path / 'market'}.")
+
+
+@pytest.mark.parametrize("data", ["market", "duke", "msmt17", "msmt17:v2-val", "cuhk03", "cuhk03:detected-classic-3"])
+def test_an_empty_folder_is_a_fault_that_is_printed_and_names_what_is_missing(ptlreid, tmp_path, data):
+    folder = datasets.find(data).folders(tmp_path / "data")[0]
+    folder.mkdir(parents=True)
+    code, out, _ = ptlreid("check", data)
+    assert code == 1
+    assert f"serious, layout: {folder.relative_to(tmp_path)}: no " in out
+    assert "1 fault, 1 serious" in out
+
+
+def test_a_file_in_place_of_a_folder_is_a_fault(tmp_path):
+    (tmp_path / "market").write_text("a file")
+    (fault,) = findings(str(tmp_path / "market"), tmp_path)
+    assert (fault.kind, fault.fault) == ("layout", "is not a folder")
+
+
+def test_a_folder_that_cannot_be_listed_is_a_fault_next_to_others(tmp_path, monkeypatch):
+    miniatures.write_market(tmp_path / "market")
+    closed = tmp_path / "market" / QUERY
+    stray = thumbs(tmp_path / "market", None)
+    list_all = Path.iterdir
+
+    def refuse(folder):
+        if folder == closed:
+            raise PermissionError(13, "Permission denied")
+        return list_all(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    faults = {fault.file: fault for fault in findings("market", tmp_path)}
+    assert {closed, stray} <= set(faults)
+    assert faults[closed].fault == "cannot be listed (Permission denied)"
+
+
+def test_msmt17_without_val_does_not_need_its_list(tmp_path):
+    miniatures.write_msmt17(tmp_path / "msmt17", "v1")
+    (tmp_path / "msmt17" / "list_val.txt").write_text("")
+    for image in (tmp_path / "msmt17" / "train").rglob("*_12_*.jpg"):  # those of list_val
+        image.unlink()
+    (tmp_path / "msmt17" / "list_val.txt").unlink()
+    assert [fault.kind for fault in findings("msmt17", tmp_path)] == ["counts"]  # without val: 2 cameras, not 3
+    (fault,) = findings("msmt17:v1-val", tmp_path)
+    assert (fault.kind, fault.fault) == ("layout", "no list_val.txt in it")
+
+
+def test_the_title_names_the_variant(ptlreid, tmp_path):
+    miniatures.write_msmt17(tmp_path / "data" / "msmt17", "v2")
+    assert ptlreid("check", "msmt17:v2")[1].splitlines()[0] == "msmt17:v2"

@@ -114,7 +114,7 @@ def test_a_dataset_is_checked_and_packed_by_commands_of_their_own(ptlreid, marke
         (("finetune", "--backbone", "resnet5"), "Did you mean 'resnet50'"),
         (("finetune", "--data", "markt"), "Did you mean 'market'"),
         (("finetune", "--data", "market"), "Market-1501 was not found: expected it at data/market"),
-        (("finetune", "--data", "./nowhere"), "no folder bounding_box_train"),
+        (("finetune", "--data", "./nowhere"), "nowhere: does not exist"),
         (("finetune", "--memory", "all"), "--memory all: expected 'slot', 'mean' or 'none'."),
         (("finetune", "--epochs", -1), "--epochs -1: expected an integer ≥ 0."),
         (("finetune", "--config", "none.toml"), "none.toml: cannot be read"),

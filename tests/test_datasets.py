@@ -176,7 +176,7 @@ def test_a_name_without_pid_or_camera_is_refused(name):
 
 
 def test_a_folder_one_level_off_is_pointed_to(market_folder):
-    with pytest.raises(DataError, match=f"one level deeper: use {market_folder}"):
+    with pytest.raises(DataError, match=f"one level deeper: move what is in {market_folder}"):
         market.read(market_folder.parent)
     with pytest.raises(DataError, match=f"one level higher: use {market_folder}"):
         market.read(market_folder / "query")
@@ -185,7 +185,7 @@ def test_a_folder_one_level_off_is_pointed_to(market_folder):
 def test_a_missing_and_an_empty_part_are_named(market_folder, tmp_path):
     shutil.copytree(market_folder, tmp_path / "market")
     shutil.rmtree(tmp_path / "market" / "query")
-    with pytest.raises(DataError, match="no folder query"):
+    with pytest.raises(DataError, match="market: no query in it"):
         datasets.load("market", tmp_path)
     (tmp_path / "market" / "query").mkdir()
     with pytest.raises(DataError, match="holds no image"):
@@ -198,11 +198,12 @@ def test_junk_in_the_training_folder_is_left_out(market_folder, tmp_path):
     assert (datasets.load("market", tmp_path).train.pids > 0).all()
 
 
-def test_a_dataset_that_is_missing_says_where_it_was_expected(tmp_path):
-    with pytest.raises(
-        DataError, match=r"Market-1501 was not found: expected it at .*market, .*Market-1501-v15\.09\.15"
-    ):
+def test_a_dataset_that_is_missing_says_where_it_was_expected_and_how_to_get_it(tmp_path):
+    expected = r"Market-1501 was not found: expected it at .*market, .*Market-1501-v15\.09\.15"
+    with pytest.raises(DataError, match=rf"{expected}.*`ptlreid prepare market --source FILE`.* from https://zheng"):
         datasets.load("market", tmp_path)
+    with pytest.raises(DataError, match=r"prepare it with `ptlreid prepare synthetic-b`\.$"):
+        datasets.load("synthetic-b", tmp_path)
 
 
 @pytest.mark.parametrize(

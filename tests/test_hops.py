@@ -111,5 +111,5 @@ def test_an_evaluation_from_the_command_line_with_nothing_cached(
         code, _, err = ptlreid("evaluate", "--run", "tiny", "--root", market_folder.parent, "--device", "cpu")
     assert code == 0, err
     # The target is 150, 36 and 11. The excess: options built from settings, the index of image digests, files
-    # whose writes never fail for HDF5, and image files of which nothing is trusted.
-    assert within(hops, functions=213, files=44, depth=16), describe(hops)
+    # whose writes never fail for HDF5, image files of which nothing is trusted, and all faults of a dataset.
+    assert within(hops, functions=217, files=44, depth=16), describe(hops)

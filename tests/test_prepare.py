@@ -354,7 +354,7 @@ def test_a_full_disk_is_a_message_and_what_was_done_stays(market_zip, tmp_path, 
     ("arguments", "message"),
     [
         (("market", "--source", "nowhere"), "nowhere: does not exist"),
-        (("market", "--source", "."), "no folder in it holds bounding_box_train"),
+        (("market", "--source", "."), ".: no bounding_box_train, query, bounding_box_test in it"),
         (("synthetic-a", "--source", "."), "is not made from a --source"),
         (("market", "--source", ".", "--identities", 5), "--identities does not apply to market"),
         (("synthetic-a", "--name", "x"), "--name does not apply to synthetic-a"),

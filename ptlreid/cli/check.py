@@ -49,7 +49,8 @@ def show_check(dataset: DatasetRef, folder: Path, made: Mapping[str, Any], *, as
     if as_json:
         console.show_json({"data": dataset.name, "variant": dataset.variant, **made, **report.describe()})
     else:
-        show_counts(dataset.name, report.parts)
+        if report.parts:
+            show_counts(report.data, report.parts)
         counts: Counter[str] = Counter()
         for fault in report.faults:
             counts[fault.kind] += 1

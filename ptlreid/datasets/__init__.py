@@ -57,9 +57,12 @@ class DatasetRef:
                 f"{self.info.title} is incomplete: preparing it in {unfinished_folder(folders[0])} was interrupted. "
                 f"Run the same `ptlreid prepare {self.name} --source ...` again to resume."
             )
+        how = f"`ptlreid prepare {self.name}`"
+        if hasattr(self.module, "gather"):
+            how = f"`ptlreid prepare {self.name} --source FILE`, its archive or folder, from {self.info.source}"
         raise DataError(
             f"{self.info.title} was not found: expected it at {', '.join(map(str, folders))}. Give the folder of your "
-            f"datasets with --root or PTLREID_DATA, or prepare it with `ptlreid prepare {self.name}`."
+            f"datasets with --root or PTLREID_DATA, or prepare it with {how}."
         )
 
     def read(self, folder: Path, *, all_images: bool = False, reject: Reject = refuse) -> Splits:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
@@ -16,17 +17,21 @@ from ptlreid.datasets._cuhk03_mat import MAT, TEST_SETS, unpack_mat
 from ptlreid.datasets.reader import (
     DatasetInfo,
     Fault,
-    FaultError,
     Progress,
     Records,
     Reject,
     Splits,
+    find_layout,
+    is_folder,
+    list_files,
     locate,
     refuse,
 )
 
 LABELLINGS = ("labeled", "detected")
 _SETS = range(1, 21)
+_NAME = re.compile(r"([1-5])_(\d{1,4})_([12])_\d+")
+_REMEDY = f"Remove the dataset's folder and prepare it again: `ptlreid prepare cuhk03 --source FILE`, with {MAT}."
 _CLASSIC = {"train_identities": 1367, "query_identities": 100, "gallery_identities": 100, "cameras": 2}
 _NEW = {
     "train_identities": 767,
@@ -65,22 +70,22 @@ def read(folder: Path, variant: str = "labeled", reject: Reject = refuse) -> Spl
 
     `labeled`, `detected`: 767 and 700 identities. `labeled-classic-7`: the seventh test set of the release; without
     a number, the first. There, every test image is both a query and in the gallery, from which the protocol samples one
-    image of each identity from the other camera. An image of the split that the folder lacks goes to `reject`.
+    image of each identity from the other camera. An image of the split that the folder lacks, a missing folder or list
+    and a damaged list go to `reject`.
     """
     labelling, _, classic = ("labeled-classic" if variant == "classic" else variant).partition("-")
-    images = folder / labelling
-    if not images.is_dir():
-        _refuse_layout(folder, labelling)
+    folder = find_layout(folder, (labelling, *([TEST_SETS] if classic else [])), reject, _REMEDY)
     if classic:
-        return _read_classic(folder, labelling, int(classic.removeprefix("classic").removeprefix("-") or 1), variant)
-    existing = {path.stem for path in images.glob("*.png")}
-    rows = [row for row in read_new_split() if row["labelling"] == labelling]
+        number = int(classic.removeprefix("classic").removeprefix("-") or 1)
+        return _read_classic(folder / labelling, _read_test_set(folder / TEST_SETS, number, reject), variant)
+    images = folder / labelling
+    existing = {path.stem for path in list_files(images, reject) if path.suffix == ".png"}
+    rows = [row for row in read_new_split() if row["labelling"] == labelling] if is_folder(images) else []
     parts = {}
     for part in ("train", "query", "gallery"):
         listed = [row for row in rows if row["split"] == part]
         for row in (row for row in listed if row["file"] not in existing):
-            remedy = f"Remove {folder} and prepare it again from {MAT}."
-            reject(Fault("missing", images / f"{row['file']}.png", "is in the split but does not exist", remedy))
+            reject(Fault("missing", images / f"{row['file']}.png", "is in the split but does not exist", _REMEDY))
         parts[part] = _make_records(images, [row for row in listed if row["file"] in existing])
     return Splits(f"cuhk03:{variant}", parts["train"], parts["query"], parts["gallery"], "market")
 
@@ -98,15 +103,23 @@ def read_new_split() -> list[dict[str, str]]:
     return list(csv.DictReader(gzip.decompress(packed).decode("utf-8").splitlines()))
 
 
-def _read_classic(folder: Path, labelling: str, number: int, variant: str) -> Splits:
-    if not (folder / TEST_SETS).is_file():
-        _refuse_layout(folder, TEST_SETS)
-    with (folder / TEST_SETS).open(encoding="utf-8", newline="") as stream:
-        test = {(int(row["pair"]), int(row["person"])) for row in csv.DictReader(stream) if int(row["set"]) == number}
+def _read_test_set(file: Path, number: int, reject: Reject) -> set[tuple[int, int]]:
+    """(pair, person) of each identity of a test set; none if the file lacks it, which goes to `reject`."""
+    if not file.is_file():  # reported with the layout
+        return set()
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            rows = [(int(row["set"]), int(row["pair"]), int(row["person"])) for row in csv.DictReader(stream)]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        rows = []
+    test = {(pair, person) for which, pair, person in rows if which == number}
     if not test:
-        remedy = f"Remove {folder} and prepare it again from {MAT}."
-        raise FaultError(Fault("layout", folder / TEST_SETS, f"holds no test set {number}", remedy))
-    rows = list(_list_images(folder / labelling))
+        reject(Fault("layout", file, f"does not give test set {number}", _REMEDY))
+    return test
+
+
+def _read_classic(images: Path, test: set[tuple[int, int]], variant: str) -> Splits:
+    rows = list(_list_images(images))
     # Any distinct numbers would do: pids are 1, 2, ... by camera pair, then by person in it.
     pids = {person: pid for pid, person in enumerate(sorted({person for person, _, _ in rows}), start=1)}
 
@@ -122,20 +135,13 @@ def _read_classic(folder: Path, labelling: str, number: int, variant: str) -> Sp
 
 def _list_images(images: Path) -> Iterator[tuple[tuple[int, int], int, Path]]:
     """((pair, person), view, file) of every image, sorted by file."""
-    for path in sorted(images.glob("[0-9]_*_[0-9]_*.png")):
-        pair, person, view, _ = map(int, path.stem.split("_"))
-        yield (pair, person), view, path
+    for path in sorted(images.glob("*.png")):
+        match = _NAME.fullmatch(path.stem)
+        if match:  # `ptlreid check` lists the others
+            pair, person, view = map(int, match.groups())
+            yield (pair, person), view, path
 
 
 def _make_records(images: Path, rows: list[dict[str, str]]) -> Records:
     paths = [images / f"{row['file']}.png" for row in rows]
     return Records.make(paths, [int(row["pid"]) for row in rows], [int(row["camid"]) for row in rows], "cuhk03")
-
-
-def _refuse_layout(folder: Path, wanted: str) -> None:
-    inside = [path.parent for path in sorted(folder.glob(f"*/{wanted}"))]
-    if inside:
-        remedy = f"The layout is one level deeper: move what is in {inside[0]} here."
-        raise FaultError(Fault("nested", folder, f"no {wanted}", remedy))
-    remedy = f"Make it with `ptlreid prepare cuhk03 --source FILE`, where FILE is {MAT} or the release's archive."
-    raise FaultError(Fault("layout", folder, f"no {wanted}", remedy))

@@ -20,8 +20,11 @@ from ptlreid.datasets.reader import (
     Records,
     Reject,
     Splits,
+    find_layout,
+    is_folder,
     is_image,
     link_or_copy_all,
+    list_files,
     locate,
     refuse,
 )
@@ -50,15 +53,16 @@ INFO = DatasetInfo(
 
 TRAIN, QUERY, GALLERY = PARTS = ("bounding_box_train", "query", "bounding_box_test")
 
-_NAME = re.compile(r"(?P<pid>-1|\d+)_c(?P<camid>\d+)(?!\d)")
+_NAME = re.compile(r"(?P<pid>-1|\d{1,18})_c(?P<camid>\d{1,18})(?!\d)")
 _EXAMPLE = "0002_c1s1_000451_03.jpg"
+_REMEDY = "Copy or prepare the dataset again; images in another layout become a dataset with `ptlreid prepare folder`."
 
 
 def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
     """The splits of the Market-1501 layout in `folder`, files in sorted order.
 
-    Distractors, which are named 0000, get pid -2. Raises `DataError` for a missing or empty part; an image whose name
-    does not give pid and camera goes to `reject`.
+    Distractors, which are named 0000, get pid -2. A missing or empty part goes to `reject`, and so does an image whose
+    name does not give pid and camera.
     """
     splits = read_layout(folder, reject)
     return replace(splits, query=_mark_distractors(splits.query), gallery=_mark_distractors(splits.gallery))
@@ -66,10 +70,7 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
 
 def read_layout(folder: Path, reject: Reject) -> Splits:
     """The splits as `read` gives them, but with pids as the files name them: 0000 is an identity."""
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        kind, remedy = _explain_missing(folder)
-        raise FaultError(Fault(kind, folder, f"no folder {', '.join(missing)}", remedy))
+    folder = find_layout(folder, PARTS, reject, _REMEDY)
     train = _read_part(folder / TRAIN, reject)
     return Splits(
         name="market",
@@ -103,22 +104,15 @@ def _mark_distractors(records: Records) -> Records:
 def _read_part(folder: Path, reject: Reject) -> Records:
     paths: list[Path] = []
     labels: list[tuple[int, int]] = []
-    for path in sorted(path for path in folder.iterdir() if is_image(path)):
+    faults: list[Fault] = []
+    for path in filter(is_image, list_files(folder, faults.append)):
         try:
             labels.append(parse_name(path.name))
             paths.append(path)
         except FaultError as error:
-            reject(replace(error.fault, file=path))
-    if not paths:
-        raise FaultError(Fault("layout", folder, "holds no image", f"Expected files such as {_EXAMPLE}."))
+            faults.append(replace(error.fault, file=path))
+    if is_folder(folder) and not paths and not faults:
+        faults.append(Fault("layout", folder, "holds no image", f"Expected files such as {_EXAMPLE}."))
+    for fault in faults:
+        reject(fault)
     return Records.make(paths, [pid for pid, _ in labels], [camid for _, camid in labels], source="market")
-
-
-def _explain_missing(folder: Path) -> tuple[str, str]:
-    """(kind of fault, remedy): the layout is one level deeper or higher, or missing."""
-    inside = [path.parent for path in sorted(folder.glob(f"*/{TRAIN}")) if path.is_dir()]
-    if inside:
-        return "nested", f"The layout is one level deeper: use {inside[0]}."
-    if (folder.parent / TRAIN).is_dir():
-        return "nested", f"The layout is one level higher: use {folder.parent}."
-    return "layout", f"Expected Market-1501's layout: {TRAIN}/, {QUERY}/ and {GALLERY}/."

@@ -17,6 +17,8 @@ from ptlreid.datasets.reader import (
     Records,
     Reject,
     Splits,
+    find_layout,
+    is_folder,
     link_or_copy_all,
     locate,
     refuse,
@@ -30,7 +32,7 @@ INFO = DatasetInfo(
     title="MSMT17",
     names={"msmt17": "v1"},
     variants=("v1", "v1-val", "v2", "v2-val"),
-    full_variants={"v1": "v1-val", "v2": "v2-val"},
+    full_variants={"v1": "v1-all", "v2": "v2-all"},  # with the validation images if their list is there
     folders=("msmt17-v{variant[1]}", "MSMT17_V{variant[1]}", "msmt17", "MSMT17"),
     citation="Wei et al., Person Transfer GAN to Bridge Domain Gap for Person Re-Identification, CVPR 2018",
     licence="Licence agreement, to be signed before the download.",
@@ -42,25 +44,24 @@ INFO = DatasetInfo(
 
 # The folders of training and of test images.
 _FOLDERS = {"v1": ("train", "test"), "v2": ("mask_train_v2", "mask_test_v2")}
-LISTS = ("list_train.txt", "list_val.txt", "list_query.txt", "list_gallery.txt")
+_VAL = "list_val.txt"
+_LISTS = ("list_train.txt", "list_query.txt", "list_gallery.txt")
 # Both parts number pids from 0. Here they are 1 .. 1,041 and 1,042 .. 4,101, so that they share none.
 _FIRST_TRAIN, _FIRST_TEST = 1, 1042
 
-_LINE = re.compile(r"(?P<file>(?:[^/]+/)*\d+_\d+_(?P<camid>\d+)_[^/]*) (?P<pid>\d+)")
+_LINE = re.compile(r"(?P<file>(?:[^/]+/)*\d+_\d+_(?P<camid>\d{1,18})_[^/]*) (?P<pid>\d{1,18})")
 
 
 def read(folder: Path, variant: str = "v1", reject: Reject = refuse) -> Splits:
     """The splits that the list files in `folder` name, in their order; `-val` trains on `list_val.txt` as well.
 
-    Raises `DataError` for the other version and for a missing list; a line that does not give file, pid and camera
-    goes to `reject`.
+    The other version, a missing folder or list, and a line that does not give file, pid and camera go to `reject`.
     """
-    version, _, with_val = variant.partition("-")
-    _check_layout(folder, version)
+    folder, version = _find_layout(folder, variant, reject)
     train_folder, test_folder = (folder / name for name in _FOLDERS[version])
     train = _read_list(folder / "list_train.txt", reject)
-    if with_val:
-        train += _read_list(folder / "list_val.txt", reject)
+    if variant.endswith(("-val", "-all")):
+        train += _read_list(folder / _VAL, reject)
     return Splits(
         name=f"msmt17:{variant}",
         train=_make_records(train_folder, train, _FIRST_TRAIN),
@@ -71,15 +72,15 @@ def read(folder: Path, variant: str = "v1", reject: Reject = refuse) -> Splits:
 
 
 def gather(source: Path, target: Path, variant: str, progress: Progress) -> None:
-    """Link or copy the lists and every image they name into `target`; the version is that of `variant`, with val."""
+    """Link or copy the lists and every image they name into `target`; with the validation images if they are there."""
     version = variant.partition("-")[0]
     try:
-        folder = locate(source, (*_FOLDERS[version], *LISTS))
+        folder = locate(source, _list_wanted(version, variant))
     except FaultError:
         _refuse_other_version(source, version)
         raise
-    splits = read(folder, f"{version}-val")
-    lists = [folder / name for name in LISTS]
+    splits = read(folder, variant if variant.endswith("-val") else f"{version}-all")
+    lists = [folder / name for name in (*_LISTS, _VAL) if (folder / name).is_file()]
     link_or_copy_all(
         [*lists, *splits.train.paths, *splits.query.paths, *splits.gallery.paths], folder, target, progress
     )
@@ -87,8 +88,10 @@ def gather(source: Path, target: Path, variant: str, progress: Progress) -> None
 
 def _read_list(file: Path, reject: Reject) -> list[re.Match[str]]:
     """The valid lines of a list; the others go to `reject`."""
-    matches = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    matches: list[re.Match[str]] = []
+    if not file.is_file():  # reported with the layout
+        return matches
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         match = _LINE.fullmatch(line.strip())
         if match and ".." not in match["file"].split("/"):
             matches.append(match)
@@ -107,25 +110,35 @@ def _make_records(folder: Path, lines: list[re.Match[str]], first_pid: int) -> R
     return Records.make(paths, pids, [int(line["camid"]) for line in lines], source="msmt17")
 
 
-def _check_layout(folder: Path, version: str) -> None:
-    missing = [name for name in (*_FOLDERS[version], *LISTS) if not (folder / name).exists()]
-    if not missing:
-        return
-    _refuse_other_version(folder, version)
-    inside = [path.parent for path in sorted(folder.glob(f"*/{_FOLDERS[version][0]}"))]
-    if inside:
-        remedy = f"The layout is one level deeper: move what is in {inside[0]} here."
-        raise FaultError(Fault("nested", folder, f"{', '.join(missing)} not in it", remedy))
-    remedy = f"Expected {', '.join((*_FOLDERS[version], *LISTS))}. Prepare it again with --source."
-    raise FaultError(Fault("layout", folder, f"{', '.join(missing)} not in it", remedy))
+def _find_layout(folder: Path, variant: str, reject: Reject) -> tuple[Path, str]:
+    """The folder with lists and images, and the version that it holds; what is missing or wrong goes to `reject`."""
+    version = variant.partition("-")[0]
+    other = "v2" if version == "v1" else "v1"
+    places = {name: find_layout(folder, (*_FOLDERS[name], *_LISTS), lambda fault: None, "") for name in _FOLDERS}
+    images = {name: [is_folder(place / part) for part in _FOLDERS[name]] for name, place in places.items()}
+    if sum(images[other]) > sum(images[version]):
+        reject(_describe_other_version(places[other], other))
+        version = other
+    place = find_layout(folder, _list_wanted(version, variant), reject, "Copy it there, or prepare the dataset again.")
+    return place, version
 
 
-def _refuse_other_version(folder: Path, version: str) -> None:
-    """Raise `DataError` if MSMT17's other version is in `folder`, or below it."""
+def _list_wanted(version: str, variant: str) -> tuple[str, ...]:
+    return (*_FOLDERS[version], *_LISTS, *([_VAL] if variant.endswith("-val") else []))
+
+
+def _refuse_other_version(source: Path, version: str) -> None:
+    """Raise `DataError` if MSMT17's other version is in `source`, or below it."""
     other = "v2" if version == "v1" else "v1"
     try:
-        found = locate(folder, (*_FOLDERS[other], *LISTS))
+        folder = locate(source, (*_FOLDERS[other], *_LISTS))
     except FaultError:
         return
-    remedy = f"Use the name msmt17:{other}, or get {version.upper()}."
-    raise FaultError(Fault("variant", found, f"is MSMT17 {other.upper()}, not {version.upper()}", remedy))
+    raise FaultError(_describe_other_version(folder, other))
+
+
+def _describe_other_version(folder: Path, version: str) -> Fault:
+    """The fault that `folder` holds `version`, which was not asked for."""
+    wanted = "V1" if version == "v2" else "V2"
+    remedy = f"Use the name msmt17:{version}, or get {wanted}."
+    return Fault("variant", folder, f"is MSMT17 {version.upper()}, not {wanted}", remedy)

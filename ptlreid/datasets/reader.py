@@ -28,11 +28,14 @@ __all__ = [
     "Records",
     "Reject",
     "Splits",
+    "find_layout",
+    "is_folder",
     "is_image",
     "is_stray",
     "link_or_copy",
     "link_or_copy_all",
     "link_or_copy_as",
+    "list_files",
     "locate",
     "refuse",
 ]
@@ -114,17 +117,79 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
+def is_folder(path: Path) -> bool:
+    """Whether the path is a folder; False if that cannot be found out, where `Path.is_dir` may raise an error."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def list_files(folder: Path, reject: Reject) -> list[Path]:
+    """The entries of `folder` that are not folders, sorted.
+
+    None if it does not exist, which `find_layout` reports, or cannot be listed, which goes to `reject`.
+    """
+    if not is_folder(folder):
+        return []
+    try:
+        return sorted(path for path in folder.iterdir() if not is_folder(path))
+    except OSError as error:
+        remedy = "Correct the folder and its permissions."
+        reject(Fault("layout", folder, f"cannot be listed ({error.strerror or error})", remedy))
+        return []
+
+
 def locate(source: Path, wanted: Sequence[str]) -> Path:
     """The folder that holds all of `wanted`: `source`, a folder up to 4 levels below, or the one above `source`.
 
-    The one above counts only if `source` itself is one of `wanted`. Raises `DataError` if there is none.
+    The one above counts only if `source` itself is one of `wanted`. Raises `DataError` if there is none, and names
+    what the folder that comes nearest lacks.
     """
     above = [source.parent] if source.name in wanted else []
+    nearest, fewest = source, list(wanted)
     for folder in (source, *above, *_walk_folders(source)):
-        if all((folder / name).exists() for name in wanted):
+        missing = _list_missing(folder, wanted)
+        if not missing:
             return folder
+        if len(missing) < len(fewest):
+            nearest, fewest = folder, missing
     remedy = "Give the dataset's archive, or the folder it was unpacked to, with --source."
-    raise FaultError(Fault("layout", source, f"no folder in it holds {', '.join(wanted)}", remedy))
+    raise FaultError(Fault("layout", nearest, _describe_missing(nearest, fewest), remedy))
+
+
+def find_layout(folder: Path, wanted: Sequence[str], reject: Reject, remedy: str) -> Path:
+    """The folder that holds `wanted`: `folder`, or the one below or above it where more of them are.
+
+    That one goes to `reject`, and so does what is missing; names with a suffix are files, all others folders. The one
+    above counts only if `folder` itself is one of `wanted`.
+    """
+    if not _list_missing(folder, wanted):
+        return folder
+    above = [folder.parent] if folder.name in wanted else []
+    place = min([folder, *above, *_list_folders(folder)], key=lambda place: len(_list_missing(place, wanted)))
+    missing = _list_missing(place, wanted)
+    if place in above:
+        fault = _describe_missing(folder, _list_missing(folder, wanted))
+        reject(Fault("nested", folder, fault, f"The layout is one level higher: use {place}."))
+    elif place != folder:
+        fault = _describe_missing(folder, _list_missing(folder, wanted))
+        reject(Fault("nested", folder, fault, f"The layout is one level deeper: move what is in {place} to {folder}."))
+    if missing:
+        reject(Fault("layout", place, _describe_missing(place, missing), remedy))
+    return place
+
+
+def _list_missing(folder: Path, wanted: Sequence[str]) -> list[str]:
+    """Those of `wanted` that are not in `folder` as files, if they have a suffix, or as folders."""
+    paths = [folder / name for name in wanted]
+    return [path.name for path in paths if not (os.path.isfile(path) if path.suffix else is_folder(path))]  # noqa: PTH113
+
+
+def _describe_missing(folder: Path, missing: Sequence[str]) -> str:
+    if not is_folder(folder):
+        return "is not a folder" if os.path.lexists(folder) else "does not exist"
+    wrong = [name for name in missing if os.path.lexists(folder / name)]
+    absent = ", ".join(name for name in missing if name not in wrong)
+    faults = [f"no {absent} in it"] if absent else []
+    return "; ".join([*faults, *(f"{name} is not a {'file' if Path(name).suffix else 'folder'}" for name in wrong)])
 
 
 def link_or_copy_all(files: Iterable[Path], base: Path, target: Path, progress: Progress) -> None:
@@ -171,7 +236,7 @@ def _walk_folders(folder: Path) -> Iterator[Path]:
 
 def _list_folders(folder: Path) -> list[Path]:
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except PermissionError:  # a folder that cannot be read is not the one that the user means
+        paths = sorted(folder.iterdir())
+    except OSError:  # a folder that cannot be read is not the one that the user means
         return []
-    return [Path(entry.path) for entry in entries if entry.is_dir() and not is_stray(entry.name)]
+    return [path for path in paths if is_folder(path) and not is_stray(path.name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ptlreid.retrieval import protocols
 from ptlreid.retrieval.protocols import Judge
 
 _PREPARE_AGAIN = "Download or unpack the dataset again, and prepare it from there."
+_LAYOUT = {"layout", "nested", "variant"}
 _DECODING = {
     "missing": ("is listed but cannot be read", _PREPARE_AGAIN),
     "empty": ("is empty", "Copy it again, or prepare the dataset again."),
@@ -31,8 +33,12 @@ _DECODING = {
 
 @dataclass(frozen=True)
 class Report:
-    """The result of a check: the counts of each part, and the faults, serious ones first."""
+    """The result of a check: the counts of each part, and the faults, serious ones first.
 
+    `data`: the name of the dataset, with its variant.
+    """
+
+    data: str
     folder: Path
     parts: Mapping[str, Mapping[str, int]]
     faults: list[Fault]
@@ -64,9 +70,10 @@ def check(dataset: DatasetRef, folder: Path, progress: Progress) -> Report:
         splits = dataset.read(folder, reject=lambda fault: None)
         everything = dataset.read(folder, all_images=True, reject=faults.append)
     except FaultError as error:
-        return Report(folder, {}, [error.fault])
-    except (DataError, OSError, ValueError) as error:
-        return Report(folder, {}, [Fault("layout", folder, f"cannot be read ({error})", _PREPARE_AGAIN)])
+        return Report(dataset.name, folder, {}, [*faults, error.fault])
+    except (DataError, OSError, ValueError, LookupError, csv.Error) as error:
+        unreadable = Fault("layout", folder, f"cannot be read ({type(error).__name__}: {error})", _PREPARE_AGAIN)
+        return Report(dataset.name, folder, {}, [*faults, unreadable])
     images = _list_images(everything)
     paths = [image.path for image in images]
     results = check_images(paths, progress)
@@ -80,10 +87,11 @@ def check(dataset: DatasetRef, folder: Path, progress: Progress) -> Report:
     faults += _find_overlap(everything)
     faults += _find_queries_without_match(splits)
     faults += _find_strays(folder, paths, {fault.file for fault in faults})
-    faults += _compare_counts(dataset, folder, splits, everything)
+    if not any(fault.kind in _LAYOUT for fault in faults):  # otherwise, what is missing is reported already
+        faults += _compare_counts(dataset, folder, splits, everything)
     faults += _check_packs(folder, dict(zip(paths, digests, strict=True)), progress)
     order = sorted(faults, key=lambda fault: (not fault.serious, fault.kind, str(fault.file), fault.fault))
-    return Report(folder, {name: part.count() for name, part in _name_parts(splits)}, order)
+    return Report(splits.name, folder, {name: part.count() for name, part in _name_parts(splits)}, order)
 
 
 @dataclass(frozen=True)
