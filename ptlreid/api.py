@@ -16,7 +16,6 @@ import numpy as np
 from ptlreid import datasets, evaluation, models
 from ptlreid.errors import OptionError
 from ptlreid.features import Extractor
-from ptlreid.models.pretrained import init_digests
 from ptlreid.models.weights import WeightsFile, read_weights_header
 from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Progress, Silent
@@ -25,7 +24,7 @@ from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.bootstrap import Difference, score_differences
 from ptlreid.retrieval.protocols import find_protocol
 from ptlreid.retrieval.types import Features, Retrieval, Scores
-from ptlreid.runs import RunFolder, find_run
+from ptlreid.runs import RunFolder, find_run, init_digests, name_run
 from ptlreid.settings import (
     ChainSettings,
     DistillSettings,
@@ -131,8 +130,8 @@ def finetune(
     from ptlreid.workflows.finetune import finetune
 
     chosen = FinetuneSettings.resolve(None, recipe=recipe, data=data, **settings)
+    splits, run = load_dataset(data, root=chosen.root), name_run(Path(runs), name, chosen)
     depends = init_digests(chosen.init, Path(runs))
-    splits, run = load_dataset(data, root=chosen.root), RunFolder(Path(runs) / (name or chosen.default_name))
     return finetune(chosen, splits, run, progress or Silent(), depends=depends)
 
 
@@ -155,7 +154,7 @@ def distill(
     progress = progress or Silent()
     given = DistillSettings.resolve(None, recipe=recipe, teacher=teacher, **settings)
     chosen = complete_settings(given, Path(runs), progress)
-    splits, run = load_dataset(chosen.data, root=chosen.root), RunFolder(Path(runs) / (name or chosen.default_name))
+    splits, run = load_dataset(chosen.data, root=chosen.root), name_run(Path(runs), name, chosen)
     return distill(chosen, splits, run, progress)
 
 
@@ -175,7 +174,7 @@ def transfer_chain(
     from ptlreid.workflows.chain import run_chain
 
     chosen = ChainSettings.resolve(None, recipe=recipe, chain=list(data), **settings)
-    return run_chain(chosen, ChainFolder(Path(runs) / (name or chosen.default_name)), progress or Silent())
+    return run_chain(chosen, ChainFolder.named(Path(runs), name, chosen), progress or Silent())
 
 
 def evaluate(query: Features, gallery: Features, **settings: Any) -> Scores:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from ptlreid.errors import DataError, PtlreidError
 
@@ -159,6 +159,23 @@ def unwritable(path: Path, error: OSError, needed: int | None = None) -> Ptlreid
     else:
         remedy = f"expected a folder to write in. Check {folder} and its disk"
     return PtlreidError(f"{path}: cannot be written ({error.strerror or error}): {remedy}, then run the command again.")
+
+
+def open_to_append(path: Path) -> TextIO:
+    """The text file at `path` for appending, created if necessary.
+
+    Raises `PtlreidError` if it cannot be opened, or is no regular file: a link could point to any file of the user's.
+    """
+    guards = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
+    kind = path.lstat().st_mode if os.path.lexists(path) else stat.S_IFREG
+    if not stat.S_ISREG(kind):
+        raise PtlreidError(
+            f"{path}: is a link, a folder or a pipe, expected a regular file. Remove it, then run the command again."
+        )
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | guards, 0o666), "a", encoding="utf-8")
+    except OSError as error:  # it may also have become a link just now
+        raise unwritable(path, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ptlreid import packs
+from ptlreid import packs, signals
 from ptlreid.errors import DataError
 from ptlreid.packs import PackedImages
 from ptlreid.progress import Progress
@@ -90,9 +90,9 @@ def catch_dead_workers() -> Iterator[None]:
 
 
 def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole process group: the training process handles them and ends its loaders."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Such signals reach the whole process group: the training process handles them and ends its loaders."""
+    for number in signals.STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Images(Dataset[Batch | DataError]):

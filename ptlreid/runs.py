@@ -10,7 +10,8 @@ from typing import Any
 
 from ptlreid import contents, plugins
 from ptlreid.errors import CheckpointError, OptionError
-from ptlreid.files import atomic_write, read_json, write_json
+from ptlreid.files import atomic_write, file_digest, read_json, write_json
+from ptlreid.names import check_name
 from ptlreid.records import Splits
 from ptlreid.settings import DistillSettings, FinetuneSettings, read_toml
 
@@ -128,6 +129,14 @@ _ADVICE = "Restore the file, or train again under another --name."
 _DEPENDS = {"init": "the initial weights", "teacher": "the teacher's weights"}
 
 
+def name_run(runs: Path, name: str | None, settings: FinetuneSettings) -> RunFolder:
+    """The folder below `runs` of a run to train: `name`, or if it is None the default name of its settings.
+
+    Raises `OptionError` for a name that is not that of one folder.
+    """
+    return RunFolder(runs / check_name(settings.default_name if name is None else name, "run"))
+
+
 def find_run(runs: Path, name: str) -> RunFolder:
     """The run called `name` below `runs`, or at the path `name`.
 
@@ -159,6 +168,19 @@ def find_newest_ptl(runs: Path) -> RunFolder:
         f"{runs} holds no finished PTL run: expected one as the teacher. Train one with `ptlreid finetune`, or give "
         "another run with --teacher or the folder of your runs with --runs."
     )
+
+
+def init_digests(init: str, runs: Path) -> dict[str, str]:
+    """The digest of the weights that `init` names, a file or a run below `runs`, as {"init": digest}.
+
+    Empty for ImageNet weights and for random initialisation.
+    """
+    if init in ("imagenet", "none"):
+        return {}
+    file = Path(init) if Path(init).is_file() else find_run(runs, init).weights()
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file. Finish that run first, or choose other weights with --init.")
+    return {"init": file_digest(file)}
 
 
 def training_manifest(splits: Splits) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from ptlreid.engine import history
 from ptlreid.engine.history import History
-from ptlreid.errors import DataError
+from ptlreid.errors import DataError, PtlreidError
 
 
 def test_lines_after_the_last_checkpoint_are_cut(tmp_path):
@@ -52,3 +54,26 @@ def test_a_line_without_its_numbers_is_named(tmp_path, line, missing):
     (tmp_path / "history.jsonl").write_text(line + "\n")
     with pytest.raises(DataError, match=rf"line 1: expected integer {missing}\. Remove the line"):
         history.read(tmp_path / "history.jsonl")
+
+
+def test_a_link_in_place_of_the_history_is_refused_and_its_target_untouched(tmp_path):
+    target = tmp_path / "diary.txt"
+    target.write_text("Dear diary")
+    (tmp_path / "history.jsonl").symlink_to(target)
+    with pytest.raises(PtlreidError, match=r"history\.jsonl: is a link, a folder or a pipe, expected"):
+        History(tmp_path / "history.jsonl")
+    assert target.read_text() == "Dear diary"
+
+
+def test_a_pipe_in_place_of_the_history_is_refused_and_waited_for_by_nobody(tmp_path):
+    os.mkfifo(tmp_path / "history.jsonl")
+    with pytest.raises(PtlreidError, match=r"history\.jsonl: is a link, a folder or a pipe, expected"):
+        History(tmp_path / "history.jsonl")
+
+
+def test_the_size_after_a_cut_is_that_of_the_kept_lines(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("12345")
+    with History(path, keep=3) as cut:
+        assert cut.flush() == 3
+    assert path.read_text() == "123"

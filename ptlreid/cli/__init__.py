@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import os
+import re
+import sys
 from importlib import import_module
-from types import FrameType
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 import ptlreid
+from ptlreid.signals import interruptible
 
 # The commands by heading, each with its summary, which is the first sentence of its help.
 COMMANDS = {
@@ -99,13 +101,28 @@ def _program(
 def main() -> None:
     """Run the command line.
 
-    Exit code 0: done; 1: an error, reported in a message; 2: wrong usage; 130 or 143: stopped by Ctrl-C or SIGTERM.
+    Exit code 0: done; 1: an error, reported in a message; 2: wrong usage; 128 + n: stopped by signal n, such as 130 for
+    Ctrl-C.
     """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
-    app()
+    _adapt_to_terminal()
+    with interruptible():
+        try:
+            app()
+        except OSError as error:  # of a command's own there is a message already: this is help that is not written
+            from ptlreid.cli import console
+
+            console.discard(sys.stdout)
+            console.show_error(str(console.output_error(error)))
+            sys.exit(1)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM as Ctrl-C, so that open files and locks are released on the way out."""
-    raise KeyboardInterrupt(number)
+def _adapt_to_terminal() -> None:
+    """Replace what the encoding of standard output lacks, and ignore a size of the terminal that is not one."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before the start
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - until the process ends
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    for name in ("COLUMNS", "LINES"):
+        if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "1")):
+            del os.environ[name]

@@ -98,11 +98,9 @@ def _sweep(settings: DistillSettings, sweep: str, *, given: bool) -> list[Distil
 
 
 def _folder(runs: Path, name: str | None, settings: DistillSettings, *, several: bool) -> RunFolder:
-    from ptlreid.runs import RunFolder
+    from ptlreid.runs import name_run
 
-    if name is None:
-        return RunFolder(runs / settings.default_name)
-    return RunFolder(runs / (f"{name}-{settings.lambda_:g}" if several else name))
+    return name_run(runs, f"{name}-{settings.lambda_:g}" if name is not None and several else name, settings)
 
 
 def _show_plans(plans: Sequence[dict[str, Any]], *, as_json: bool) -> None:

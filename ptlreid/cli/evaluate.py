@@ -137,12 +137,15 @@ def _format_value(value: object) -> str:
 def _show_cameras(cells: list[dict[str, Any]]) -> None:
     """Print mAP by query camera and gallery camera, with a note on how to read it."""
     columns = sorted({cell["gallery"] for cell in cells})
-    console.say(
-        "mAP in percent by query camera (rows) and gallery camera (columns); - where no query has a true match. Each "
-        "cell searches the images of one camera only: compare cells with one another, not with the overall mAP."
-    )
-    console.say(" " * 6 + "".join(f"{camera:>6}" for camera in columns))
+    rows = []
     for camera in sorted({cell["query"] for cell in cells}):
         row = {cell["gallery"]: cell["mAP"] for cell in cells if cell["query"] == camera}
         texts = ("-" if row[column] is None else f"{100 * row[column]:.1f}" for column in columns)
-        console.say(f"{camera:>6}" + "".join(f"{text:>6}" for text in texts))
+        rows.append([str(camera), *texts])
+    console.show_rows(
+        "mAP in percent by query camera (rows) and gallery camera (columns); - where no query has a true match. Each "
+        "cell searches the images of one camera only: compare cells with one another, not with the overall mAP.",
+        ("", *map(str, columns)),
+        rows,
+        right=True,
+    )

@@ -26,6 +26,7 @@ def recipes(
             [{"name": one, "about": files.about(one), "settings": read_toml(files.find(one))} for one in names]
         )
     elif name:
-        console.say(files.find(name).read_text(encoding="utf-8").rstrip())
+        for line in files.find(name).read_text(encoding="utf-8").rstrip().split("\n"):
+            console.say(line)
     else:
         console.show_rows("Recipes", ("name", "source"), [[one, files.about(one)] for one in names])

@@ -43,7 +43,7 @@ def transfer_chain(
     from ptlreid.transfer.chain_folder import ChainFolder
     from ptlreid.workflows import chain as workflow
 
-    folder = ChainFolder(runs / (name or settings.default_name))
+    folder = ChainFolder.named(runs, name, settings)
     if dry_run:
         _show_plan(workflow.dry_run(settings, folder), as_json=json)
         return

@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any, Self
 
 from ptlreid.errors import DataError
+from ptlreid.files import open_to_append
 
 
 class History:
     """Appends to the file at `path`, of which the first `keep` bytes are kept: lines after the last checkpoint are cut.
 
     A context manager that closes the file. With None for `path`, as on all processes but the main one, nothing is
-    written.
+    written. Raises `PtlreidError` if there is anything but a regular file at `path`, such as a link to one elsewhere.
     """
 
     def __init__(self, path: Path | None, keep: int = 0) -> None:
-        path = path or Path(os.devnull)
-        if path.is_file():
-            os.truncate(path, min(keep, path.stat().st_size))
-        self._file = path.open("a", encoding="utf-8")
+        self._path, nowhere = path, Path(os.devnull)
+        self._file = open_to_append(path) if path else nowhere.open("a", encoding="utf-8")
+        if path:
+            self._file.truncate(min(keep, self._file.tell()))
+            self._file.seek(0, os.SEEK_END)
 
     def add(self, kind: str, **values: Any) -> None:
         """Write a line: `kind` is `step` or `epoch`."""
@@ -30,7 +32,7 @@ class History:
     def flush(self) -> int:
         """Write all lines to disk; returns the file's size in bytes."""
         self._file.flush()
-        if self._file.name == os.devnull:
+        if not self._path:
             return 0
         os.fsync(self._file.fileno())
         return self._file.tell()

@@ -1,18 +1,19 @@
-"""Ctrl-C and SIGTERM during an update: recorded, and handled when the update is complete."""
+"""Ctrl-C, SIGTERM and SIGHUP during an update: recorded, and handled when the update is complete."""
 
 from __future__ import annotations
 
 import signal
-import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from ptlreid import signals
+
 
 class Interrupts:
-    """A context manager in which the first SIGINT or SIGTERM is only recorded; a second one has its usual effect.
+    """A context manager in which the first stopping signal is only recorded; a second one has its usual effect.
 
-    `received`: the signal's number, None until then. Outside the main thread, where Python handles no signals,
-    nothing is recorded.
+    `received`: the signal's number, None until then. Signals that the process ignores, and all of them outside the
+    main thread, are not recorded.
     """
 
     def __init__(self) -> None:
@@ -20,9 +21,7 @@ class Interrupts:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            numbers = (signal.SIGINT, signal.SIGTERM)
-            self._handlers = {number: signal.signal(number, self._record) for number in numbers}
+        self._handlers = {number: signal.signal(number, self._record) for number in signals.heeded()}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -112,7 +112,6 @@ def with_cells(
     *,
     rename: Callable[[str], str | None],
     imagenet: Callable[[], dict[str, Any]],
-    layers: Sequence[str] = (),
     fusions: tuple[int, ...] = FUSIONS,
     cells: tuple[int, ...] = CELLS,
     feature_width: int = FEATURE_WIDTH,
@@ -121,7 +120,7 @@ def with_cells(
     """The `Backbone` of `stages()`, with and without cells. `rename(key)`: the name in `Staged`, None if unused.
 
     `fusions`, `cells`, `feature_width`: the widths of the 1×1 convolutions, the cells and the features. `imagenet`,
-    `layers`, `paper`: as in `Backbone`.
+    `paper`: as in `Backbone`.
     """
 
     def names(key: str) -> tuple[str, ...]:
@@ -135,6 +134,5 @@ def with_cells(
         ),
         imagenet=imagenet,
         rename=names,
-        layers=layers,
         paper=paper,
     )

@@ -31,20 +31,11 @@ def sequential(
         }
         return Staged(blocks, channels, strides)
 
-    layers = [str(number) for number in range(cuts[-1])]
-
     def rename(key: str) -> str | None:
-        parent, _, rest = key.partition(".")
-        layer = rest.partition(".")[0]
-        if parent != "features" or layer not in layers:
+        if not key.startswith("features."):
             return None
-        number = sum(cut <= int(layer) for cut in cuts)
-        return f"blocks.block{number}.{rest}"
+        layer = int(key.split(".")[1])
+        number = sum(cut <= layer for cut in cuts)
+        return f"blocks.block{number}.{key.removeprefix('features.')}"
 
-    return with_cells(
-        stages,
-        rename=rename,
-        imagenet=staged.imagenet(name),
-        layers=[f"features.{layer}" for layer in layers],
-        **widths,
-    )
+    return with_cells(stages, rename=rename, imagenet=staged.imagenet(name), **widths)

@@ -106,5 +106,5 @@ class FinetuneSettings(DataSettings):
     @property
     def default_name(self) -> str:
         """The default name of the run folder, without a timestamp."""
-        data = Path(self.data).name.replace(":", "-")
+        data = Path(self.data).absolute().name.replace(":", "-")
         return f"{data}-{self.backbone}-{self.method}-s{self.seed}"

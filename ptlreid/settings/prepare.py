@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from ptlreid.names import check_name
 from ptlreid.settings.base import Settings
 from ptlreid.settings.fields import COMMON, Option
 
@@ -25,9 +26,15 @@ class OwnImagesSettings(Settings):
     """A dataset made from the user's own images."""
 
     name: Annotated[str | None, Option(common=True, default="the source's")] = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of your own images."
+        None, description="Name of your own images."
     )
     seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str | None) -> str | None:
+        return name if name is None else check_name(name, "dataset")
+
     test_share: Annotated[float, COMMON] = Field(0.5, gt=0, lt=1, description="Share of the identities for testing.")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from ptlreid import files
 from ptlreid.errors import OptionError
+from ptlreid.names import check_name
 from ptlreid.runs import RunFolder
 from ptlreid.settings import ChainSettings
 
@@ -16,6 +18,14 @@ class ChainFolder:
     """Where a chain is saved."""
 
     path: Path
+
+    @classmethod
+    def named(cls, runs: Path, name: str | None, settings: ChainSettings) -> Self:
+        """The folder below `runs` called `name`, or if it is None by the default name of the chain's settings.
+
+        Raises `OptionError` for a name that is not that of one folder.
+        """
+        return cls(runs / check_name(settings.default_name if name is None else name, "chain"))
 
     @property
     def config(self) -> Path:

@@ -14,7 +14,7 @@ from ptlreid.engine.job import resolve_size
 from ptlreid.errors import DataError
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
-from ptlreid.runs import RunFolder, training_manifest
+from ptlreid.runs import RunFolder, name_run, training_manifest
 from ptlreid.settings import ChainSettings, DistillSettings, FinetuneSettings
 from ptlreid.transfer.distillation import complete_settings, dependency_digests
 
@@ -117,7 +117,7 @@ class StageRunner:
         content = [values, init, dependency_digests(settings, self.runs), self._manifests[settings.data]]
         key = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
         name = settings.default_name if settings.epochs else f"{settings.default_name}-start"
-        return RunFolder(self.runs / f"{name}-{key}")
+        return name_run(self.runs, f"{name}-{key}", settings)
 
 
 def missing_datasets(data: str, root: Path) -> list[str]:

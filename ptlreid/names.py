@@ -1,0 +1,34 @@
+"""Names of runs, chains and datasets: each becomes one folder, directly below the folder of its kind."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from ptlreid.errors import OptionError
+
+CHAIN_PREFIX = "chain-"
+
+_LONGEST = 150  # bytes: file systems allow 255, and temporary files and the runs of a sweep have longer names
+
+
+def check_name(name: str, kind: Literal["run", "chain", "dataset"]) -> str:
+    """`name`, if it can name the folder of a run, chain or dataset; `OptionError` otherwise."""
+    faults = {
+        "is empty": not name,
+        "has a character that cannot be printed": not name.isprintable(),
+        "has a /, \\ or :": bool(re.search(r"[/\\:]", name)),
+        "begins with a dot or a hyphen": name.startswith((".", "-")),
+        "begins or ends with a space": name != name.strip(),
+        f"is longer than {_LONGEST} bytes": len(name.encode(errors="replace")) > _LONGEST,
+        f"begins with {CHAIN_PREFIX}, as the folders of chains do": kind == "run" and name.startswith(CHAIN_PREFIX),
+        # In names of datasets, + joins them.
+        "has other characters than A-Z, a-z, 0-9, _, . and -": kind == "dataset"
+        and bool(re.search(r"[^\w.-]", name, re.A)),
+    }
+    for fault, found in faults.items():
+        if found:
+            raise OptionError(
+                f"The name {name!r} {fault}: expected a name for the folder of the {kind}. Choose another --name."
+            )
+    return name
