@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptlreid import datasets
-from ptlreid.datasets import _own_images
+from ptlreid.datasets._image_tree import parse_camera
 from ptlreid.datasets._split import choose_protocol, split_images
 from ptlreid.errors import DataError, OptionError
 from ptlreid.progress import Silent
@@ -62,7 +62,7 @@ def test_from_an_untouched_folder_to_map_in_three_commands(ptlreid, tmp_path, na
 
 
 def test_numbers_of_named_cameras_are_printed(ptlreid, tmp_path):
-    for name in ("1/door/1.jpg", "1/yard/1.jpg", "2/door/1.jpg", "2/yard/1.jpg"):
+    for name in ("1/door/1.jpg", "1/yard/1.jpg", "2/door/1.jpg", "2/yard/1.jpg", "3/door/1.jpg"):
         write_image(tmp_path / "my_crops" / name, sum(map(ord, name)))
     code, _, err = ptlreid("prepare", "folder", "--source", "my_crops", "--name", "lobby")
     assert (code, "cameras: 1 = door, 2 = yard" in err) == (0, True), err
@@ -153,8 +153,8 @@ def test_test_images_of_a_csv_become_queries_and_gallery(tmp_path):
         ("path,pid,camid\n", "has no row"),
         ("path,pid,camid\ncrops/a1.jpg,1,1\ncrops/none.jpg,1,1\n", "line 3: .*none.jpg is not an existing image"),
         ("path,pid,camid\ncrops/a1.jpg,,1\n", "line 2: pid is empty"),
-        ("path,pid,camid,split\ncrops/a1.jpg,1,1,val\n", "line 2: split = 'val'"),
-        ("path,pid,camid,split\ncrops/a1.jpg,1,1,train\ncrops/a2.jpg,1,1,\n", "some rows have a split"),
+        ("path,pid,camid,split\ncrops/a1.jpg,1,1,tain\n", "line 2: split = 'tain'"),
+        ("path,pid,camid,split\ncrops/a1.jpg,1,1,train\ncrops/a2.jpg,1,1,\n", "line 3: has no split"),
         ("path,pid,camid\ncrops/a1.jpg,1,1\ncrops/a2.jpg,1,2\n", "1 identity found: expected at least 2"),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_rerun_writes_the_same_bytes_and_another_seed_another_split(tmp_path):
     [
         (["a/c1_1.jpg", "b/2.jpg"], "the name gives no camera"),
         (["a/1.jpg", "a/door/1.jpg", "b/1.jpg"], "Keep one or the other"),
-        (["0001_c1s1_1.jpg", "0002/1.jpg"], "holds images, and folders of images"),
+        (["0001_c1s1_1.jpg", "0002/1.jpg"], "0002/1.jpg: the name gives no pid and camera; others are in folders"),
         (["photo.jpg"], "gives no pid and camera"),
         (["a/b.gif"], "holds no image"),
     ],
@@ -261,12 +261,5 @@ def test_a_random_split_keeps_its_promises(seen, seed, share):
         ["c{0}_{1}", "{1}_c{0}", "{1}-cam{0}", "Camera_{0}_{1}", "x c{0}.{1}", "0001_C{0}s1_{1:06d}_00"]
     ),
 )
-def test_a_camera_of_any_number_of_digits_is_read_from_the_name(tmp_path_factory, camera, shot, form):
-    assert _own_images._parse_camera(tmp_path_factory.getbasetemp() / f"{form.format(camera, shot)}.jpg") == str(camera)
-
-
-@given(st.sets(st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=4), min_size=1))
-def test_values_are_numbered_apart_and_in_order(values):
-    numbers = _own_images.assign_numbers(values, keep_special=False)
-    assert len(set(numbers.values())) == len(values)
-    assert min(numbers.values()) >= 1
+def test_a_camera_of_any_number_of_digits_is_read_from_the_name(camera, shot, form):
+    assert parse_camera(f"{form.format(camera, shot)}.jpg") == str(camera)

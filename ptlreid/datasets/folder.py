@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
-from ptlreid.datasets._own_images import OwnImage, assign_numbers, find_images
+from ptlreid.datasets._left_out import count_left_out, describe_left_out, write_left_out
+from ptlreid.datasets._own_image import OwnImage, assign_numbers
+from ptlreid.datasets._own_images import find_images
 from ptlreid.datasets._split import PARTS, choose_protocol, split_images
 from ptlreid.datasets.reader import (
     DatasetInfo,
@@ -22,6 +25,8 @@ from ptlreid.errors import DataError
 from ptlreid.files import atomic_write, read_json, write_json
 from ptlreid.settings import OwnImagesSettings
 
+__all__ = ["INFO", "count_left_out", "gather", "read"]
+
 INFO = DatasetInfo(
     title="Own images",
     names={"folder": ""},
@@ -35,7 +40,10 @@ INFO = DatasetInfo(
 
 SPLIT = "split.csv"
 RULES = "rules.json"
+IDENTITIES, CAMERAS = "identities.csv", "cameras.csv"
 _COLUMNS = ("path", "pid", "camid", "split", "origin")
+_SHOWN = 20
+_Row = tuple[str, int, int, str, str]  # in the order of the columns
 
 
 def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
@@ -71,10 +79,11 @@ def gather(source: Path, target: Path, settings: OwnImagesSettings, progress: Pr
     The same images and the same seed give the same bytes of `split.csv`. Raises `DataError` for a name that is not
     UTF-8, as in some old archives.
     """
-    images = find_images(source)
+    found = find_images(source, layout=settings.layout, pattern=settings.pattern)
+    images = found.images
     _check_encoding(images)
-    pids = assign_numbers((image.identity for image in images), keep_special=images[0].special)
-    camids = assign_numbers((image.camera for image in images), keep_special=False)
+    pids = assign_numbers(image.identity for image in images)
+    camids = assign_numbers(image.camera for image in images)
     labelled = [(pids[image.identity], camids[image.camera], image.split) for image in images]
     parts = split_images(labelled, seed=settings.seed, test_share=settings.test_share)
     rows = [
@@ -86,12 +95,39 @@ def gather(source: Path, target: Path, settings: OwnImagesSettings, progress: Pr
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
         writer.writerows(rows)
+    _write_names(target / IDENTITIES, "pid", pids)
+    _write_names(target / CAMERAS, "camid", camids)
     if any(name != str(number) for name, number in camids.items()):
-        progress.note(f"cameras: {', '.join(f'{number} = {name}' for name, number in camids.items())}")
+        names = [f"{number} = {name}" for name, number in camids.items()]
+        progress.note(f"cameras: {', '.join(names[:_SHOWN])}{', ...' * (len(names) > _SHOWN)}")
+    write_left_out(target, found.left_out)
+    reading = f"read as {found.reading}: {_describe_rows(rows)}"
+    for line in (reading, *found.notes, *describe_left_out(found.left_out)):
+        progress.note(line)
     protocol = choose_protocol([(pid, camid, part) for _, pid, camid, part, _ in rows])
     write_json(target / RULES, {"protocol": protocol, "seed": settings.seed, "test_share": settings.test_share})
     if protocol == "any-camera":
         progress.note("No identity was seen by two cameras: matches by the same camera count (protocol any-camera).")
+
+
+def _describe_rows(rows: list[_Row]) -> str:
+    """Numbers of identities and cameras, which show a tree that was misread at once."""
+    train = {pid for _, pid, _, part, _ in rows if part == "train"}
+    test = {pid for _, pid, _, part, _ in rows if part != "train" and pid >= 0}
+    cameras = len({camid for _, _, camid, _, _ in rows})
+    both = f" ({len(train & test):,} in both)" if train & test else ""
+    return (
+        f"{len(train):,} training and {len(test):,} test identities{both}, "
+        f"{cameras:,} {'camera' if cameras == 1 else 'cameras'}"
+    )
+
+
+def _write_names(file: Path, column: str, numbers: Mapping[str, int]) -> None:
+    """What the source calls the identities or cameras, by their numbers here."""
+    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow((column, "name"))
+        writer.writerows((number, name) for name, number in numbers.items())
 
 
 def _check_encoding(images: list[OwnImage]) -> None:

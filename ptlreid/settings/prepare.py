@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+import warnings
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from ptlreid.errors import OptionError
 from ptlreid.names import check_name
 from ptlreid.settings.base import Settings
 from ptlreid.settings.fields import COMMON, Option
@@ -22,6 +25,25 @@ class SyntheticSettings(Settings):
     seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
 
 
+Layout = Literal[
+    "auto",
+    "names",
+    "identity",
+    "identity/camera",
+    "camera/identity",
+    "*/identity",
+    "*/identity/camera",
+    "identity/*/camera",
+    "split/names",
+    "split/identity",
+    "split/identity/camera",
+    "split/camera/identity",
+    "split/*/identity",
+    "split/*/identity/camera",
+    "split/identity/*/camera",
+]
+
+
 class OwnImagesSettings(Settings):
     """A dataset made from the user's own images."""
 
@@ -29,13 +51,51 @@ class OwnImagesSettings(Settings):
         None, description="Name of your own images."
     )
     seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
+    test_share: Annotated[float, COMMON] = Field(0.5, gt=0, lt=1, description="Share of the identities for testing.")
+    layout: Annotated[Layout | None, Option(common=True, default="auto", metavar="LAYOUT")] = Field(
+        None, description="What the folders name, from the outermost; * is skipped."
+    )
+    pattern: Annotated[str | None, Option(common=True, metavar="REGEX")] = Field(
+        None, description="Regular expression of the file names, with groups pid, camid and split."
+    )
 
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str | None) -> str | None:
         return name if name is None else check_name(name, "dataset")
 
-    test_share: Annotated[float, COMMON] = Field(0.5, gt=0, lt=1, description="Share of the identities for testing.")
+    @field_validator("layout")
+    @classmethod
+    def _forget_auto(cls, layout: Layout | None) -> Layout | None:
+        return None if layout == "auto" else layout  # datasets of 0.1 were made without a layout
+
+    @field_validator("pattern")
+    @classmethod
+    def _check_pattern(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                groups = re.compile(pattern).groupindex
+        except (re.error, OverflowError, RecursionError) as error:
+            raise OptionError(
+                f"pattern = {pattern!r}: not a regular expression ({error}). Correct it; see Python's module re."
+            ) from None
+        unknown = [name for name in groups if name not in ("pid", "camid", "split") and not name.startswith("camid_")]
+        if "pid" not in groups or unknown:
+            fault = f"has a group {unknown[0]}" if unknown else "has no group pid"
+            raise OptionError(
+                f"pattern = {pattern!r}: {fault}: expected (?P<pid>...) and, optionally, (?P<camid>...), "
+                "(?P<camid_NAME>...) or (?P<split>...). Name its groups like that."
+            )
+        return pattern
+
+    @model_validator(mode="after")
+    def _refuse_both(self) -> Self:
+        if self.layout and self.pattern:
+            raise OptionError("layout and pattern: expected one of them. Leave one out.")
+        return self
 
 
 class PackSettings(Settings):

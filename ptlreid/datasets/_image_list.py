@@ -1,0 +1,134 @@
+"""The user's own images as listed in a CSV: path, identity, camera and, optionally, part."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ptlreid.datasets._own_image import FORMS, OwnImage, parse_part
+from ptlreid.datasets.reader import DISTRACTOR, IMAGE_SUFFIXES
+from ptlreid.errors import DataError
+
+_REQUIRED = ("path", "pid", "camid")
+_NUMBER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")  # also 7.0, as programs write columns with gaps
+_EMPTY = ("", "nan", "NaN", "None", "NULL", "<NA>")  # what programs write where there is nothing
+_INT64 = 2**63
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    image: OwnImage
+
+
+def read_list(file: Path) -> list[OwnImage]:
+    """The images that the CSV lists, sorted by path.
+
+    Columns are separated by comma, semicolon or tab; capitals in the header make no difference. Identities that are
+    all numbers are compared as numbers, so that 7, 007 and 7.0 are one. Raises `DataError` with the line of a fault.
+    """
+    try:
+        rows = list(_read_rows(file))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read as CSV ({error}). {FORMS}") from error
+    if not rows:
+        raise DataError(f"{file}: has no row. {FORMS}")
+    without = next((row for row in rows if not row.image.split), None)
+    if without and any(row.image.split for row in rows):
+        raise DataError(
+            f"{file}, line {without.line}: has no split, but other rows have one. Fill in the column, or leave it out."
+        )
+    _refuse_doubles(file, rows)
+    pids = _unify([row.image.identity for row in rows])
+    camids = _unify([row.image.camera for row in rows])
+    images = [replace(row.image, identity=p, camera=c) for row, p, c in zip(rows, pids, camids, strict=True)]
+    return sorted(images, key=lambda image: image.origin)
+
+
+def _unify(values: list[str]) -> list[str]:
+    """The values, in one form if all are numbers, so that 7, 007 and 7.0 are the same."""
+    numbers = all(_NUMBER.fullmatch(value) for value in values)
+    return [str(_to_number(value)) for value in values] if numbers else values
+
+
+def _read_rows(file: Path) -> Iterator[_Row]:
+    with file.open("rb") as stream:
+        wide = stream.read(2) in (b"\xff\xfe", b"\xfe\xff")
+    with file.open(encoding="utf-16" if wide else "utf-8-sig", newline="") as stream:
+        names, separator = _read_header(file, stream.readline())
+        reader = csv.reader(stream, delimiter=separator, skipinitialspace=True)
+        for row in reader:
+            line = reader.line_num + 1
+            if not any(value.strip() for value in row):
+                continue
+            if len(row) > len(names):
+                raise DataError(
+                    f"{file}, line {line}: {len(row)} values, but the header names {len(names)} columns. Put a value "
+                    f"that contains {separator!r} in double quotes."
+                )
+            values = {name: value.strip() for name, value in zip(names, row, strict=False)}
+            yield _Row(line, _read_row(file, line, values))
+
+
+def _read_header(file: Path, header: str) -> tuple[list[str], str]:
+    """The names of the columns, without capitals, and the separator: the one that finds most of them."""
+    found: dict[str, list[str]] = {}
+    for separator in (",", ";", "\t"):
+        fields = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+        found[separator] = [field.strip().lower() for field in fields]
+    separator = max(found, key=lambda separator: len({*_REQUIRED} & {*found[separator]}))
+    names = found[separator]
+    missing = [name for name in _REQUIRED if name not in names]
+    if missing:
+        raise DataError(f"{file}: no column {', '.join(missing)}. {FORMS}")
+    twice = [name for name in (*_REQUIRED, "split") if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{file}: two columns are called {twice[0]}: expected one. Rename or remove the other.")
+    return names, separator
+
+
+def _read_row(file: Path, line: int, values: dict[str, str]) -> OwnImage:
+    path, pid, camid, split = (values.get(name, "") for name in (*_REQUIRED, "split"))
+    empty = [name for name, value in zip(_REQUIRED, (path, pid, camid), strict=True) if value in _EMPTY]
+    if empty:
+        raise DataError(f"{file}, line {line}: {', '.join(empty)} is empty. Fill it in, or remove the line.")
+    part = "" if split in _EMPTY else parse_part(split)
+    if split not in _EMPTY and not part:
+        raise DataError(
+            f"{file}, line {line}: split = {split!r}: expected train, val, test, query, gallery or nothing."
+        )
+    for name, value, least in (("pid", pid, DISTRACTOR), ("camid", camid, 0)):
+        if _NUMBER.fullmatch(value) and not least <= _to_number(value) < _INT64:
+            raise DataError(
+                f"{file}, line {line}: {name} = {value}: expected a number from {least} to 2^63 - 1, or a name."
+            )
+    image = file.parent / path
+    if not image.is_file() and "\\" in path:  # written on Windows
+        path = path.replace("\\", "/")
+        image = file.parent / path
+    if not image.is_file() or image.suffix.lower() not in IMAGE_SUFFIXES:
+        raise DataError(
+            f"{file}, line {line}: {image} is not an existing image. Give paths relative to the CSV's folder."
+        )
+    return OwnImage(image, path, pid, camid, part)
+
+
+def _to_number(value: str) -> int:
+    """The number that `value` writes; 2^63 for any that is longer, as Python reads no more than 4,300 digits."""
+    digits = value.partition(".")[0]
+    return int(digits) if len(digits.lstrip("+-0")) < 20 else _INT64
+
+
+def _refuse_doubles(file: Path, rows: list[_Row]) -> None:
+    """Raise `DataError` for an image that two lines name, by the same path or by another that leads to it."""
+    first: dict[Path, _Row] = {}
+    for row in rows:
+        earlier = first.setdefault(row.image.file.resolve(), row)
+        if earlier is not row:
+            raise DataError(
+                f"{file}, lines {earlier.line} and {row.line}: both name the image {row.image.origin}: expected each "
+                "image once. Remove one of the lines."
+            )

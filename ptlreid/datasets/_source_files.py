@@ -1,0 +1,91 @@
+"""The image files in a folder at any depth, and what is not taken as one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ptlreid.datasets._left_out import LeftOut
+from ptlreid.datasets.reader import IMAGE_SUFFIXES, is_stray
+from ptlreid.errors import DataError
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """An image file. `folders`: the names of the folders that say something about it, from the outermost.
+
+    `part`: what one of the folders named as its part, "" if none did.
+    """
+
+    file: Path
+    origin: str
+    folders: tuple[str, ...]
+    part: str = ""
+
+    def without(self, level: int, part: str | None = None) -> SourceFile:
+        """The same file without the folder at `level`, with another `part` if that is given."""
+        rest = self.folders[:level] + self.folders[level + 1 :]
+        return replace(self, folders=rest, part=self.part if part is None else part)
+
+
+def list_images(source: Path) -> tuple[list[SourceFile], list[LeftOut]]:
+    """The images below `source`, sorted, and all other files, with a hidden folder as one of them.
+
+    Links to folders are followed, but a folder that was read already is left out. Raises `DataError` for a folder
+    that cannot be read.
+    """
+    images: list[SourceFile] = []
+    left_out: list[LeftOut] = []
+    links: list[tuple[Path, tuple[str, ...]]] = []
+    seen: set[tuple[int, int]] = set()
+    waiting: list[tuple[Path, tuple[str, ...]]] = [(source, ())]
+    while waiting or links:
+        folder, names = (waiting or links).pop()
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            left_out.append(LeftOut("is a link to a folder that is read under another name", "/".join((*names, ""))))
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for entry in _list_entries(folder):
+            path, inner = Path(entry.path), (*names, entry.name)
+            if entry.is_dir() and not _is_hidden(entry.name):
+                (links if entry.is_symlink() else waiting).append((path, inner))
+            elif reason := _find_reason(entry):
+                left_out.append(LeftOut(reason, "/".join(inner) + "/" * entry.is_dir()))
+            else:
+                images.append(SourceFile(path, "/".join(inner), names))
+    return sorted(images, key=lambda image: image.origin), left_out
+
+
+def skip_common_folders(images: list[SourceFile], *, keep: int) -> list[SourceFile]:
+    """The images without the folders that all of them are in, but with at least `keep` of their folders."""
+    while min(len(image.folders) for image in images) > keep and len({image.folders[0] for image in images}) == 1:
+        images = [image.without(0) for image in images]
+    return images
+
+
+def _list_entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be read ({error.strerror}): expected a folder of images. Give yourself access, or move "
+            "it out of the source."
+        ) from error
+
+
+def _find_reason(entry: os.DirEntry[str]) -> str:
+    """Why this is not taken as an image; "" if it is."""
+    if _is_hidden(entry.name):
+        return "is hidden, or was left by a file manager"
+    suffix = Path(entry.name).suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        return f"has the suffix {suffix}, which is none of an image that can be read" if suffix else "has no suffix"
+    if not entry.is_file():
+        return "is not a regular file"
+    return ""
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or is_stray(name)
