@@ -16,6 +16,7 @@ import numpy as np
 from ptlreid import datasets, evaluation, models
 from ptlreid.errors import OptionError
 from ptlreid.features import Extractor
+from ptlreid.models.pretrained import init_digests
 from ptlreid.models.weights import WeightsFile, read_weights_header
 from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Progress, Silent
@@ -24,7 +25,7 @@ from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.bootstrap import Difference, score_differences
 from ptlreid.retrieval.protocols import find_protocol
 from ptlreid.retrieval.types import Features, Retrieval, Scores
-from ptlreid.runs import RunFolder, find_run, init_digests, name_run
+from ptlreid.runs import RunFolder, find_run, name_run
 from ptlreid.settings import (
     ChainSettings,
     DistillSettings,
@@ -130,8 +131,8 @@ def finetune(
     from ptlreid.workflows.finetune import finetune
 
     chosen = FinetuneSettings.resolve(None, recipe=recipe, data=data, **settings)
-    splits, run = load_dataset(data, root=chosen.root), name_run(Path(runs), name, chosen)
     depends = init_digests(chosen.init, Path(runs))
+    splits, run = load_dataset(data, root=chosen.root), name_run(Path(runs), name, chosen)
     return finetune(chosen, splits, run, progress or Silent(), depends=depends)
 
 

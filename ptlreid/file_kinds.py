@@ -39,8 +39,9 @@ _SIGNATURES = {
     r"BM.{4}\x00{4}": "a BMP image",
     r"%!PS": "a PostScript file",
     r"%PDF-": "a PDF document",
-    r".{7}\x00\{\"": "a safetensors file",  # the length of its JSON header, then the header
+    r".{4}\x00{4}\{": "a safetensors file",  # the length of its JSON header, then the header
     r"\x08[\x01-\x20]\x12[\x01-\x7f][\w.\- ]+[\x1a\x22\x2a\x3a\x42]": "an ONNX model",  # version, producer, next field
+    r"\x80.\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.": "a file of torch.save (old format)",
     r"\x80[\x02-\x05]": "a pickle",
     r"\x7fELF|MZ": "a program",
     r"\x00{16}": "a file of zeros (as a broken copy or download leaves it)",

@@ -10,7 +10,7 @@ from typing import Any
 
 from ptlreid import contents, plugins
 from ptlreid.errors import CheckpointError, OptionError
-from ptlreid.files import atomic_write, file_digest, read_json, write_json
+from ptlreid.files import atomic_write, read_json, write_json
 from ptlreid.names import check_name
 from ptlreid.records import Splits
 from ptlreid.settings import DistillSettings, FinetuneSettings, read_toml
@@ -168,19 +168,6 @@ def find_newest_ptl(runs: Path) -> RunFolder:
         f"{runs} holds no finished PTL run: expected one as the teacher. Train one with `ptlreid finetune`, or give "
         "another run with --teacher or the folder of your runs with --runs."
     )
-
-
-def init_digests(init: str, runs: Path) -> dict[str, str]:
-    """The digest of the weights that `init` names, a file or a run below `runs`, as {"init": digest}.
-
-    Empty for ImageNet weights and for random initialisation.
-    """
-    if init in ("imagenet", "none"):
-        return {}
-    file = Path(init) if Path(init).is_file() else find_run(runs, init).weights()
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file. Finish that run first, or choose other weights with --init.")
-    return {"init": file_digest(file)}
 
 
 def training_manifest(splits: Splits) -> dict[str, Any]:

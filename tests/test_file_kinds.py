@@ -68,6 +68,10 @@ def image(kind: str) -> bytes:
         (zipped(), "a ZIP archive"),
         (zipped("net/data.pkl", "net/constants.pkl", "net/code/__torch__.py"), "a TorchScript archive"),
         (written(lambda stream: torch.save({"x": torch.zeros(2)}, stream)), "a file of torch.save"),
+        (
+            written(lambda stream: torch.save([1], stream, _use_new_zipfile_serialization=False)),
+            "a file of torch.save (old format)",
+        ),
         (written(lambda stream: np.savez(stream, x=np.zeros(2))), "a NumPy archive (.npz)"),
         (written(lambda stream: np.save(stream, np.zeros(2))), "a NumPy array"),
         (written(lambda stream: scipy.io.savemat(stream, {"x": 1})), "a MATLAB 5 file"),

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from ptlreid import datasets, files
 from ptlreid.errors import CheckpointError, OptionError
-from ptlreid.runs import RunFolder, find_newest_ptl, init_digests
+from ptlreid.runs import RunFolder, find_newest_ptl
 from ptlreid.settings import DistillSettings, FinetuneSettings
 
 
@@ -108,15 +108,3 @@ def test_without_a_ptl_run_the_message_says_what_to_do(tmp_path):
         CheckpointError, match=r"no finished PTL run: expected one as the teacher\. Train one with `ptlreid finetune`"
     ):
         find_newest_ptl(tmp_path)
-
-
-def test_initial_weights_are_identified_by_their_bytes(tmp_path):
-    run = finished(tmp_path / "run", 1)
-    run.weights().write_bytes(b"weights")
-    copy = tmp_path / "copy.safetensors"
-    copy.write_bytes(b"weights")
-    assert init_digests("run", tmp_path) == init_digests(str(copy), tmp_path) == {"init": files.file_digest(copy)}
-    assert init_digests("imagenet", tmp_path) == init_digests("none", tmp_path) == {}
-    run.weights().unlink()
-    with pytest.raises(CheckpointError, match=r"weights\.safetensors: no such file\. Finish that run first"):
-        init_digests("run", tmp_path)

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import nn
 
-from ptlreid import models
+from ptlreid import files, models
 from ptlreid.errors import CheckpointError
 from ptlreid.models import pretrained, weights
 from ptlreid.network_types import NetworkSpec
+from ptlreid.runs import RunFolder
+from ptlreid.settings import FinetuneSettings
 
 
 def spec(backbone: str = "resnet18", ptl: bool = True, classes: int = 3) -> NetworkSpec:
@@ -24,6 +29,12 @@ def spec(backbone: str = "resnet18", ptl: bool = True, classes: int = 3) -> Netw
 def torchvision_state():
     torch.manual_seed(1)
     return torchvision.models.resnet18(weights=None).state_dict()
+
+
+def load(path, backbone: str = "tiny", classes: int = 3):
+    """The network after loading the weights in `path`, and the report."""
+    network = models.build(spec(backbone, classes=classes), seed=0)
+    return network, pretrained.load_file(network, path, backbone)
 
 
 def assert_is_torchvisions(network, state):
@@ -38,10 +49,10 @@ def assert_is_torchvisions(network, state):
 
 
 def test_saved_weights_rebuild_the_same_network(tmp_path):
-    network = models.build(spec(), seed=4).eval()
-    weights.save(network, spec(), tmp_path / "w.safetensors")
+    network = models.build(spec("tiny"), seed=4).eval()
+    weights.save(network, spec("tiny"), tmp_path / "w.safetensors")
     again = weights.read_weights_header(tmp_path / "w.safetensors")
-    assert again.spec == spec()
+    assert again.spec == spec("tiny")
     images = torch.randn(2, 3, 64, 32)
     with torch.inference_mode():
         assert torch.equal(again.build()(images).embedding, network(images).embedding)
@@ -64,7 +75,7 @@ def test_an_unreadable_description_is_reported(tmp_path, about):
 
 
 def test_tensors_of_another_network_than_described_are_reported(tmp_path):
-    weights.save(models.build(spec(), seed=0), spec(classes=4), tmp_path / "w.safetensors")
+    weights.save(models.build(spec("tiny"), seed=0), spec("tiny", classes=4), tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match=r"tensors do not fit the network that it describes\. Remove"):
         weights.read_weights_header(tmp_path / "w.safetensors").build()
 
@@ -72,7 +83,7 @@ def test_tensors_of_another_network_than_described_are_reported(tmp_path):
 def test_the_digest_follows_the_weights(tmp_path):
     digests = []
     for number, seed in enumerate((1, 1, 2)):
-        weights.save(models.build(spec(), seed), spec(), tmp_path / f"{number}.safetensors")
+        weights.save(models.build(spec("tiny"), seed), spec("tiny"), tmp_path / f"{number}.safetensors")
         digests.append(weights.read_weights_header(tmp_path / f"{number}.safetensors").digest)
     assert digests[0] == digests[1] != digests[2]
 
@@ -97,6 +108,91 @@ def test_torchvisions_names_are_found_under_any_prefix(tmp_path, torchvision_sta
     assert len(report.loaded) == len(torchvision_state) - 2  # all but fc
     assert {name.split(".")[0] for name in report.missing} == ({"cells", "fusions", "head"} if ptl else {"head"})
     assert_is_torchvisions(network, torchvision_state)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "extractor.model.", "a.b.c.d.e."])
+def test_any_prefix_is_found_and_reported(torchvision_state, prefix):
+    state = {f"{prefix}{key}": value for key, value in torchvision_state.items()} | {"epoch": torch.zeros(())}
+    network = models.build(spec(), seed=0)
+    report = pretrained.load_state(network, state, models.find("resnet18"), "test")
+    assert str(report).startswith(f"{len(torchvision_state) - 2} tensors loaded from {prefix}*, ")
+    assert_is_torchvisions(network, torchvision_state)
+
+
+def test_of_two_networks_in_a_file_the_first_is_loaded(torchvision_state):
+    state = {f"module.encoder_q.{key}": value for key, value in torchvision_state.items()}
+    state |= {f"module.encoder_k.{key}": value + 1 for key, value in torchvision_state.items()}
+    network = models.build(spec(), seed=0)
+    assert pretrained.load_state(network, state, models.find("resnet18"), "test").prefix == "module.encoder_q."
+    assert_is_torchvisions(network, torchvision_state)
+
+
+def test_own_weights_are_found_below_a_prefix_with_their_cells():
+    start = models.build(spec("tiny"), seed=1)
+    state = {f"module.{key}": value for key, value in start.state_dict().items()}
+    network = models.build(spec("tiny"), seed=2)
+    report = pretrained.load_state(network, state, models.find("tiny"), "test")
+    assert (report.missing, report.unused, report.prefix) == ([], [], "module.")
+    assert all(torch.equal(value, start.state_dict()[key]) for key, value in network.state_dict().items())
+
+
+def children(net: nn.Module) -> nn.Sequential:
+    """As other programs cut a network before its classifier: the layers lose their names."""
+    return nn.Sequential(*list(net.children())[:-1])
+
+
+CUTS = {
+    "resnet18": lambda net: nn.ModuleDict({"base": children(net)}),  # base.4.0.conv1.weight
+    "densenet121": children,  # 0.conv0.weight
+    "mobilenet-v2": lambda net: children(net)[0],  # 0.0.weight
+    "mobilenet-v3-small": lambda net: nn.ModuleDict({"model": nn.Sequential(*net.features.children())}),
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_torchvisions_layers_are_found_by_their_number(name):
+    net = torchvision.models.get_model(name.replace("-", "_"), weights=None)
+    expected = {key: torch.full_like(value, number) for number, (key, value) in enumerate(net.state_dict().items())}
+    net.load_state_dict(expected)
+    network, other = models.build(spec(name), seed=0), models.build(spec(name), seed=1)
+    pretrained.load_state(network, CUTS[name](net).state_dict(), models.find(name), "test")
+    pretrained.load_state(other, expected, models.find(name), "test")
+    loaded = other.state_dict()
+    assert all(torch.equal(v, loaded[k]) for k, v in network.state_dict().items() if k.startswith("backbone."))
+
+
+@pytest.mark.parametrize("name", models.names())
+@settings(derandomize=True, max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["features", "layer3", "0", "1", "99", "norm", "fc", "", "²", "x"]), max_size=5))
+def test_any_name_is_one_of_a_backbones_tensors_or_none(name, parts):
+    assert isinstance(models.find(name).rename(".".join(parts)), tuple)
+
+
+def test_the_new_reduction_is_named_as_features_pass_through_it(tmp_path):
+    start = models.build(spec("tiny"), seed=1)
+    state = {key: value for key, value in start.state_dict().items() if key.startswith("backbone.")}
+    torch.save(state, tmp_path / "backbone.pth")
+    _, report = load(tmp_path / "backbone.pth")
+    assert str(report).endswith("features pass through a newly initialised 1×1 reduction (head.reduce)")
+    torch.save(start.state_dict(), tmp_path / "all.pth")
+    assert "reduction" not in str(load(tmp_path / "all.pth")[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensor: tensor.index_fill(0, torch.tensor(1), torch.nan), "holds NaN or infinity"),
+        (lambda tensor: tensor.double() + 1e300, "holds NaN or infinity"),  # finite until it is a float32
+        (lambda tensor: tensor.to(torch.complex64), "holds complex64 values"),
+        (lambda tensor: tensor.to(torch.int8), "holds int8 values"),
+    ],
+)
+def test_values_that_are_no_finite_numbers_are_refused(tmp_path, change, message):
+    state = models.build(spec("tiny"), seed=1).state_dict()
+    name = next(iter(state))
+    torch.save(state | {name: change(state[name])}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=rf"w\.pth: its tensor {name} {message}: expected finite numbers"):
+        load(tmp_path / "w.pth")
 
 
 def test_safetensors_are_read_too(tmp_path, torchvision_state):
@@ -143,10 +239,11 @@ class Hostile:
 
 def test_a_pickle_that_could_run_code_is_refused_and_not_run(tmp_path):
     torch.save({"state_dict": Hostile()}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth: refused: it contains setattr"):
+        load(tmp_path / "w.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Hostile()))
-    for name in ("w.pth", "plain.pth"):
-        with pytest.raises(CheckpointError, match=rf"{name}: refused"):
-            pretrained.load_file(models.build(spec(), seed=0), tmp_path / name, "resnet18")
+    with pytest.raises(CheckpointError, match=r"plain\.pth: a pickle, expected weights"):
+        load(tmp_path / "plain.pth")
     assert not Hostile.ran
 
 
@@ -156,12 +253,9 @@ def test_an_incomplete_or_unsuitable_file_is_named(tmp_path, torchvision_state, 
     (save_file if name.endswith("safetensors") else torch.save)(torchvision_state, whole)
     (tmp_path / name).write_bytes(whole.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match=f"{name}: "):
-        pretrained.load_file(models.build(spec(), seed=0), tmp_path / name, "resnet18")
+        load(tmp_path / name)
     with pytest.raises(CheckpointError, match="no such file"):
-        pretrained.load_file(models.build(spec(), seed=0), tmp_path / "gone.pth", "resnet18")
-    torch.save({"state_dict": {"epoch": 3}}, tmp_path / "empty.pth")
-    with pytest.raises(CheckpointError, match="contains no named tensors"):
-        pretrained.load_file(models.build(spec(), seed=0), tmp_path / "empty.pth", "resnet18")
+        load(tmp_path / "gone.pth")
 
 
 def test_missing_weights_and_those_of_another_program_are_refused(tmp_path, torchvision_state):
@@ -187,6 +281,38 @@ def test_a_download_with_another_checksum_is_refused(tmp_path, monkeypatch, torc
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
     monkeypatch.setattr(type(torchvision.models.ResNet18_Weights.IMAGENET1K_V1), "url", file.as_uri())
     with pytest.raises(CheckpointError, match=r"could not be downloaded \(invalid hash value"):
+        pretrained.load_imagenet(models.build(spec(), seed=0), "resnet18")
+
+
+def test_initial_weights_are_identified_by_their_bytes_and_only_tensors_are_taken(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.config.write_text(FinetuneSettings.resolve(None).to_toml())
+    save_file({"x": torch.zeros(1)}, run.weights())
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(run.weights().read_bytes())
+    digests = pretrained.init_digests
+    assert digests("run", tmp_path) == digests(str(copy), tmp_path) == {"init": files.file_digest(copy)}
+    assert digests("imagenet", tmp_path) == digests("none", tmp_path) == {}
+    copy.write_text("<html>")
+    with pytest.raises(CheckpointError, match=r"copy\.safetensors: an HTML page"):
+        digests(str(copy), tmp_path)
+    run.weights().unlink()
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors: no such file\. Finish that run first"):
+        digests("run", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"cut"])
+def test_a_damaged_file_in_torchvisions_cache_is_to_be_removed(tmp_path, monkeypatch, content):
+    choice = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(type(choice), "url", "https://127.0.0.1:9/resnet18-01234567.pth")
+    cached = tmp_path / "checkpoints" / "resnet18-01234567.pth"
+    cached.parent.mkdir()
+    cached.write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=rf"{cached}: .*begins with \w{{8}}, expected 01234567.* Remove it and run the command"
+    ):
         pretrained.load_imagenet(models.build(spec(), seed=0), "resnet18")
 
 

@@ -36,19 +36,20 @@ def finetune(
       ptlreid finetune --data duke --init market-resnet50-ptl-s0 --lr 0.001
     """
     from ptlreid import datasets
-    from ptlreid.runs import init_digests, name_run
+    from ptlreid.models.pretrained import init_digests
+    from ptlreid.runs import name_run
     from ptlreid.workflows import finetune as workflow
 
     run = name_run(runs, name, settings)
     if resume:
         _require_checkpoint(run)
+    depends = init_digests(settings.init, runs)
     splits = datasets.load(settings.data, Path(settings.root))
     if dry_run:
         plan = workflow.dry_run(settings, splits, run, console.Reporter())
         time = plan["time"] or "unknown: one batch needs more memory than is free"
         console.show_plan(plan if json else {**plan, "time": time}, as_json=json)
         return
-    depends = init_digests(settings.init, runs)
     metrics = workflow.finetune(settings, splits, run, console.Reporter(), depends=depends)
     if json:
         console.show_json(metrics)

@@ -127,7 +127,7 @@ def rename(key: str) -> tuple[str, ...]:
     name = resnet.rename(key)
     if name is None:
         return ()
-    _, layer, block, *rest = name.split(".", 3)
+    _, layer, block, *rest = [*name.split(".", 3), "", ""]
     if layer in ("stem", "layer1", "layer2"):
         return (f"backbone.trunk.{name}",)
     if layer == "layer3" and block == "0":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +48,15 @@ class Backbone:
     height and width must be multiples of these. `input_size`: height and width in the paper, or as usual in the field.
     `paper`: #Param in the paper's Table 1 or text, in millions, without and with PTL. `imagenet()`: torchvision's
     weights under torchvision's names, downloaded or from its cache. `rename(key)`: the names in the network, none, one
-    or several, of torchvision's tensor `key`.
+    or several, of torchvision's tensor `key`. `layers`: torchvision's names of the layers in sequence, for files
+    that number them.
     """
 
     plain: Callable[[int], Network]
     ptl: Callable[[int, Memory], Network]
     imagenet: Callable[[], dict[str, Any]]
     rename: Callable[[str], tuple[str, ...]]
+    layers: Sequence[str] = ()
     multiples: tuple[int, int] = (32, 32)
     input_size: tuple[int, int] = (256, 128)
     paper: tuple[int | None, int | None] = (None, None)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ptlreid import models
 from ptlreid.errors import CheckpointError
+from ptlreid.file_kinds import printable
+from ptlreid.files import file_digest
+from ptlreid.models.tensor_files import read_tensors, require_tensor_file
+from ptlreid.runs import find_run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -22,21 +25,44 @@ if TYPE_CHECKING:
 class LoadReport:
     """What was loaded from a file, by name.
 
-    `loaded`: tensors that were copied. `reshaped`: of another shape in the file, and not loaded. `missing`:
-    not in the file. `unused`: in the file and not in the network.
+    `prefix`: what stands before the network's names in the file. `loaded`: tensors that were copied. `reshaped`: of
+    another shape in the file, and not loaded. `missing`: not in the file. `unused`: in the file and not in the network.
     """
 
+    prefix: str
     loaded: list[str]
     reshaped: list[str]
     missing: list[str]
     unused: list[str]
 
     def __str__(self) -> str:
-        parts = [f"{len(self.loaded)} tensors loaded"]
-        for what, names in (("newly initialised", self.reshaped + self.missing), ("unused", self.unused)):
+        source = f" from {printable(self.prefix)}*" if self.prefix else ""
+        parts = [f"{len(self.loaded)} tensors loaded{source}"]
+        new = self.reshaped + self.missing
+        for what, names in (("newly initialised", new), ("unused", self.unused)):
             if names:
-                parts.append(f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
+                shown = ", ".join(printable(name, 80) for name in names[:3])
+                parts.append(f"{len(names)} {what} ({shown}{', ...' if len(names) > 3 else ''})")
+        if any(name.startswith(REDUCTION) for name in new):
+            parts.append(f"features pass through a newly initialised 1×1 reduction ({REDUCTION})")
         return ", ".join(parts)
+
+
+REDUCTION = "head.reduce"  # of every network: what it returns is the feature
+
+
+def init_digests(init: str, runs: Path) -> dict[str, str]:
+    """The digest of the weights that `init` names, a file or a run below `runs`, as {"init": digest}.
+
+    Empty for ImageNet weights and for random initialisation. Raises `CheckpointError` for a file that holds no tensors.
+    """
+    if init in ("imagenet", "none"):
+        return {}
+    file = Path(init) if Path(init).is_file() else find_run(runs, init).weights()
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file. Finish that run first, or choose other weights with --init.")
+    require_tensor_file(file)
+    return {"init": file_digest(file)}
 
 
 def load_imagenet(network: nn.Module, name: str) -> LoadReport:
@@ -55,26 +81,27 @@ def load_imagenet(network: nn.Module, name: str) -> LoadReport:
 def load_file(network: nn.Module, path: Path, name: str, *, skip: str | None = None) -> LoadReport:
     """Initialise `network` with the weights in `path` (.safetensors, .pth, .pt, .tar), without names containing `skip`.
 
-    Reads ptlreid's own weights, torchvision's, and those of programs that wrap torchvision's names (torchreid,
-    fast-reid). A pickle is loaded with `weights_only`: code in it is refused, never run.
+    Reads ptlreid's own weights, torchvision's, and those of programs that wrap torchvision's names or number its
+    layers. A pickle is loaded with `weights_only`: code in it is refused, never run.
     """
-    state = {key: value for key, value in _read(path).items() if skip is None or skip not in key}
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file. Give --init imagenet, none, the name of a run, or a file.")
+    state = {key: value for key, value in read_tensors(path).items() if skip is None or skip not in key}
     return load_state(network, state, models.find(name), str(path))
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbone, source: str) -> LoadReport:
     """Copy from `state` each tensor whose name and shape `network` knows.
 
-    Names are tried as they are and as torchvision's, with each known prefix removed; the variant under which most
-    tensors fit is used. Raises `CheckpointError` if tensors of the backbone are missing.
+    The network's names are looked for below any prefix: as they are, as torchvision's, and with torchvision's layers
+    numbered. The prefix and the naming under which most tensors fit are used. Raises `CheckpointError` if tensors of
+    the backbone are missing, and for values that are no finite numbers.
     """
     own = network.state_dict()
-    variants = [_translate(state, prefix, backbone) for prefix in _PREFIXES]
-    variants += [{key.removeprefix(prefix): key for key in state} for prefix in _PREFIXES]
-    names = max(variants, key=lambda variant: sum(_fits(own, state, name, key) for name, key in variant.items()))
-    loaded = {name: key for name, key in names.items() if _fits(own, state, name, key)}
+    prefix, names = _find_names(own, state, backbone)
+    loaded = {name: key for name, key in names.items() if own[name].shape == state[key].shape}
     missing = [name for name in own if name not in names]
-    reshaped = [name for name in names if name in own and name not in loaded]
+    reshaped = [name for name in names if name not in loaded]
     # Batch norm's num_batches_tracked is not a weight, and old files lack it.
     lost = [name for name in missing + reshaped if name.startswith("backbone.") and "num_batches" not in name]
     if lost:
@@ -82,66 +109,58 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbo
             f"{source}: {len(loaded)} of {len(own)} tensors fit, and {len(lost)} of the backbone's are missing or of "
             f"another shape, such as {lost[0]}. Choose the --backbone that these weights belong to, or other weights."
         )
+    for name, key in loaded.items():
+        if fault := _fault(state[key], own[name]):
+            raise CheckpointError(
+                f"{source}: its tensor {printable(key)} {fault}: expected finite numbers. Choose other weights."
+            )
     network.load_state_dict({**own, **{name: state[key] for name, key in loaded.items()}})
-    return LoadReport(sorted(loaded), sorted(reshaped), sorted(missing), sorted(set(state) - set(loaded.values())))
+    unused = sorted(set(state) - set(loaded.values()))
+    return LoadReport(prefix, sorted(loaded), sorted(reshaped), sorted(missing), unused)
 
 
-# torch's DataParallel, Lightning and fast-reid prefix torchvision's names with their own.
-_PREFIXES = ("", "module.", "model.", "backbone.", "base.", "module.backbone.", "module.base.", "model.backbone.")
+def _find_names(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], backbone: Backbone
+) -> tuple[str, dict[str, str]]:
+    """The prefix of the names in the file, and to each of our names the name in the file; the first of equal fits."""
+    namings = (lambda name: (name,), backbone.rename, _naming_by_layers(backbone))
+    fits: Counter[tuple[str, int]] = Counter()
+    for key, tensor in state.items():
+        for prefix, rest in _splits(key):
+            for number, naming in enumerate(namings):
+                found = (own.get(name) for name in naming(rest))
+                fits[prefix, number] += sum(one is not None and one.shape == tensor.shape for one in found)
+    prefix, number = max(fits, key=lambda choice: fits[choice], default=("", 0))
+    below = {key: key.removeprefix(prefix) for key in state if key.startswith(prefix)}
+    return prefix, {name: key for key, rest in below.items() for name in namings[number](rest) if name in own}
 
 
-def _translate(state: Mapping[str, Tensor], prefix: str, backbone: Backbone) -> dict[str, str]:
-    """Our name of each tensor to the name in the file, taking the latter for torchvision's."""
-    names = {}
-    for key in state:
-        if key.startswith(prefix):
-            names.update(dict.fromkeys(backbone.rename(key.removeprefix(prefix)), key))
+def _splits(key: str) -> Iterator[tuple[str, str]]:
+    """Every prefix of a name that ends with a dot, the empty one first, with the rest of the name."""
+    parts = key.split(".")
+    for count in range(len(parts)):
+        yield "".join(f"{part}." for part in parts[:count]), ".".join(parts[count:])
+
+
+def _naming_by_layers(backbone: Backbone) -> Callable[[str], tuple[str, ...]]:
+    """Our names of a tensor in a file whose layers are torchvision's, numbered or without the name of their parent.
+
+    `nn.Sequential(*resnet.children())` has `4.0.conv1.weight` for `layer1.0.conv1.weight`.
+    """
+    layers = {str(number): layer for number, layer in enumerate(backbone.layers)}
+    layers |= {layer.rpartition(".")[2]: layer for layer in backbone.layers}
+
+    def names(key: str) -> tuple[str, ...]:
+        first, dot, rest = key.partition(".")
+        return backbone.rename(f"{layers[first]}{dot}{rest}") if first in layers else ()
+
     return names
 
 
-def _fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str, key: str) -> bool:
-    return name in own and own[name].shape == state[key].shape
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file as load_safetensors
-
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Give --init imagenet, none, the name of a run, or a file.")
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_safetensors(path)
-        else:
-            with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_scalars()):
-                warnings.simplefilter("ignore", UserWarning)  # about pickles of other kinds, which may be refused below
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path}: refused, as it contains more than tensors and could run code. Save its state_dict alone."
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable weights file ({error}). Download it again.") from None
-    return _find_state_dict(content, path, torch.is_tensor)
-
-
-def _numpy_scalars() -> list[Any]:
-    """The globals that a pickled NumPy number needs, by old and new module names: torchreid saves its score as one."""
-    import numpy as np
-    from numpy._core import multiarray
-
-    names = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")
-    kinds = (np.float16, np.float32, np.float64, np.int32, np.int64)
-    return [*((multiarray.scalar, name) for name in names), np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
-
-
-def _find_state_dict(content: Any, path: Path, is_tensor: Callable[[Any], bool]) -> dict[str, Tensor]:
-    """The state dict in `content`, which may be nested under wrapper keys."""
-    for wrapper in ("state_dict", "model", "network", "weights"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    state = {key: value for key, value in content.items() if is_tensor(value)} if isinstance(content, Mapping) else {}
-    if not state:
-        raise CheckpointError(f"{path}: contains no named tensors. Give a state_dict.")
-    return state
+def _fault(tensor: Tensor, own: Tensor) -> str | None:
+    """What is wrong with the values of a tensor that takes the place of `own`; None if nothing is."""
+    if own.is_floating_point() and not tensor.is_floating_point():
+        return f"holds {str(tensor.dtype).removeprefix('torch.')} values"
+    if not bool(tensor.to(own.dtype).isfinite().all()):
+        return "holds NaN or infinity"
+    return None

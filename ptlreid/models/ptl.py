@@ -112,6 +112,7 @@ def with_cells(
     *,
     rename: Callable[[str], str | None],
     imagenet: Callable[[], dict[str, Any]],
+    layers: Sequence[str] = (),
     fusions: tuple[int, ...] = FUSIONS,
     cells: tuple[int, ...] = CELLS,
     feature_width: int = FEATURE_WIDTH,
@@ -120,7 +121,7 @@ def with_cells(
     """The `Backbone` of `stages()`, with and without cells. `rename(key)`: the name in `Staged`, None if unused.
 
     `fusions`, `cells`, `feature_width`: the widths of the 1×1 convolutions, the cells and the features. `imagenet`,
-    `paper`: as in `Backbone`.
+    `layers`, `paper`: as in `Backbone`.
     """
 
     def names(key: str) -> tuple[str, ...]:
@@ -134,5 +135,6 @@ def with_cells(
         ),
         imagenet=imagenet,
         rename=names,
+        layers=layers,
         paper=paper,
     )

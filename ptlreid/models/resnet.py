@@ -12,10 +12,13 @@ from ptlreid.models.network import Backbone
 from ptlreid.models.ptl import with_cells
 from ptlreid.models.staged import Staged
 
+# torchvision's children, in order, up to the last map.
+LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+
 
 def resnet(name: str, **widths: Any) -> Backbone:
     """The `Backbone` of torchvision's network `name`; `widths` as in `with_cells`."""
-    return with_cells(lambda: _stages(name), rename=rename, imagenet=staged.imagenet(name), **widths)
+    return with_cells(lambda: _stages(name), rename=rename, imagenet=staged.imagenet(name), layers=LAYERS, **widths)
 
 
 def stem(net: torchvision.models.ResNet) -> nn.Sequential:

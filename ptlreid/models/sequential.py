@@ -31,11 +31,20 @@ def sequential(
         }
         return Staged(blocks, channels, strides)
 
-    def rename(key: str) -> str | None:
-        if not key.startswith("features."):
-            return None
-        layer = int(key.split(".")[1])
-        number = sum(cut <= layer for cut in cuts)
-        return f"blocks.block{number}.{key.removeprefix('features.')}"
+    layers = [str(number) for number in range(cuts[-1])]
 
-    return with_cells(stages, rename=rename, imagenet=staged.imagenet(name), **widths)
+    def rename(key: str) -> str | None:
+        parent, _, rest = key.partition(".")
+        layer = rest.partition(".")[0]
+        if parent != "features" or layer not in layers:
+            return None
+        number = sum(cut <= int(layer) for cut in cuts)
+        return f"blocks.block{number}.{rest}"
+
+    return with_cells(
+        stages,
+        rename=rename,
+        imagenet=staged.imagenet(name),
+        layers=[f"features.{layer}" for layer in layers],
+        **widths,
+    )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision
 from torch import Tensor, nn
+
+from ptlreid.errors import CheckpointError
+from ptlreid.models.tensor_files import read_tensors
 
 
 class Staged(nn.Module):
@@ -39,7 +45,27 @@ def imagenet(name: str) -> Callable[[], dict[str, Any]]:
 
     def fetch() -> dict[str, Any]:
         choice = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-        weights: dict[str, Any] = choice.get_state_dict(progress=False, check_hash=True)
-        return weights
+        return read_tensors(_download(choice.url))
 
     return fetch
+
+
+def _download(url: str) -> Path:
+    """torchvision's file at `url`, from torch's cache folder or downloaded; its name has the start of its SHA-256.
+
+    torch verifies a file when it is downloaded; one that is in the cache already is verified here.
+    """
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    published = file.stem.rpartition("-")[2]
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(file), hash_prefix=published, progress=False)
+        return file
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if not digest.startswith(published):
+        raise CheckpointError(
+            f"{file}: not the file that torchvision published (its SHA-256 begins with {digest[: len(published)]}, "
+            f"expected {published}). Remove it and run the command again, which downloads it."
+        )
+    return file

@@ -30,12 +30,13 @@ class WeightsFile:
 
     def build(self) -> Network:
         """The network with these weights, on the CPU, in eval mode."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         network = models.build(self.spec, seed=0)
         try:
             network.load_state_dict(load_file(self.path))
-        except RuntimeError:
+        except (RuntimeError, SafetensorError):
             raise CheckpointError(
                 f"{self.path}: its tensors do not fit the network that it describes. {_REWRITE}"
             ) from None

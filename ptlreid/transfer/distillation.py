@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptlreid.errors import OptionError
+from ptlreid.models.pretrained import init_digests
 from ptlreid.models.weights import WeightsFile, read_weights_header
 from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Progress
-from ptlreid.runs import find_newest_ptl, find_run, init_digests
+from ptlreid.runs import find_newest_ptl, find_run
 from ptlreid.settings import DistillSettings, FinetuneSettings
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import Any
 from ptlreid import distributed, files
 from ptlreid.distributed import process_group
 from ptlreid.evaluation import evaluate_run
+from ptlreid.models.pretrained import init_digests
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
@@ -26,6 +27,7 @@ def run_chain(settings: ChainSettings, folder: ChainFolder, progress: Progress) 
 
     Finished stages are reused, and an interrupted one resumes. All datasets must exist before anything is trained.
     """
+    init_digests(settings.init, folder.path.parent)  # before any image is read
     stages = StageRunner(folder.path.parent, progress)
     tests = _load_tests(settings, stages)
     rows: list[tuple[Stage, RunFolder]] = []
@@ -57,6 +59,7 @@ def dry_run(settings: ChainSettings, folder: ChainFolder) -> dict[str, Any]:
     Raises the errors that `run_chain` would raise before its first training.
     """
     folder.check(settings)
+    init_digests(settings.init, folder.path.parent)
     missing = sorted({name for data in settings.chain for name in missing_datasets(data, Path(settings.root))})
     stages = StageRunner(folder.path.parent, Silent())
     trainings: list[dict[str, Any]] = []
