@@ -27,23 +27,24 @@ def normal(rows: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def all_keys(queries: np.ndarray, images: np.ndarray, **options: object) -> np.ndarray:
+    """The keys of all blocks, as squared distances."""
     rows = []
     for block in key_blocks(queries, images, **{"metric": "euclidean", "memory_budget": None} | options):
         assert block.rows.start == sum(len(keys) for keys in rows)
-        rows.append(np.stack([block.keys_of(row) for row in block.rows]))
+        rows.append(np.stack([block.keys_of(row) * np.float32(block.unit) for row in block.rows]))
         assert rows[-1].shape == (len(block.rows), block.num_gallery)
     return np.concatenate(rows)
 
 
-def test_keys_order_as_distances_do():
+def test_keys_are_squared_distances():
     keys = all_keys(np.float32([[0, 0], [3, 4]]), np.float32([[3, 4], [0, 2], [1, 0]]))
-    # |g|^2 / 2 - q.g, by hand
-    assert keys.tolist() == [[12.5, 2, 0.5], [12.5 - 25, 2 - 8, 0.5 - 3]]
+    assert keys.tolist() == [[25, 4, 1], [0, 9 + 4, 4 + 16]]
 
 
-def test_cosine_keys_are_minus_the_cosine_times_the_querys_length():
-    keys = all_keys(np.float32([[3, 4]]), np.float32([[6, 8], [0, 2], [-1, 0], [0, 0]]), metric="cosine")
-    np.testing.assert_allclose(keys, [[-5, -4, 3, 0]], rtol=1e-6)
+def test_keys_for_cosine_distance_are_two_minus_twice_the_cosine():
+    keys = all_keys(np.float32([[3, 4], [0, 0]]), np.float32([[6, 8], [0, 2], [-1, 0], [0, 0]]), metric="cosine")
+    # cosines 1, 8 / 10, -3 / 5; 0 where a vector is zero
+    np.testing.assert_allclose(keys, [[0, 0.4, 3.2, 2], [2, 2, 2, 2]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -53,8 +54,9 @@ def test_every_budget_gives_the_same_bits(metric: str, num_queries: int, num_ima
     whole = all_keys(queries, images, metric=metric)
     exact = queries.astype(float) @ images.T.astype(float)
     lengths = np.linalg.norm(images.astype(float), axis=1)
-    expected = lengths**2 / 2 - exact if metric == "euclidean" else -exact / lengths
-    np.testing.assert_allclose(whole, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+    squares = np.square(np.linalg.norm(queries.astype(float), axis=1))[:, None]
+    expected = lengths**2 - 2 * exact + squares if metric == "euclidean" else 2 - 2 * exact / lengths / squares**0.5
+    np.testing.assert_allclose(whole, expected, rtol=2e-4, atol=1e-12)
     least = plan_blocks(num_queries, num_images, width, 1 << 30).peak_bytes
     for memory_budget in (least - 1, least // 2, 1):
         np.testing.assert_array_equal(all_keys(queries, images, metric=metric, memory_budget=memory_budget), whole)
@@ -156,11 +158,12 @@ def test_different_widths_are_an_error():
         blocks(features(normal(2, 3)), features(normal(2, 4)))
 
 
-def test_numbers_too_large_for_float32_squares_are_an_error():
+def test_numbers_too_large_for_float32_squares_are_compared_all_the_same():
     matrix = normal(4, 3)
-    matrix[2] = 1e30
-    with pytest.raises(DataError, match="gallery row 2"):
-        next(iter(blocks(features(normal(2, 3)), features(matrix))))
+    matrix[2:] = [[1e30] * 3, [3e38] * 3]
+    block = next(iter(blocks(features(normal(2, 3)), features(matrix))))
+    assert np.argsort(block.keys_of(0))[2:].tolist() == [2, 3]
+    assert np.isfinite(block.keys_of(1)).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -1,7 +1,8 @@
 """Distances of all queries to all gallery images, streamed as ranking keys in blocks of queries.
 
-A key orders the gallery for one query as the distance does and costs one pass less: |g|² / 2 - q·g for Euclidean
-distance, -q·g / |g| for cosine distance. Two rules make ranks independent of the memory budget, and ties exact:
+A key is a squared distance, times a constant: |g|² - 2 q·g + |q|² from a product in float32, or, where that is too
+rough, the difference in float64 (`centring`). For cosine distance the vectors are L2-normalised. Two rules make ranks
+independent of the memory budget, and ties exact:
 
 - The last bits of a matrix product depend on the shape of the call: NumPy's OpenBLAS gave up to six values for the
   same two vectors. So the calls depend on the problem size alone: a strip of queries by a tile of the gallery. A budget
@@ -20,21 +21,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from hashlib import blake2b
-from typing import Literal
 
 import numpy as np
 
 from ptlreid.errors import DataError
-from ptlreid.retrieval.memory_plan import SQUARED_ROWS, plan_blocks
+from ptlreid.retrieval.centring import Metric
+from ptlreid.retrieval.memory_plan import plan_blocks
+from ptlreid.retrieval.ranking_keys import RankingKeys
 from ptlreid.retrieval.types import Retrieval
-
-Metric = Literal["euclidean", "cosine"]
 
 MAX_THREADS = min(4, os.cpu_count() or 1)  # more only wait for memory
 _FEWEST_ROWS = 32  # per thread
 _LONG_ROW = 40_000  # NumPy releases the interpreter inside a call; with short rows that costs more than it gains
-_LARGEST_SQUARE = 1e37  # beyond it, a float32 key could overflow
 
 
 @dataclass(frozen=True)
@@ -42,12 +40,14 @@ class Block:
     """The keys of some queries to the whole gallery: `rows` are the queries' rows, `num_gallery` the keys of each.
 
     `keys_of(row)`, for a row in `rows`, returns a new (G,) float array, so that one row after another is processed
-    while it is in the cache. Several threads may call it. Valid until the next block is requested.
+    while it is in the cache. Several threads may call it. Valid until the next block is requested. `unit`: a squared
+    distance is a key times this; that of vectors of length 1, 2 - 2 cos, for cosine distance.
     """
 
     rows: range
     num_gallery: int
     keys_of: Callable[[int], np.ndarray]
+    unit: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,31 +71,31 @@ def key_blocks(
 ) -> Iterator[Block]:
     """The keys between the rows of two float32 matrices, (Q, D) and (G, D), in blocks of rows of the first.
 
-    `memory_budget`: as for `plan_blocks`. A zero vector has cosine 0 with everything. Raises `DataError` for features
-    too large to square.
+    Keys order images as float64 distances of the given features do, except where two distances differ by less than
+    `RELATIVE_BOUND` of their size. (Distances below 1e-36 of the longest feature count as 0.) `memory_budget`: as for
+    `plan_blocks`; a copy of the features comes on top where they have to be centred. A zero vector has cosine 0 with
+    everything.
     """
     plan = plan_blocks(len(queries), len(images), queries.shape[1], memory_budget)
     queries, images = np.ascontiguousarray(queries), np.ascontiguousarray(images)
-    _check_size("query", queries)
-    _check_size("gallery", images)
-    finish = _KeyFinisher.for_gallery(images, metric)
+    ranking = RankingKeys.for_features(queries, images, metric)
     buffer = np.empty((plan.rows, len(images)), dtype=np.float32)
     scratch = np.empty((plan.strip, plan.columns) if plan.rows < plan.strip else (0, 0), dtype=np.float32)
     for first in range(0, len(queries), plan.strip):
-        strip = queries[first : first + plan.strip]
-        for offset in range(0, len(strip), plan.rows):
-            products = buffer[: len(strip) - offset]
+        strip = ranking.strip(range(first, min(first + plan.strip, len(queries))))
+        for offset in range(0, len(strip.factors), plan.rows):
+            products = buffer[: len(strip.factors) - offset]
             for left in range(0, len(images), plan.columns):
-                tile = images[left : left + plan.columns]
+                tile = ranking.factors[left : left + plan.columns]
                 part = products[:, left : left + len(tile)]
-                if len(part) == len(strip):
-                    np.matmul(strip, tile.T, out=part)
+                if len(part) == len(strip.factors):
+                    np.matmul(strip.factors, tile.T, out=part)
                 else:
-                    full = scratch[: len(strip), : len(tile)]
-                    np.matmul(strip, tile.T, out=full)
+                    full = scratch[: len(strip.factors), : len(tile)]
+                    np.matmul(strip.factors, tile.T, out=full)
                     part[...] = full[offset : offset + len(part)]
-            start = first + offset
-            yield Block(range(start, start + len(products)), len(images), partial(finish.keys, products, start))
+            rows = range(first + offset, first + offset + len(products))
+            yield Block(rows, len(images), partial(ranking.keys_of, strip, products, rows), ranking.unit)
 
 
 def matrix_blocks(distances: np.ndarray) -> Blocks:
@@ -142,79 +142,3 @@ def map_rows(work: Callable[[range], None], rows: range, row_length: int) -> Non
     parts = [rows[len(rows) * part // num_parts : len(rows) * (part + 1) // num_parts] for part in range(num_parts)]
     with ThreadPoolExecutor(num_parts) as pool:
         list(pool.map(work, parts))
-
-
-def squared_lengths(matrix: np.ndarray) -> np.ndarray:
-    """(N,) float32, |row|² of an (N, D) matrix with contiguous rows: equal for equal rows.
-
-    Summed row by row and not by a BLAS, so that a row's position makes no difference.
-    """
-    lengths = np.empty(len(matrix), dtype=np.float32)
-    for start in range(0, len(matrix), SQUARED_ROWS):
-        rows = slice(start, start + SQUARED_ROWS)
-        lengths[rows] = np.square(matrix[rows]).sum(axis=1)
-    return lengths
-
-
-def normalize_rows(matrix: np.ndarray) -> np.ndarray:
-    """An L2-normalised copy of an (N, D) float32 matrix; a zero row stays zero."""
-    lengths = np.sqrt(squared_lengths(np.ascontiguousarray(matrix)))
-    return np.asarray(matrix / np.where(lengths > 0, lengths, np.float32(1))[:, None])
-
-
-@dataclass(frozen=True)
-class _KeyFinisher:
-    """Computes keys from products by `combine(weights, products)`, with one key for equal images.
-
-    `weights`: (G,) float32. Image `copies[i]` is equal to the earlier image `originals[i]`.
-    """
-
-    combine: np.ufunc
-    weights: np.ndarray
-    copies: np.ndarray
-    originals: np.ndarray
-
-    @classmethod
-    def for_gallery(cls, images: np.ndarray, metric: Metric) -> _KeyFinisher:
-        """The finisher for products with the gallery `images`, (G, D) float32, and `metric`."""
-        lengths = squared_lengths(images)
-        duplicates = _find_duplicates(images, lengths)
-        copies, originals = (np.array(list(side), dtype=np.int64) for side in (duplicates.keys(), duplicates.values()))
-        if metric == "euclidean":
-            return cls(np.subtract, lengths / 2, copies, originals)
-        lengths[lengths == 0] = 1
-        return cls(np.multiply, -1 / np.sqrt(lengths), copies, originals)
-
-    def keys(self, products: np.ndarray, first: int, row: int) -> np.ndarray:
-        """The keys of query `row`, a new (G,) array, from the products of the queries from `first` on."""
-        keys = np.asarray(self.combine(self.weights, products[row - first]))
-        if len(self.copies):
-            keys[self.copies] = keys[self.originals]
-        return keys
-
-
-def _find_duplicates(images: np.ndarray, lengths: np.ndarray) -> dict[int, int]:
-    """For each row that equals an earlier one, the first such row."""
-    sums = images[:, :64].sum(axis=1)
-    order = np.lexsort((sums, lengths))
-    like_next = (np.diff(lengths[order]) == 0) & (np.diff(sums[order]) == 0)
-    candidates = np.zeros(len(images), dtype=bool)
-    candidates[order[:-1][like_next]] = True
-    candidates[order[1:][like_next]] = True
-    firsts: dict[bytes, int] = {}
-    duplicates: dict[int, int] = {}
-    for row in np.flatnonzero(candidates).tolist():
-        content = blake2b(images[row] + np.float32(0), digest_size=16).digest()  # + 0 turns -0 into 0
-        original = firsts.setdefault(content, row)
-        if original != row:
-            duplicates[row] = original
-    return duplicates
-
-
-def _check_size(name: str, matrix: np.ndarray) -> None:
-    """Raises `DataError` for features so large that a float32 key could overflow."""
-    with np.errstate(over="ignore"):
-        if np.vdot(matrix, matrix) < _LARGEST_SQUARE:
-            return
-    row = int(np.argmax(np.abs(matrix).max(axis=1)))
-    raise DataError(f"{name} row {row}: features too large to square in float32. Scale all features down.")

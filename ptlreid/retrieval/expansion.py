@@ -8,7 +8,8 @@ import numpy as np
 
 from ptlreid.errors import OptionError
 from ptlreid.records import JUNK
-from ptlreid.retrieval.distance import key_blocks, normalize_rows
+from ptlreid.retrieval.centring import to_double
+from ptlreid.retrieval.distance import key_blocks
 from ptlreid.retrieval.nearest import nearest
 from ptlreid.retrieval.types import Retrieval
 
@@ -26,12 +27,13 @@ def expand_queries(retrieval: Retrieval, *, size: int, alpha: float, memory_budg
     gallery = retrieval.gallery.matrix
     if (retrieval.gallery.pids == JUNK).any():
         gallery = gallery[retrieval.gallery.pids != JUNK]
-    queries = normalize_rows(retrieval.query.matrix)
-    expanded = queries.copy()
-    for block in key_blocks(queries, gallery, metric="cosine", memory_budget=memory_budget):
+    expanded = np.empty_like(retrieval.query.matrix)
+    for block in key_blocks(retrieval.query.matrix, gallery, metric="cosine", memory_budget=memory_budget):
         for row in block.rows:
             keys = block.keys_of(row)
             columns = nearest(keys, size)
-            weights = np.maximum(-keys[columns], 0) ** np.float32(alpha)
-            expanded[row] += weights @ normalize_rows(gallery[columns])
-    return replace(retrieval, query=replace(retrieval.query, matrix=normalize_rows(expanded)))
+            weights = np.maximum(1 - keys[columns] * (block.unit / 2), 0) ** alpha  # cosines
+            query = to_double(retrieval.query.matrix[row, None], "cosine")
+            total = query + weights @ to_double(gallery[columns], "cosine")
+            expanded[row] = total / (np.linalg.norm(total) or 1)
+    return replace(retrieval, query=replace(retrieval.query, matrix=expanded))

@@ -12,7 +12,7 @@ _STRIP_ROWS = (64, 1024)  # fewer are slow to multiply, more are no faster
 _TILE_COLUMNS = 32_768  # smaller calls spend their time on starting and joining the BLAS's threads
 _BYTES_PER_GALLERY_IMAGE = 96  # weights, order by pid, and the ranking of one row
 _BYTES_PER_RERANKED_IMAGE = 2048
-SQUARED_ROWS = 128  # squared at a time: about a megabyte, which stays in the CPU cache
+SQUARED_ROWS = 128  # squared, or converted to float64, at a time: a megabyte or two, which stay in the CPU cache
 _DEFAULT_LIMIT_BYTES = 1 << 30
 
 
@@ -32,13 +32,14 @@ def plan_blocks(num_queries: int, num_gallery: int, width: int, memory_budget: i
     """The largest blocks within `memory_budget` bytes; None means a quarter of the free memory, at most 1 GiB.
 
     Results are the same for any `rows`, but each halving below a strip takes about twice the time. A budget below the
-    smallest peak (about 134 MB, and 96 bytes per gallery image) gives the plan with that peak.
+    smallest peak (about 150 MB at width 2,048, and 96 bytes per gallery image) gives the plan with that peak.
     """
     fewest, most = _STRIP_ROWS
     strip = max(fewest, min(most, _STRIP_BYTES // (4 * num_gallery)))
     strip = math.ceil(num_queries / math.ceil(num_queries / strip))  # equal parts leave no small remainder
     columns = math.ceil(num_gallery / math.ceil(num_gallery / _TILE_COLUMNS))
-    fixed_bytes = 4 * min(num_gallery, SQUARED_ROWS) * width + _BYTES_PER_GALLERY_IMAGE * num_gallery
+    copied_bytes = 4 * width * (strip + 6 * min(max(num_queries, num_gallery), SQUARED_ROWS))
+    fixed_bytes = copied_bytes + _BYTES_PER_GALLERY_IMAGE * num_gallery
     budget = min(_DEFAULT_LIMIT_BYTES, free_memory_bytes() // 4) if memory_budget is None else memory_budget
     plans = []
     for halvings in range(strip.bit_length()):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptlreid.errors import OptionError
-from ptlreid.retrieval.distance import Blocks, Metric, check_coverage, map_rows
+from ptlreid.retrieval.centring import Metric, squared_distances
+from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
 from ptlreid.retrieval.nearest import nearest
 from ptlreid.retrieval.protocols import Judge
 from ptlreid.retrieval.types import Retrieval
@@ -29,9 +30,9 @@ class RankList:
 def rank_list(retrieval: Retrieval, blocks: Blocks, size: int, *, metric: Metric | None) -> RankList:
     """The first `size` images of every query, including queries without a true match; K = min(size, G).
 
-    Equal distances keep gallery order. `metric`: listed distances are recomputed from the features in float64,
-    Euclidean or 1 - cosine, which is 1 where a vector is zero; None: those in `blocks` are listed, such as re-ranked
-    ones.
+    Equal distances keep gallery order. `metric`: listed distances are recomputed from the features in float64, and
+    listed in their order: Euclidean or 1 - cosine, which is 1 where a vector is zero; None: those in `blocks` are
+    listed, such as re-ranked ones.
     """
     if size < 1:
         raise OptionError(f"A rank list of {size} images: expected 1 or more.")
@@ -46,21 +47,16 @@ def rank_list(retrieval: Retrieval, blocks: Blocks, size: int, *, metric: Metric
             judge.hide(keys, judge.verdict(int(query.pids[row]), int(query.camids[row])))
             listed = nearest(keys, size)
             listed = listed[keys[listed] < np.inf]
-            columns[row, : len(listed)] = listed
-            distances[row, : len(listed)] = (
-                keys[listed] if metric is None else _distances(query.matrix[row], gallery.matrix[listed], metric)
-            )
+            values = keys[listed]
+            if metric is not None:
+                values = squared_distances(query.matrix[row], gallery.matrix, listed, metric)
+                values = np.sqrt(values) if metric == "euclidean" else values / 2
+                order = np.lexsort((listed, values))  # keys are less exact
+                listed, values = listed[order], values[order]
+            columns[row, : len(listed)], distances[row, : len(listed)] = listed, values
 
     for block in check_coverage(blocks, len(query), len(gallery)):
         map_rows(fill, block.rows, block.num_gallery)
     # A visible image of the query's identity is a true match: the identity's other images were hidden.
     matches = (gallery.pids[columns] == query.pids[:, None]) & (query.pids[:, None] >= 0) & (columns >= 0)
     return RankList(columns, distances, matches)
-
-
-def _distances(vector: np.ndarray, images: np.ndarray, metric: Metric) -> np.ndarray:
-    left, right = vector.astype(np.float64), images.astype(np.float64)
-    if metric == "euclidean":
-        return np.asarray(np.linalg.norm(right - left, axis=1))
-    lengths = np.linalg.norm(right, axis=1) * np.linalg.norm(left)
-    return 1 - (right @ left) / np.where(lengths > 0, lengths, 1)

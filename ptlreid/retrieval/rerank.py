@@ -15,8 +15,10 @@ from scipy import sparse
 
 from ptlreid.errors import DataError, OptionError
 from ptlreid.records import JUNK
-from ptlreid.retrieval.distance import Block, Blocks, key_blocks, map_rows, normalize_rows
+from ptlreid.retrieval.centring import choose_centring
+from ptlreid.retrieval.distance import Block, Blocks, key_blocks, map_rows
 from ptlreid.retrieval.nearest import nearest
+from ptlreid.retrieval.ranking_keys import squared_lengths
 from ptlreid.retrieval.types import Retrieval
 
 
@@ -35,13 +37,13 @@ def rerank_blocks(retrieval: Retrieval, *, k1: int, k2: int, weight: float, memo
     if not len(present):
         raise DataError("The gallery has only junk: expected at least one other image. Check the dataset's folders.")
     gallery = retrieval.gallery.matrix if len(present) == num_gallery else retrieval.gallery.matrix[present]
-    images = np.concatenate([normalize_rows(retrieval.query.matrix), normalize_rows(gallery)])  # (N, D)
+    images = _embed(retrieval.query.matrix, gallery)  # (N, D)
     near = _find_neighbours(images, k1 + 1, memory_budget)
     codes = _smooth(_encode(images, near, k1), near.columns[:, :k2])
     queries, columns = codes[:num_queries], codes[num_queries:].tocsc()
 
     def keys_of(block: Block, row: int) -> np.ndarray:
-        original = (2 + 2 * block.keys_of(row)) / near.farthest[row]
+        original = block.keys_of(row) * block.unit / near.farthest[row]
         keys = np.full(num_gallery, np.inf, dtype=np.float32)
         keys[present] = (1 - weight) * _jaccard(queries, columns, row) + weight * original
         return keys
@@ -49,15 +51,28 @@ def rerank_blocks(retrieval: Retrieval, *, k1: int, k2: int, weight: float, memo
     left, right = images[:num_queries], images[num_queries:]
 
     def make() -> Iterator[Block]:
-        for block in key_blocks(left, right, metric="cosine", memory_budget=memory_budget):
+        for block in key_blocks(left, right, metric="euclidean", memory_budget=memory_budget):
             yield Block(block.rows, num_gallery, partial(keys_of, block))
 
     return Blocks(make)
 
 
+def _embed(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """(N, D) float32: the L2-normalised features, queries first, centred and scaled so that no difference is lost.
+
+    Their squared distances are 2 - 2 cos times a constant, by which re-ranking does not change.
+    """
+    lengths = np.sqrt(np.concatenate([squared_lengths(np.ascontiguousarray(side)) for side in (query, gallery)]))
+    centring = choose_centring(query, gallery, "cosine", lengths)
+    images = np.empty((len(query) + len(gallery), query.shape[1]), dtype=np.float32)
+    centring.embed(query, images[: len(query)])
+    centring.embed(gallery, images[len(query) :])
+    return images
+
+
 @dataclass(frozen=True)
 class _Neighbours:
-    """`columns`: (N, K) int32, each image's nearest, usually itself first. `farthest`: (N,), its largest 2 - 2 cos."""
+    """`columns`: (N, K) int32, each image's nearest, usually itself first. `farthest`: (N,), its largest distance."""
 
     columns: np.ndarray
     farthest: np.ndarray
@@ -69,11 +84,11 @@ def _find_neighbours(images: np.ndarray, size: int, memory_budget: int | None) -
 
     def collect(rows: range) -> None:
         for row in rows:
-            keys = block.keys_of(row)  # -cos
+            keys = block.keys_of(row)
             columns[row] = nearest(keys, columns.shape[1])
-            farthest[row] = 2 + 2 * keys.max()
+            farthest[row] = keys.max() * block.unit
 
-    for block in key_blocks(images, images, metric="cosine", memory_budget=memory_budget):
+    for block in key_blocks(images, images, metric="euclidean", memory_budget=memory_budget):
         map_rows(collect, block.rows, block.num_gallery)
     return _Neighbours(columns, np.where(farthest > 0, farthest, np.float32(1)))
 
@@ -94,8 +109,8 @@ def _encode(images: np.ndarray, near: _Neighbours, k1: int) -> sparse.csr_array:
     def fill(rows: range) -> None:
         for row in rows:
             entries = slice(codes.indptr[row], codes.indptr[row + 1])
-            cosines = np.einsum("nd,d->n", images[codes.indices[entries]], images[row])
-            weights = np.exp((2 * cosines - 2) / near.farthest[row])
+            gaps = images[codes.indices[entries]] - images[row]
+            weights = np.exp(-np.einsum("nd,nd->n", gaps, gaps) / near.farthest[row])
             codes.data[entries] = weights / weights.sum()
 
     map_rows(fill, range(len(images)), images.shape[1])

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptlreid.errors import DataError
-from ptlreid.retrieval.distance import Metric, distance_blocks, squared_lengths
+from ptlreid.retrieval.centring import Metric
+from ptlreid.retrieval.distance import Block, distance_blocks
 from ptlreid.retrieval.protocols import Judge
+from ptlreid.retrieval.ranking_keys import squared_lengths
 from ptlreid.retrieval.types import Features, Retrieval
 
 _BINS = 20_000
@@ -73,7 +75,6 @@ def count_pairs(retrieval: Retrieval, *, metric: Metric, memory_budget: int | No
     query, gallery, protocol = retrieval.query, retrieval.gallery, retrieval.protocol
     max_distance = 1.0001 * (2.0 if metric == "cosine" else _max_norm(query) + _max_norm(gallery)) or 1.0
     judge = Judge(protocol, gallery.pids, gallery.camids)
-    lengths = squared_lengths(np.ascontiguousarray(query.matrix))
     same, different = np.zeros(bins + 1, dtype=np.int64), np.zeros(bins + 1, dtype=np.int64)
     for block in distance_blocks(retrieval, metric=metric, memory_budget=memory_budget):
         for row in block.rows:
@@ -82,7 +83,7 @@ def count_pairs(retrieval: Retrieval, *, metric: Metric, memory_budget: int | No
             verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
             keys = block.keys_of(row)
             judge.hide(keys, verdict)
-            indices = _find_bins(_convert_keys(keys, float(lengths[row]), metric), bins / max_distance, bins)
+            indices = _find_bins(_convert_keys(keys, block, metric), bins / max_distance, bins)
             matched = np.bincount(indices[verdict.matches], minlength=bins + 1)
             same += matched
             different += np.bincount(indices, minlength=bins + 1) - matched
@@ -95,11 +96,10 @@ def count_pairs(retrieval: Retrieval, *, metric: Metric, memory_budget: int | No
     return PairCounts(np.linspace(0, max_distance, bins + 1), same[:-1], different[:-1])
 
 
-def _convert_keys(keys: np.ndarray, square: float, metric: Metric) -> np.ndarray:
-    """Distances from the ranking keys of a query with squared norm `square`; infinity stays infinity."""
-    if metric == "euclidean":
-        return np.sqrt(np.maximum(2 * keys + square, 0))
-    return np.asarray(1 + keys / np.sqrt(square or 1))
+def _convert_keys(keys: np.ndarray, block: Block, metric: Metric) -> np.ndarray:
+    """Distances from the ranking keys of a block; infinity stays infinity."""
+    squares = keys.astype(np.float64) * block.unit
+    return np.sqrt(squares) if metric == "euclidean" else squares / 2
 
 
 def _find_bins(distances: np.ndarray, scale: float, bins: int) -> np.ndarray:

@@ -4,6 +4,7 @@
     ... --rerank market msmt17          re-ranking (at MSMT17 size: about a minute on a quiet machine)
     ... --repeats 1 msmt17-2048         MSMT17 at the width of ResNet-50's last map: 0.8 GB of features
     ... --torch                         torch's product as well
+    ... --offset 30                     features far from the origin, which have to be centred
 
 Each size runs in a process of its own. Ratios are of neighbouring measurements, the median of `--repeats`; memory is
 the peak of the process minus the features. Features are synthetic: Gaussian clusters, one per identity.
@@ -127,6 +128,8 @@ def run(name: str, options: argparse.Namespace) -> None:
     size = SIZES[name]
     query = make_features(size.queries, size, 1)
     gallery = make_features(size.gallery, size, 2, size.distractors)
+    query.matrix[...] += options.offset
+    gallery.matrix[...] += options.offset
     retrieval = Retrieval(query, gallery, find_protocol("market"))
     features_bytes = query.matrix.nbytes + gallery.matrix.nbytes
     planned = plan_blocks(len(query), len(gallery), size.width, None).peak_bytes
@@ -167,6 +170,7 @@ def main() -> None:
     parser.add_argument("sizes", nargs="*", choices=[*SIZES, []], default=["market", "msmt17", "distractors"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--rerank", action="store_true")
+    parser.add_argument("--offset", type=float, default=0)
     parser.add_argument("--torch", action="store_true")
     options = parser.parse_args()
     if len(options.sizes) == 1:
