@@ -22,7 +22,7 @@ from conftest import write_image
 from PIL import Image
 
 from ptlreid import contents, datasets
-from ptlreid.datasets import cuhk03, duke, market, msmt17, reader, synthetic, unfinished_folder
+from ptlreid.datasets import FaultsError, cuhk03, duke, market, msmt17, reader, synthetic, unfinished_folder
 from ptlreid.errors import DataError, OptionError, PtlreidError
 from ptlreid.progress import Silent
 from ptlreid.settings import OwnImagesSettings, SyntheticSettings
@@ -237,6 +237,51 @@ def test_an_image_that_a_list_names_must_be_there(sources, tmp_path):
     with pytest.raises(DataError, match=f"{victim.name}: is listed but does not exist"):
         make("msmt17", sources["msmt17"], tmp_path / "data")
     assert not (tmp_path / "data" / "msmt17-v1").exists()
+
+
+def damage(folder: Path) -> dict[str, Path]:
+    """A file of each kind of fault in a folder in Market-1501's layout, by kind."""
+    train = sorted((folder / "bounding_box_train").iterdir())
+    train[0].write_bytes(train[0].read_bytes()[:200])
+    train[1].write_bytes(b"no image")
+    train[2].write_bytes(b"")
+    odd = train[3].rename(train[3].with_name("photo.jpg"))
+    return {"truncated": train[0], "undecodable": train[1], "empty": train[2], "name": odd}
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_every_fault_of_a_source_is_listed_at_once_and_nothing_is_prepared(ptlreid, tmp_path, archived):
+    top = tmp_path / "download" / "Market"
+    miniatures.write_market(top)
+    faults = damage(top)
+    source = pack(top, tmp_path / "Market.zip") if archived else top
+    code, out, err = ptlreid("prepare", "market", "--source", source, "--json")
+    assert code == 1
+    assert f"error: {source}: 4 faults." in err
+    expected = {kind: source / "Market" / file.relative_to(top) if archived else file for kind, file in faults.items()}
+    assert {one["kind"]: Path(one["file"]) for one in json.loads(out)["findings"]} == expected
+    assert all(f"  {file}: " in err for file in expected.values())
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_missing_and_an_undecodable_image_of_a_list_are_faults_of_one_run(sources, tmp_path):
+    images = sorted((sources["msmt17"] / "MSMT17_V1" / "train").rglob("*.jpg"))
+    images[0].unlink()
+    images[4].write_bytes(b"no image")
+    with pytest.raises(FaultsError) as caught:
+        make("msmt17", sources["msmt17"], tmp_path / "data")
+    assert {(fault.kind, fault.file) for fault in caught.value.faults} == {
+        ("missing", images[0]),
+        ("undecodable", images[4]),
+    }
+
+
+def test_a_long_list_of_faults_is_cut_in_the_message_but_not_in_the_error():
+    error = FaultsError(Path("a.zip"), [reader.Fault("empty", Path(f"{n}.jpg"), "is empty", "Go.") for n in range(25)])
+    lines = str(error).splitlines()
+    assert lines[0].startswith("a.zip: 25 faults.")
+    assert lines[20:] == ["  19.jpg: is empty. Go.", "  ... and 5 more"]
+    assert len(error.faults) == 25
 
 
 KILLED = """

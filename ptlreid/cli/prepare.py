@@ -59,7 +59,7 @@ def prepare(
     root = Path(given.resolve(RootSettings, config=False).root)
     dataset = datasets.find(f"{data}:{variant}" if variant else data, root)
     if source:
-        dataset, made = _prepare_source(dataset, source, root, given, pack=pack)
+        dataset, made = _prepare_source(dataset, source, root, given, pack=pack, json=json)
     elif (check or pack) and (dataset.folders(root)[0].exists() or not hasattr(dataset.module, "prepare")):
         made = {}  # what is there is checked or packed, and a public dataset that is not there is reported
     else:
@@ -87,9 +87,10 @@ def _show(splits: Splits, folder: Path, made: Mapping[str, bool], packed: dict[s
 
 
 def _prepare_source(
-    dataset: DatasetRef, source: Path, root: Path, given: Given, *, pack: bool
+    dataset: DatasetRef, source: Path, root: Path, given: Given, *, pack: bool, json: bool
 ) -> tuple[DatasetRef, dict[str, bool]]:
     """The dataset, with the user's own images under their name, and whether it was prepared now."""
+    from ptlreid import datasets
     from ptlreid.datasets import folder
     from ptlreid.workflows.prepare import prepare
 
@@ -101,7 +102,12 @@ def _prepare_source(
     progress = console.Reporter()
     if dataset.info.note:
         progress.note(dataset.info.note)
-    return dataset, {"prepared": prepare(dataset, source, root, own, progress)}
+    try:
+        return dataset, {"prepared": prepare(dataset, source, root, own, progress)}
+    except datasets.FaultsError as error:
+        if json:
+            console.show_json({"data": dataset.name, "findings": [fault.describe() for fault in error.faults]})
+        raise
 
 
 def _own_settings(dataset: DatasetRef, source: Path, given: Given) -> OwnImagesSettings:

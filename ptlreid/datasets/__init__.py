@@ -10,11 +10,11 @@ from types import ModuleType
 
 from ptlreid import contents, plugins
 from ptlreid.datasets._union import combine
-from ptlreid.datasets.reader import DatasetInfo, Fault, FaultError, Reject, refuse
+from ptlreid.datasets.reader import DatasetInfo, Fault, FaultError, FaultsError, Reject, refuse
 from ptlreid.errors import DataError, OptionError
 from ptlreid.records import Splits
 
-__all__ = ["DatasetInfo", "DatasetRef", "Fault", "FaultError", "find", "load", "names"]
+__all__ = ["DatasetInfo", "DatasetRef", "Fault", "FaultError", "FaultsError", "find", "load", "names"]
 
 
 @dataclass(frozen=True)

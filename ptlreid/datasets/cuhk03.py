@@ -90,10 +90,11 @@ def read(folder: Path, variant: str = "labeled", reject: Reject = refuse) -> Spl
     return Splits(f"cuhk03:{variant}", parts["train"], parts["query"], parts["gallery"], "market")
 
 
-def gather(source: Path, target: Path, variant: str, progress: Progress) -> None:
+def gather(source: Path, target: Path, variant: str, progress: Progress, reject: Reject) -> dict[str, Path]:
     """Write both labellings of the `cuhk-03.mat` in `source` into `target`, as PNG, and its test sets as CSV."""
     mat = source if source.is_file() else locate(source, (MAT,)) / MAT
     unpack_mat(mat, target, LABELLINGS, progress)
+    return {}  # no image file of the source is used as it is
 
 
 @cache

@@ -73,7 +73,9 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
     return Splits(name, train.select(train.pids >= 0), query, gallery, protocol)
 
 
-def gather(source: Path, target: Path, settings: OwnImagesSettings, progress: Progress) -> None:
+def gather(
+    source: Path, target: Path, settings: OwnImagesSettings, progress: Progress, reject: Reject
+) -> dict[str, Path]:
     """Link or copy the images in `source` into `target`, named after pid and camera, and write split and rules.
 
     The same images and the same seed give the same bytes of `split.csv`. Raises `DataError` for a name that is not
@@ -90,7 +92,8 @@ def gather(source: Path, target: Path, settings: OwnImagesSettings, progress: Pr
         (_make_name(number, pid, camid, image), pid, camid, part, image.origin)
         for number, (image, (pid, camid, _), part) in enumerate(zip(images, labelled, parts, strict=True), start=1)
     ]
-    link_or_copy_as({row[0]: image.file for row, image in zip(rows, images, strict=True)}, target, progress)
+    originals = {row[0]: image.file for row, image in zip(rows, images, strict=True)}
+    files = link_or_copy_as(originals, target, progress, reject)
     with atomic_write(target / SPLIT) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(_COLUMNS)
@@ -108,6 +111,7 @@ def gather(source: Path, target: Path, settings: OwnImagesSettings, progress: Pr
     write_json(target / RULES, {"protocol": protocol, "seed": settings.seed, "test_share": settings.test_share})
     if protocol == "any-camera":
         progress.note("No identity was seen by two cameras: matches by the same camera count (protocol any-camera).")
+    return files
 
 
 def _describe_rows(rows: list[_Row]) -> str:

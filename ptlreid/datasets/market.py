@@ -81,11 +81,12 @@ def read_layout(folder: Path, reject: Reject) -> Splits:
     )
 
 
-def gather(source: Path, target: Path, variant: str, progress: Progress) -> None:
+def gather(source: Path, target: Path, variant: str, progress: Progress, reject: Reject) -> dict[str, Path]:
     """Link or copy the images of the layout, found in `source` at any level, into `target`."""
     folder = locate(source, PARTS)
-    splits = read(folder)
-    link_or_copy_all([*splits.train.paths, *splits.query.paths, *splits.gallery.paths], folder, target, progress)
+    splits = read_layout(folder, reject)
+    paths = [path for part in splits.parts for path in part.paths]
+    return link_or_copy_all(paths, folder, target, progress, reject)
 
 
 def parse_name(name: str) -> tuple[int, int]:

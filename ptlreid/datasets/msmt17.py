@@ -71,7 +71,7 @@ def read(folder: Path, variant: str = "v1", reject: Reject = refuse) -> Splits:
     )
 
 
-def gather(source: Path, target: Path, variant: str, progress: Progress) -> None:
+def gather(source: Path, target: Path, variant: str, progress: Progress, reject: Reject) -> dict[str, Path]:
     """Link or copy the lists and every image they name into `target`; with the validation images if they are there."""
     version = variant.partition("-")[0]
     try:
@@ -79,11 +79,11 @@ def gather(source: Path, target: Path, variant: str, progress: Progress) -> None
     except FaultError:
         _refuse_other_version(source, version)
         raise
-    splits = read(folder, variant if variant.endswith("-val") else f"{version}-all")
+    splits = read(folder, variant if variant.endswith("-val") else f"{version}-all", reject)
     lists = [folder / name for name in (*_LISTS, _VAL) if (folder / name).is_file()]
-    link_or_copy_all(
-        [*lists, *splits.train.paths, *splits.query.paths, *splits.gallery.paths], folder, target, progress
-    )
+    link_or_copy_all(lists, folder, target, progress, reject)
+    paths = [path for part in splits.parts for path in part.paths]
+    return link_or_copy_all(paths, folder, target, progress, reject)
 
 
 def _read_list(file: Path, reject: Reject) -> list[re.Match[str]]:

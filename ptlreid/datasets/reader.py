@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ptlreid.errors import DataError
 from ptlreid.files import unsynced_write
@@ -24,6 +25,7 @@ __all__ = [
     "DatasetInfo",
     "Fault",
     "FaultError",
+    "FaultsError",
     "Progress",
     "Records",
     "Reject",
@@ -43,6 +45,7 @@ __all__ = [
 # What file managers leave behind.
 _STRAYS = ("thumbs.db", ".ds_store", "desktop.ini")
 _LEVELS = 4
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,10 @@ class Fault:
     def __str__(self) -> str:
         return f"{self.file}: {self.fault}. {self.remedy}"
 
+    def describe(self) -> dict[str, Any]:
+        """The fault, for JSON."""
+        return {**asdict(self), "file": str(self.file)}
+
 
 class FaultError(DataError):
     """A `DataError` that carries a fault, so that a check can list it with others."""
@@ -96,6 +103,17 @@ class FaultError(DataError):
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault))
         self.fault = fault
+
+
+class FaultsError(DataError):
+    """A `DataError` that carries every fault of a source; its message is bounded."""
+
+    def __init__(self, source: Path, faults: list[Fault]) -> None:
+        lines = [f"{source}: {len(faults):,} faults. Correct them, and run the command again; --json lists all."]
+        lines += [f"  {fault}" for fault in faults[:_SHOWN]]
+        lines += [f"  ... and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else []
+        super().__init__("\n".join(lines) if len(faults) > 1 else str(faults[0]))
+        self.faults = faults
 
 
 # Handles a file that a reader cannot use: raises, or collects the fault so that reading continues without the file.
@@ -192,20 +210,32 @@ def _describe_missing(folder: Path, missing: Sequence[str]) -> str:
     return "; ".join([*faults, *(f"{name} is not a {'file' if Path(name).suffix else 'folder'}" for name in wrong)])
 
 
-def link_or_copy_all(files: Iterable[Path], base: Path, target: Path, progress: Progress) -> None:
-    """Link or copy `files`, which are below `base`, to the same paths below `target`; existing ones are kept."""
-    link_or_copy_as({file.relative_to(base).as_posix(): file for file in files}, target, progress)
+def link_or_copy_all(
+    files: Iterable[Path], base: Path, target: Path, progress: Progress, reject: Reject
+) -> dict[str, Path]:
+    """Link or copy `files`, which are below `base`, to the same paths below `target`; see `link_or_copy_as`."""
+    names = {file.relative_to(base).as_posix(): file for file in files}
+    return link_or_copy_as(names, target, progress, reject)
 
 
-def link_or_copy_as(files: Mapping[str, Path], target: Path, progress: Progress) -> None:
+def link_or_copy_as(
+    files: Mapping[str, Path], target: Path, progress: Progress, reject: Reject = refuse
+) -> dict[str, Path]:
     """Link or copy each file to its new path below `target`, written with `/`; existing ones are kept.
 
-    Files on the same disk become hard links, which take no space. Raises `DataError` for a missing file.
+    Files on the same disk become hard links, which take no space. A missing file goes to `reject`; the others are
+    returned.
     """
+    made: dict[str, Path] = {}
     with progress.task("link or copy files", len(files)) as advance:
         for done, (name, file) in enumerate(files.items(), start=1):
-            link_or_copy(file, target / name)
+            try:
+                link_or_copy(file, target / name)
+                made[name] = file
+            except FaultError as error:
+                reject(error.fault)
             advance(done)
+    return made
 
 
 def link_or_copy(file: Path, target: Path) -> None:

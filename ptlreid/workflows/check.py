@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ptlreid import contents
 from ptlreid.datasets import DatasetRef, Fault, FaultError
 from ptlreid.datasets.reader import is_image, is_stray
 from ptlreid.errors import DataError
-from ptlreid.image_check import check_images
+from ptlreid.image_check import ImageCheck, check_images
 from ptlreid.progress import Progress
 from ptlreid.records import Records, Splits
 from ptlreid.retrieval import protocols
@@ -25,8 +25,8 @@ _PREPARE_AGAIN = "Download or unpack the dataset again, and prepare it from ther
 _LAYOUT = {"layout", "nested", "variant"}
 _DECODING = {
     "missing": ("is listed but cannot be read", _PREPARE_AGAIN),
-    "empty": ("is empty", "Copy it again, or prepare the dataset again."),
-    "truncated": ("is truncated", "Copy it again, or prepare the dataset again."),
+    "empty": ("is empty", "Download or copy it again."),
+    "truncated": ("is truncated", "Download or copy it again."),
     "undecodable": ("cannot be decoded as an image", "Copy it again, or remove it from the dataset."),
 }
 
@@ -50,16 +50,7 @@ class Report:
 
     def describe(self) -> dict[str, Any]:
         """The report, for JSON."""
-        findings = [
-            {
-                "kind": fault.kind,
-                "file": str(fault.file),
-                "fault": fault.fault,
-                "remedy": fault.remedy,
-                "serious": fault.serious,
-            }
-            for fault in self.faults
-        ]
+        findings = [fault.describe() for fault in self.faults]
         return {"folder": str(self.folder), **self.parts, "findings": findings, "serious": self.num_serious}
 
 
@@ -77,10 +68,7 @@ def check(dataset: DatasetRef, folder: Path, progress: Progress) -> Report:
     images = _list_images(everything)
     paths = [image.path for image in images]
     results = check_images(paths, progress)
-    for path, result in zip(paths, results, strict=True):
-        if result.state != "fine":
-            fault, remedy = _DECODING[result.state]
-            faults.append(Fault(result.state, path, f"{fault} ({result.error})" if result.error else fault, remedy))
+    faults += find_image_faults(paths, results)
     digests = [result.digest for result in results]
     faults += _find_equal_content(images, digests)
     faults += _find_stale_digests(paths, digests)
@@ -92,6 +80,14 @@ def check(dataset: DatasetRef, folder: Path, progress: Progress) -> Report:
     faults += _check_packs(folder, dict(zip(paths, digests, strict=True)), progress)
     order = sorted(faults, key=lambda fault: (not fault.serious, fault.kind, str(fault.file), fault.fault))
     return Report(splits.name, folder, {name: part.count() for name, part in _name_parts(splits)}, order)
+
+
+def find_image_faults(paths: Iterable[Path], results: Iterable[ImageCheck]) -> Iterator[Fault]:
+    """Files that cannot be used as images; `results`: of `check_images`."""
+    for path, result in zip(paths, results, strict=True):
+        if result.state != "fine":
+            fault, remedy = _DECODING[result.state]
+            yield Fault(result.state, path, f"{fault} ({result.error})" if result.error else fault, remedy)
 
 
 @dataclass(frozen=True)

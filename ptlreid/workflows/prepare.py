@@ -9,19 +9,26 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ptlreid import contents
-from ptlreid.datasets import DatasetRef, unfinished_folder
+from ptlreid.datasets import DatasetRef, Fault, FaultError, FaultsError, unfinished_folder
 from ptlreid.datasets._unpack import is_archive, unpack
+from ptlreid.datasets.reader import Reject
 from ptlreid.errors import DataError, OptionError, PtlreidError
 from ptlreid.files import read_json, write_json
+from ptlreid.image_check import check_images
 from ptlreid.locks import wait_for_lock
 from ptlreid.progress import Progress
 from ptlreid.settings import OwnImagesSettings
+from ptlreid.workflows.check import find_image_faults
 
 MARKER = "prepared.json"
+
+# Links or copies the images in one folder into another: source files by new name.
+_Gather = Callable[[Path, Path, Reject], dict[str, Path]]
 
 
 def prepare(dataset: DatasetRef, source: Path, root: Path, own: OwnImagesSettings | None, progress: Progress) -> bool:
@@ -34,8 +41,9 @@ def prepare(dataset: DatasetRef, source: Path, root: Path, own: OwnImagesSetting
     folder = dataset.folders(root)[0]
     origin = {"data": folder.name, **_describe(source), **(own.model_dump(exclude={"name"}) if own else {})}
 
-    def gather(material: Path, target: Path) -> None:
-        dataset.module.gather(material, target, own or dataset.variant, progress)
+    def gather(material: Path, target: Path, reject: Reject) -> dict[str, Path]:
+        files: dict[str, Path] = dataset.module.gather(material, target, own or dataset.variant, progress, reject)
+        return files
 
     if not folder.exists():
         with wait_for_lock(folder, progress):
@@ -47,10 +55,8 @@ def prepare(dataset: DatasetRef, source: Path, root: Path, own: OwnImagesSetting
     return False
 
 
-def _make(
-    source: Path, folder: Path, origin: dict[str, Any], gather: Callable[[Path, Path], None], progress: Progress
-) -> None:
-    """Build the dataset in a temporary folder with `gather(material, target)`, and rename it to `folder`."""
+def _make(source: Path, folder: Path, origin: dict[str, Any], gather: _Gather, progress: Progress) -> None:
+    """Build the dataset in a temporary folder, and rename it to `folder`."""
     temporary = unfinished_folder(folder)
     try:
         _begin(temporary, origin, progress)
@@ -58,7 +64,11 @@ def _make(
         if is_archive(source):
             material = temporary / "unpacked"
             unpack(source, material, progress)
-        gather(material, temporary / "dataset")
+        faults = _find_faults(gather, material, temporary / "dataset", progress)
+        if faults:
+            # Files of an archive are named by their paths in it, not by those in the temporary folder.
+            named = [replace(fault, file=source / os.path.relpath(fault.file, material)) for fault in faults]
+            raise FaultsError(source, faults if material == source else named)
         write_json(temporary / "dataset" / MARKER, origin)
         if hasattr(os, "sync"):
             os.sync()  # the files are on the disk before the rename
@@ -70,6 +80,17 @@ def _make(
         advice = "Check that the disk has free space and is writable, then run the command again: it resumes."
         raise PtlreidError(f"{temporary}: cannot be written ({error.strerror or error}). {advice}") from error
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _find_faults(gather: _Gather, material: Path, target: Path, progress: Progress) -> list[Fault]:
+    """Link or copy the images in `material` into `target`, and decode each once: every file that cannot be used."""
+    faults: list[Fault] = []
+    try:
+        files = gather(material, target, faults.append)
+    except FaultError as error:
+        return [*faults, error.fault]
+    results = check_images([target / name for name in files], progress) if files else []
+    return [*faults, *find_image_faults(files.values(), results)]
 
 
 def _begin(temporary: Path, origin: dict[str, Any], progress: Progress) -> None:
