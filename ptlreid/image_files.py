@@ -6,15 +6,21 @@ the same ones.
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import struct
 import warnings
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, _imaging
+from PIL.ImageFile import ImageFile
 
 from ptlreid.errors import DataError
+from ptlreid.file_kinds import identify
 from ptlreid.files import open_regular
 
 # Pillow's names of the formats, most frequent first, and the suffixes of their files, in any case. Pillow opens no
@@ -49,6 +55,9 @@ _TURNS = {
 }
 
 
+# Without a handler, Python prints what Pillow logs about damaged files.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
 # What Pillow raises for EXIF data that it cannot parse.
 _BROKEN_EXIF = (OSError, SyntaxError, ValueError, TypeError, struct.error)
 
@@ -79,10 +88,13 @@ def decode_image(stream: BinaryIO, draft: tuple[str, tuple[int, int]] | None = N
             with Image.open(stream, formats=tuple(_FORMATS)) as image:
                 if draft:
                     image.draft(*draft)
+                if image.format == "TIFF":
+                    _silence_libtiff()
+                _check_coverage(image)
                 image.load()
                 return _turn_upright(to_rgb(image), image)
     except UnidentifiedImageError:  # its message contains a memory address
-        raise ValueError(f"expected a {FORMATS} file") from None
+        raise ValueError(_describe_unknown(stream)) from None
     except Exception as error:  # noqa: BLE001 - on damaged files, Pillow's readers raise exceptions of any kind
         raise ValueError(str(error) or type(error).__name__) from None
 
@@ -100,6 +112,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         image = _take_high_bytes(image)
     return image.convert("RGB")
+
+
+def _describe_unknown(stream: BinaryIO) -> str:
+    """Why Pillow finds no image in `stream`."""
+    stream.seek(0)
+    kind = identify(stream.read())
+    if kind.endswith(" image") and kind.split()[1].upper() in _FORMATS:
+        return f"{kind} of a kind that is not supported, or with a damaged header"
+    return f"expected a {FORMATS} file, found {kind}"
+
+
+def _check_coverage(image: ImageFile) -> None:
+    """`ValueError` if the file has data for a part of the image only, where Pillow leaves the rest black."""
+    boxes = [tile[1] for tile in image.tile if tile[1] is not None]
+    areas = [(right - left) * (lower - upper) for left, upper, right, lower in boxes]
+    if areas and sum(areas) < image.width * image.height:  # a WebP has none before it is loaded
+        raise ValueError("it lacks the pixels of some rows")
+
+
+@cache
+def _silence_libtiff() -> None:
+    """Its messages on damaged files go to standard error, although each ends in an exception of Pillow's, too."""
+    with suppress(OSError, AttributeError):  # where libtiff is no library of its own
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def _take_high_bytes(image: Image.Image) -> Image.Image:

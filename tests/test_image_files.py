@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import struct
+import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import damage_examples, damaged
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
 from ptlreid import contents, image_check
@@ -33,9 +40,9 @@ def write_png(path: Path, bits: int, colour: int, pixels: np.ndarray) -> Path:
 
 def write_tiff(path: Path, width: int, data: bytes, **tags: int) -> Path:
     """A TIFF of one row of grey pixels, without Pillow."""
-    given = {"bits": 8, "photometric": 1, "sample_format": 1, "orientation": 1} | tags
+    given = {"bits": 8, "photometric": 1, "sample_format": 1, "samples": 1} | tags
     numbers = {256: width, 257: 1, 258: given["bits"], 259: 1, 262: given["photometric"], 273: 8}
-    numbers |= {274: given["orientation"], 277: 1, 278: 1, 279: len(data), 339: given["sample_format"]}
+    numbers |= {277: given["samples"], 278: 1, 279: len(data), 339: given["sample_format"]}
     data += b"\0" * (len(data) % 2)
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in numbers.items())
     directory = struct.pack("<H", len(numbers)) + entries + struct.pack("<I", 0)
@@ -156,9 +163,10 @@ def test_a_jpeg_of_a_phone_is_turned_in_features_and_reports(tmp_path):
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\0\x01"]
 )
-def test_broken_exif_data_costs_no_image(tmp_path, exif):
-    Image.new("RGB", (4, 2)).save(tmp_path / "a.jpg", exif=exif)
-    assert decode(tmp_path / "a.jpg").shape == (2, 4, 3)
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_broken_exif_data_costs_no_image(tmp_path, exif, name):
+    Image.new("RGB", (4, 2)).save(tmp_path / name, exif=exif)
+    assert decode(tmp_path / name).shape == (2, 4, 3)
 
 
 @pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
@@ -176,12 +184,11 @@ def test_no_other_format_is_opened_whatever_its_suffix(tmp_path, monkeypatch):
         raise AssertionError("starts Ghostscript")
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", start)
-    for kind in ("EPS", "GIF", "PPM"):
+    for kind, words in (("EPS", "a PostScript file"), ("GIF", "a GIF image")):
         Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", format=kind)
-        with pytest.raises(DataError, match=r"\(expected a JPEG, PNG, BMP, WebP or TIFF file\)"):
-            decode(tmp_path / "a.jpg")
-        with pytest.raises(DataError, match="expected a JPEG"):
-            crops.read_crop(tmp_path / "a.jpg")
+        for read in (decode, crops.read_crop):
+            with pytest.raises(DataError, match=rf"\(expected a JPEG, PNG, BMP, WebP or TIFF file, found {words}\)"):
+                read(tmp_path / "a.jpg")
         assert image_check.check_image(tmp_path / "a.jpg").state == "undecodable"
 
 
@@ -229,6 +236,30 @@ def test_too_many_pixels_are_one_message(tmp_path, monkeypatch, width):
         decode(tmp_path / "a.png")
 
 
+def test_a_tiff_of_a_kind_that_pillow_does_not_read_is_named(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", 2, bytes(16), bits=64, sample_format=3)
+    with pytest.raises(DataError, match=r"\(a TIFF image of a kind that is not supported, or with a damaged header\)"):
+        decode(path)
+
+
+def test_rows_without_data_are_no_black_rows(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", 2, b"\x07\x08")
+    content = path.read_bytes()
+    one_row, two_rows = struct.pack("<HHII", 257, 4, 1, 1), struct.pack("<HHII", 257, 4, 1, 2)
+    assert content.count(one_row) == 1
+    path.write_bytes(content.replace(one_row, two_rows))
+    with pytest.raises(DataError, match="it lacks the pixels of some rows"):
+        decode(path)
+
+
+def test_what_pillow_logs_is_not_printed(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", 2, b"\x07\x08", samples=255)
+    code = "import sys; from pathlib import Path; from ptlreid import image_check\n"
+    code += "print(image_check.check_image(Path(sys.argv[1])).state)"
+    ran = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("undecodable\n", "")
+
+
 def test_an_image_without_pixels_is_no_image(tmp_path):
     with pytest.raises(DataError, match="not an image that can be decoded"):
         decode(write_png(tmp_path / "a.png", 8, 0, np.zeros((3, 0, 1))))
@@ -262,3 +293,51 @@ def test_a_draft_computes_fewer_pixels_of_a_jpeg_but_enough(tmp_path):
     width, height = read_image(tmp_path / "a.jpg", draft=(96, 192)).size
     assert 96 <= width < 400
     assert 192 <= height < 800
+
+
+def encode_all() -> dict[str, bytes]:
+    """A small image in each format, with EXIF data where it has them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 8, 3), dtype=np.uint8))
+    kinds: dict[str, dict[str, object]] = {
+        "JPEG": {"format": "JPEG", "exif": exif},
+        "progressive JPEG": {"format": "JPEG", "progressive": True},
+        "PNG": {"format": "PNG", "exif": exif},
+        "WebP": {"format": "WEBP", "exif": exif},
+        "BMP": {"format": "BMP"},
+        "TIFF": {"format": "TIFF", "exif": exif},
+        "LZW": {"format": "TIFF", "compression": "tiff_lzw"},
+    }
+    contents = {}
+    for kind, options in kinds.items():
+        stream = io.BytesIO()
+        image.save(stream, **options)
+        contents[kind] = stream.getvalue()
+    return contents
+
+
+ENCODED = encode_all()
+
+
+@pytest.mark.parametrize("kind", ENCODED)
+@damage_examples(0.4)
+@given(data=st.data())
+def test_a_damaged_image_gives_pixels_or_one_message_and_prints_nothing(tmp_path, capfd, kind, data):
+    content = data.draw(damaged(ENCODED[kind]))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    began = time.monotonic()
+    check = image_check.check_image(path)
+    try:
+        pixels = decode(path)
+    except DataError as error:
+        assert str(error).startswith(f"{path}: not an image that can be decoded (")
+        assert "\n" not in str(error)
+        assert check.state != "fine"
+    else:
+        assert (pixels.ndim, pixels.shape[2], pixels.dtype) == (3, 3, np.uint8)
+        assert pixels.size > 0
+        assert check.state == "fine"
+    assert time.monotonic() - began < 10
+    assert capfd.readouterr() == ("", "")
