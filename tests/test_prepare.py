@@ -163,11 +163,12 @@ def test_without_hard_links_files_are_copied(market_zip, tmp_path, monkeypatch):
     assert copy.read_bytes() == original.read_bytes()
 
 
-def test_an_existing_file_is_kept(tmp_path):
-    for name in ("file", "place"):
-        (tmp_path / name).write_text(name)
+@pytest.mark.parametrize(("before", "after"), [("1234", "1234"), ("", "file"), ("longer", "file")])
+def test_an_existing_file_is_kept_if_it_has_the_right_size(tmp_path, before, after):
+    (tmp_path / "file").write_text("file")
+    (tmp_path / "place").write_text(before)
     reader.link_or_copy(tmp_path / "file", tmp_path / "place")
-    assert (tmp_path / "place").read_text() == "place"
+    assert (tmp_path / "place").read_text() == after
 
 
 def test_the_same_again_is_reused_and_another_source_is_refused(market_zip, tmp_path):
@@ -383,16 +384,39 @@ def test_what_was_begun_from_another_source_is_not_resumed(market_zip, tmp_path)
     assert len(datasets.load("market", tmp_path / "data").query) == 6
 
 
-def test_a_full_disk_is_a_message_and_what_was_done_stays(market_zip, tmp_path, monkeypatch):
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("kind", [OSError(28, "No space left on device"), KeyboardInterrupt(), RuntimeError("a bug")])
+def test_after_an_error_or_a_stop_nothing_is_left(market_zip, tmp_path, monkeypatch, kind):
+    def fail(*_: object) -> None:
+        raise kind
 
-    monkeypatch.setattr(shutil, "copyfile", full)
-    monkeypatch.setattr(os, "link", full)
-    with pytest.raises(PtlreidError, match="No space left on device") as caught:
+    monkeypatch.setattr(shutil, "copyfile", fail)
+    monkeypatch.setattr(os, "link", lambda *_: shutil.copyfile())
+    expected = PtlreidError if isinstance(kind, OSError) else type(kind)
+    with pytest.raises(expected) as caught:
         make("market", market_zip, tmp_path / "data")
-    assert not isinstance(caught.value, DataError)
-    assert list(unfinished_folder(tmp_path / "data" / "market").glob("unpacked/*/query/*.jpg"))
+    assert "No space left on device" in str(caught.value) or not isinstance(kind, OSError)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_page_saved_as_an_archive_is_named_and_nothing_is_left(ptlreid, tmp_path):
+    (tmp_path / "page.zip").write_bytes(b"<!DOCTYPE html><html><body>Log in first</body></html>")
+    code, _, err = ptlreid("prepare", "market", "--source", "page.zip", "--root", "data")
+    assert code == 1
+    assert "page.zip: not an archive that can be unpacked: it is an HTML page" in " ".join(err.split())
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_an_incomplete_file_of_a_killed_prepare_is_replaced(market_zip, tmp_path):
+    """As a power cut leaves it: under its final name, but without its content."""
+    make("market", market_zip, tmp_path / "first")
+    part = unfinished_folder(tmp_path / "data" / "market")
+    expected = next((tmp_path / "first" / "market").glob("query/*.jpg"))
+    (part / "dataset" / "query").mkdir(parents=True)
+    (part / "dataset" / "query" / expected.name).write_bytes(b"")
+    origin = json.loads((tmp_path / "first" / "market" / "prepared.json").read_text())
+    (part / "made_of.json").write_text(json.dumps(origin))
+    make("market", market_zip, tmp_path / "data")
+    assert (tmp_path / "data" / "market" / "query" / expected.name).read_bytes() == expected.read_bytes()
 
 
 @pytest.mark.parametrize(

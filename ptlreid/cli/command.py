@@ -123,7 +123,7 @@ def _report_errors(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1) from None
         except KeyboardInterrupt as stop:
             code = 128 + (stop.args[0] if stop.args else signal.SIGINT)
-            console.show_error(f"stopped. Completed work is kept. To resume: {_command_line()}")
+            console.show_error(f"stopped. To resume: {_command_line()}")
             raise typer.Exit(code) from None
 
     return run

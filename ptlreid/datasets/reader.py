@@ -239,16 +239,18 @@ def link_or_copy_as(
 
 
 def link_or_copy(file: Path, target: Path) -> None:
-    """Make `target` a hard link to `file`, or a copy, complete or not at all; an existing `target` is kept.
+    """Make `target` a hard link to `file`, or a copy, complete or not at all; an existing one of its size is kept.
 
     If `file` is a symbolic link, the file it points to is used.
     """
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
     if not file.is_file():
         raise FaultError(Fault("missing", file, "is listed but does not exist", "Unpack or copy the dataset again."))
     original = file.resolve()
+    if target.exists():
+        if target.stat().st_size == original.stat().st_size:
+            return
+        target.unlink()  # a power cut may leave a name without its content
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(original, target)
     except OSError:  # another disk, or a file system without hard links

@@ -15,10 +15,10 @@ from typing import Any
 
 from ptlreid import contents
 from ptlreid.datasets import DatasetRef, Fault, FaultError, FaultsError, unfinished_folder
-from ptlreid.datasets._unpack import is_archive, unpack
+from ptlreid.datasets._unpack import is_archive, most_bytes, unpack
 from ptlreid.datasets.reader import Reject
-from ptlreid.errors import DataError, OptionError, PtlreidError
-from ptlreid.files import read_json, write_json
+from ptlreid.errors import DataError, OptionError
+from ptlreid.files import read_json, unwritable, write_json
 from ptlreid.image_check import check_images
 from ptlreid.locks import wait_for_lock
 from ptlreid.progress import Progress
@@ -48,22 +48,27 @@ def prepare(dataset: DatasetRef, source: Path, root: Path, own: OwnImagesSetting
     if not folder.exists():
         with wait_for_lock(folder, progress):
             if not folder.exists():  # another process may have built it meanwhile
-                _make(source, folder, origin, gather, progress)
+                _make(source, folder, origin, gather, progress, max_bytes=most_bytes(dataset.info.counts))
                 return True
     _check_same(folder, origin)
     shutil.rmtree(unfinished_folder(folder), ignore_errors=True)  # left by a prepare that was killed after the rename
     return False
 
 
-def _make(source: Path, folder: Path, origin: dict[str, Any], gather: _Gather, progress: Progress) -> None:
-    """Build the dataset in a temporary folder, and rename it to `folder`."""
+def _make(
+    source: Path, folder: Path, origin: dict[str, Any], gather: _Gather, progress: Progress, *, max_bytes: int
+) -> None:
+    """Build the dataset in a temporary folder, and rename it to `folder`; after an error or Ctrl-C nothing is left.
+
+    `max_bytes`: the most that an archive may hold.
+    """
     temporary = unfinished_folder(folder)
     try:
         _begin(temporary, origin, progress)
         material = source
         if is_archive(source):
             material = temporary / "unpacked"
-            unpack(source, material, progress)
+            unpack(source, material, progress, max_bytes)
         faults = _find_faults(gather, material, temporary / "dataset", progress)
         if faults:
             # Files of an archive are named by their paths in it, not by those in the temporary folder.
@@ -73,13 +78,10 @@ def _make(source: Path, folder: Path, origin: dict[str, Any], gather: _Gather, p
         if hasattr(os, "sync"):
             os.sync()  # the files are on the disk before the rename
         (temporary / "dataset").rename(folder)
-    except DataError:
-        shutil.rmtree(temporary, ignore_errors=True)  # the source is unusable: nothing to resume
-        raise
     except OSError as error:
-        advice = "Check that the disk has free space and is writable, then run the command again: it resumes."
-        raise PtlreidError(f"{temporary}: cannot be written ({error.strerror or error}). {advice}") from error
-    shutil.rmtree(temporary, ignore_errors=True)
+        raise unwritable(temporary, error) from error
+    finally:  # after an error nothing is worth keeping; a process that is killed leaves it, to be resumed
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _find_faults(gather: _Gather, material: Path, target: Path, progress: Progress) -> list[Fault]:
