@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ptlreid.errors import PtlreidError, Stopped
+from ptlreid.errors import PtlreidError, Stopped, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,7 +59,7 @@ def process_group(device: str) -> Iterator[None]:
         traceback.clear_frames(stop.__traceback__)
         raise
     except RuntimeError as error:
-        if not _is_lost_peer(error):
+        if is_out_of_memory(error) or not _is_lost_peer(error):
             raise
         raise PtlreidError(
             f"Process {rank()} of {world_size()} lost the others ({str(error).splitlines()[0][:200]}). One of them "

@@ -4,6 +4,8 @@ Each message states three things: what is wrong, what was expected, and what to 
 alone and exits with 1; any other exception is a bug and shows its traceback.
 """
 
+import errno
+
 
 class PtlreidError(Exception):
     """Something that the user can correct."""
@@ -27,3 +29,25 @@ class Stopped(PtlreidError):  # noqa: N818 - not an error
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+# What torch, CUDA, HDF5, the loader of shared libraries and the system say, in lower case, when memory runs out.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "memory allocation failed",
+    "alloc_failed",
+    "allocation_failed",
+    "bad_alloc",
+    "failed to map segment",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine or the GPU had too little memory, whichever library noticed it."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError | ImportError | OSError) and any(words in text for words in _OUT_OF_MEMORY)

@@ -85,7 +85,7 @@ def catch_dead_workers() -> Iterator[None]:
             raise
         raise DataError(
             f"A DataLoader worker died ({str(error).splitlines()[0]}). The machine may have run out of "
-            "memory: try again with fewer --workers."
+            "memory: try again with fewer --workers or a smaller --batch-size."
         ) from None
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from ptlreid import models
+from ptlreid import models, signals
 from ptlreid.cli import main
 from ptlreid.models import backbones
 from ptlreid.models.network import Network
@@ -81,3 +82,12 @@ def ptlreid(
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """No signal that stops is ignored, here and in new processes, as it is in the background or under nohup."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in signals.STOPPING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

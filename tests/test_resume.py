@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ptlreid import datasets
+from ptlreid import datasets, signals
 from ptlreid.engine import epochs, history
 from ptlreid.errors import CheckpointError, DataError, PtlreidError, Stopped
 from ptlreid.models.weights import read_weights_header
@@ -123,8 +123,8 @@ def test_updates_before_the_last_checkpoint_are_not_repeated(tmp_path, splits):
     assert progress.notes[0] == f"{run.path}: resuming after epoch 1 and 2 of 4 updates"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_run_after_the_update_with_a_checkpoint(tmp_path, splits, number):
+@pytest.mark.parametrize("number", signals.STOPPING)
+def test_a_signal_stops_the_run_after_the_update_with_a_checkpoint(tmp_path, splits, number, heeded):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     finetune(make_settings(), splits, whole, Silent())
     before = signal.getsignal(number)
@@ -139,17 +139,13 @@ def test_a_signal_stops_the_run_after_the_update_with_a_checkpoint(tmp_path, spl
     assert_same(stopped, whole)
 
 
-def test_a_second_signal_acts_at_once(tmp_path, splits):
+def test_a_second_signal_acts_at_once(tmp_path, splits, heeded):
     def twice():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores Ctrl-C
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            finetune(make_settings(), splits, RunFolder(tmp_path / "run"), At(2, twice))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(make_settings(), splits, RunFolder(tmp_path / "run"), At(2, twice))
 
 
 def test_a_kill_while_scoring_repeats_no_update(tmp_path, splits, monkeypatch):
@@ -347,9 +343,9 @@ def test_a_compiled_network_learns_the_same(tmp_path, splits, monkeypatch):
     assert_same(compiled, plain)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", signals.STOPPING)
 @pytest.mark.slow
-def test_a_signal_to_a_command_and_its_loaders_ends_in_one_message(tmp_path, market_folder, number):
+def test_a_signal_to_a_command_and_its_loaders_ends_in_one_message(tmp_path, market_folder, number, heeded):
     settings = tmp_path / "settings.toml"
     settings.write_text("checkpoint_minutes = 0.0\n")
     options = "finetune --backbone mobilenet-v3-small --init none --height 64 --width 32 --batch-size 4 --epochs 500"

@@ -6,7 +6,7 @@ import inspect
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 
 from ptlreid.cli import console
 from ptlreid.cli.options import ALL_OPTIONS
-from ptlreid.errors import PtlreidError, Stopped
+from ptlreid.errors import PtlreidError, Stopped, is_out_of_memory
 from ptlreid.settings.base import RENAMED
 
 
@@ -113,13 +113,16 @@ def _report_errors(function: Callable[..., None]) -> Callable[..., None]:
         except PtlreidError as error:
             console.show_error(str(error))
             raise typer.Exit(1) from None
-        except BrokenPipeError:
-            raise  # the reader of our output closed the pipe: Typer exits quietly
-        except OSError as error:
-            reason = f"{error.filename or 'a file'}: {error.strerror or error}"
-            console.show_error(
-                f"{reason}. Check permissions and free disk space, then run the same command again: {_command_line()}"
-            )
+        except (OSError, RuntimeError, ImportError, MemoryError) as error:
+            if is_out_of_memory(error):
+                console.show_error(_describe_lack_of_memory(error, options))
+            elif isinstance(error, OSError):
+                reason = (
+                    f"{error.filename or 'a file'}: {error.strerror or error}. Check permissions and free disk space"
+                )
+                console.show_error(f"{reason}, then run the same command again: {_command_line()}")
+            else:
+                raise
             raise typer.Exit(1) from None
         except KeyboardInterrupt as stop:
             code = 128 + (stop.args[0] if stop.args else signal.SIGINT)
@@ -127,6 +130,23 @@ def _report_errors(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(code) from None
 
     return run
+
+
+def _describe_lack_of_memory(error: BaseException, options: Mapping[str, Any]) -> str:
+    """The message, with the options of the command that reduce what it needs."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    remedies = {
+        "batch_size": "a smaller --batch-size",
+        "accumulate": "more --accumulate for as many images per update",
+        "memory_budget": "a smaller --memory-budget",
+        "workers": "fewer --workers",
+    }
+    shown = [text for name, text in remedies.items() if name in options] or ["a machine with more memory"]
+    estimate = " --dry-run estimates what is needed." if options.get("dry_run") is False else ""
+    return (
+        f"out of memory ({reason}): expected more free memory. Choose {' or '.join(shown)}, and run the command "
+        f"again: completed work is kept.{estimate}"
+    )
 
 
 def _command_line() -> str:

@@ -47,7 +47,8 @@ def finetune(
     splits = datasets.load(settings.data, Path(settings.root))
     if dry_run:
         plan = workflow.dry_run(settings, splits, run, console.Reporter())
-        time = plan["time"] or "unknown: one batch needs more memory than is free"
+        too_large = "one batch needs more memory than is free. Choose a smaller --batch-size, with more --accumulate"
+        time = plan["time"] or f"unknown: {too_large}"
         console.show_plan(plan if json else {**plan, "time": time}, as_json=json)
         return
     metrics = workflow.finetune(settings, splits, run, console.Reporter(), depends=depends)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ptlreid import distributed
-from ptlreid.errors import CheckpointError, PtlreidError
+from ptlreid.errors import CheckpointError, PtlreidError, is_out_of_memory
 from ptlreid.files import atomic_output
 from ptlreid.models.bconv import load_memory_state, memory_state
 from ptlreid.models.network import Network
@@ -108,6 +108,8 @@ def load(training: Training, path: Path) -> None:
         ValueError,
         pickle.UnpicklingError,
     ) as error:
+        if is_out_of_memory(error):
+            raise
         raise CheckpointError(f"{path}: cannot be read ({error}). Start another run (--name).") from None
 
 
