@@ -272,6 +272,8 @@ def damage(file: Path, kind: str) -> None:
                 content.attrs["schema"] = "0"
             elif kind == "interpolation":
                 content.attrs["interpolation"] = "nearest"
+            elif kind == "of 0.1":  # which did not state the decoding
+                del content.attrs["decoding"]
             elif kind == "no index":
                 del content["paths"]
             elif kind == "in pieces":
@@ -283,7 +285,9 @@ def damage(file: Path, kind: str) -> None:
                 content.create_dataset("digests", data=["a"], dtype=h5py.string_dtype())
 
 
-@pytest.mark.parametrize("kind", ["cut", "nothing", "schema", "interpolation", "no index", "short index", "in pieces"])
+@pytest.mark.parametrize(
+    "kind", ["cut", "nothing", "schema", "interpolation", "of 0.1", "no index", "short index", "in pieces"]
+)
 def test_an_incomplete_pack_is_not_used_with_a_note(folder, kind):
     pack(folder)
     damage(folder / "packed-48x24.h5", kind)

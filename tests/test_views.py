@@ -121,5 +121,6 @@ def test_a_view_describes_all_that_features_depend_on():
     about = EvalView(64, 32).describe()
     assert json.loads(json.dumps(about))["interpolation"].startswith("bilinear")
     assert about != EvalView(64, 33).describe()
+    assert about["decoding"] == 2  # as image files are decoded since 0.2: features of 0.1 did not state it
     train = TrainView(64, 32, flip=0.5, pad=0, erase=0.5).describe()
     assert (train["view"], train["erase"], train["pad"]) == ("train", 0.5, 0)
