@@ -87,6 +87,27 @@ class Splits:
             )
         return self
 
+    def find_misreadings(self) -> list[str]:
+        """Signs that something else was taken for identities, such as folders of cameras or parts; none is usual."""
+        parts = zip(("training", "query", "gallery"), self.parts, strict=True)
+        signs = [f"only one identity among the {name} images" for name, part in parts if part.num_identities == 1]
+        pids, camids = (np.concatenate([getattr(part, key) for part in self.parts]) for key in ("pids", "camids"))
+        identities, cameras = len(np.unique(pids[pids >= 0])), len(np.unique(camids))
+        if cameras > identities > 0:
+            signs.append(f"there are more cameras ({cameras:,}) than identities ({identities:,})")
+        return signs
+
+    def require_train(self) -> Splits:
+        """These splits; `DataError` if training on them would teach nothing, see `find_misreadings`."""
+        signs = self.find_misreadings()
+        if signs:
+            raise DataError(
+                f"{self.name}: {'; '.join(signs)}: expected at least two identities in each part, and no more cameras "
+                "than identities. Check that the folders or names of its images were read as you mean them, and add "
+                "identities if they were."
+            )
+        return self
+
     def rename(self, name: str, source: str | None = None) -> Splits:
         """The same splits under another name; `source`, by default that name, becomes the source of all images."""
         train, query, gallery = (

@@ -25,7 +25,7 @@ def place(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_second_time_everything_is_reused(place):
-    settings = DemoSettings.resolve(None, root=str(place / "data"), epochs=1, identities=4, device="cpu")
+    settings = DemoSettings.resolve(None, root=str(place / "data"), epochs=1, identities=6, device="cpu")
     first = run_demo(settings, place / "runs", StoppedAt(-1))
     assert list(first) == ["untrained", "baseline", "PTL"]
     assert [metrics["epochs"] for metrics in first.values()] == [0, 1, 1]

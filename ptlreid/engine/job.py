@@ -61,7 +61,8 @@ def resolve_size(settings: FinetuneSettings) -> FinetuneSettings:
 
 
 def build_sampler(settings: FinetuneSettings, splits: Splits) -> ShuffleSampler | IdentitySampler:
-    """This process's sampler; `DataError` if the training images do not fill one update."""
+    """This process's sampler; `DataError` if the training images teach nothing or do not fill one update."""
+    splits.require_train()
     sampler: ShuffleSampler | IdentitySampler
     if settings.images_per_identity:
         labels = splits.train.labels()

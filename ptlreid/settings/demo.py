@@ -16,6 +16,6 @@ class DemoSettings(RootSettings):
     device: Device = "auto"
     epochs: Annotated[int, COMMON] = Field(3, ge=1, description="Training epochs.")
     identities: Annotated[int | None, Option(common=True, default="as `prepare`")] = Field(
-        None, ge=4, description="Identities of the synthetic dataset."
+        None, ge=6, description="Identities of the synthetic dataset, at least as many as its cameras."
     )
     seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")

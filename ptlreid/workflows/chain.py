@@ -73,7 +73,7 @@ def dry_run(settings: ChainSettings, folder: ChainFolder) -> dict[str, Any]:
 
 def _load_tests(settings: ChainSettings, stages: StageRunner) -> dict[str, Splits]:
     """The datasets of the chain that have a test set, each once; all are loaded before anything is trained."""
-    loaded = {name: stages.splits(name, settings.root) for name in settings.chain}
+    loaded = {name: stages.splits(name, settings.root).require_train() for name in settings.chain}
     return {name: splits for name, splits in loaded.items() if splits.has_test}
 
 

@@ -22,6 +22,10 @@ from ptlreid.retrieval import protocols
 from ptlreid.retrieval.protocols import Judge
 
 _PREPARE_AGAIN = "Download or unpack the dataset again, and prepare it from there."
+_MISREAD = (
+    "If folders or names were read otherwise than you mean them, prepare the dataset again; if not, it needs more "
+    "identities to train and to test."
+)
 _LAYOUT = {"layout", "nested", "variant"}
 _DECODING = {
     "missing": ("is listed but cannot be read", _PREPARE_AGAIN),
@@ -73,6 +77,7 @@ def check(dataset: DatasetRef, folder: Path, progress: Progress) -> Report:
     faults += _find_equal_content(images, digests)
     faults += _find_stale_digests(paths, digests)
     faults += _find_overlap(everything)
+    faults += [Fault("identities", folder, sign, _MISREAD) for sign in splits.find_misreadings()]
     faults += _find_queries_without_match(splits)
     faults += _find_strays(folder, paths, {fault.file for fault in faults})
     if not any(fault.kind in _LAYOUT for fault in faults):  # otherwise, what is missing is reported already
