@@ -76,8 +76,9 @@ def printable(text: str) -> str:
 
 
 def show_error(message: str) -> None:
-    """Print an error message on standard error."""
-    err.print(Text.assemble(("error:", "bold red"), " ", printable(message)), soft_wrap=True)
+    """Print an error message, of one line or a list of faults, on standard error."""
+    lines = "\n".join(printable(line) for line in message.split("\n"))
+    err.print(Text.assemble(("error:", "bold red"), " ", lines), soft_wrap=True)
 
 
 def show_json(value: Any) -> None:
