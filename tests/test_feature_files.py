@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import zipfile
 
 import h5py
 import numpy as np
 import pytest
+from damage import damage_examples, damaged, within_seconds
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ptlreid.errors import DataError
 from ptlreid.retrieval import feature_files
@@ -60,7 +64,7 @@ def test_other_floats_become_float32(file, dtype):
     np.testing.assert_array_equal(matrix, values["features"].astype(np.float32))
 
 
-@pytest.mark.parametrize("dtype", ["int32", "uint8", "int16"])
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "int16", "uint64", "float64", "float16"])
 def test_other_whole_numbers_become_int64(file, dtype):
     values = columns()
     values["pids"] = values["pids"].astype(dtype)
@@ -82,7 +86,12 @@ def with_bad(number: float) -> np.ndarray:
     [
         (changed(features=np.ones((4, 3), dtype=np.int64)), "features are int64, expected float32"),
         (changed(features=np.ones((4, 3), dtype=complex)), "features are complex128, expected float32"),
-        (changed(pids=np.ones(4)), "pids are float64, expected integers"),
+        (changed(pids=np.array([1, 2, 2.5, 3])), r"row 2: pids = 2\.5: expected a whole number"),
+        (changed(pids=np.array([1, np.nan, 2, np.inf])), "row 1: pids = nan: expected a whole number"),
+        (changed(pids=np.array([1, 1, 2, 1e300])), r"row 3: pids = 1e\+300: expected a whole number"),
+        (changed(pids=np.float32([1, 1, 2, 2**24 + 2])), "row 3: pids = 16777218"),  # is 2^24 + 1 as a float32, too
+        (changed(pids=np.array([1, 2**64 - 1, 2, 3], dtype=np.uint64)), "row 1: pids = 18446744073709551615"),
+        (changed(camids=np.array([1, 2, 3, 2**63], dtype=np.uint64)), "row 3: camids = 9223372036854775808"),
         (changed(camids=np.ones(4, dtype=bool)), "camids are bool, expected integers"),
         (changed(pids=np.ones(3, dtype=int)), r"4 rows of features, but pids of shape \(3,\)"),
         (changed(pids=np.array([1, 1, -5, 1])), r"row 2 \(2\.jpg\): pid -5"),
@@ -90,7 +99,7 @@ def with_bad(number: float) -> np.ndarray:
         (changed(features=with_bad(1e300)), r"row 2 \(2\.jpg\): a feature is NaN or infinite"),
         (changed(features=np.ones(4, dtype=np.float32)), r"features have shape \(4,\)"),
         ({"features": np.ones((4, 3))}, "no pids and no camids; it has features"),
-        ({"x": np.ones(4)}, "it has nothing"),
+        ({"x": np.ones(4)}, "it has x"),
         (changed(features=np.ones((0, 3))), "holds no features, expected at least one row"),
     ],
 )
@@ -115,6 +124,133 @@ def test_a_file_cut_short_is_an_error_that_names_it(file):
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
     with pytest.raises(DataError, match="not a complete feature file"):
         feature_files.read(file)
+
+
+def test_an_array_under_another_files_name_is_called_what_it_is(tmp_path):
+    with (tmp_path / "f.npz").open("wb") as stream:
+        np.save(stream, np.ones(3))
+    (tmp_path / "g.h5").write_text("<!doctype html><html>Sign in</html>")
+    for name, words in (("f.npz", "it is a NumPy array"), ("g.h5", "it is an HTML page")):
+        with pytest.raises(DataError, match=f"{name}: not a complete feature file .{words}"):
+            feature_files.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["features", "pids", "paths"])
+def test_a_member_that_is_no_array_is_an_error(tmp_path, name):
+    np.savez(tmp_path / "f.npz", **{key: value for key, value in columns().items() if key != name})
+    with zipfile.ZipFile(tmp_path / "f.npz", "a") as archive:
+        archive.writestr(name, "1, 2, 3")
+    with h5py.File(tmp_path / "f.h5", "w") as content:
+        content.create_group(name)
+    for file in ("f.npz", "f.h5"):
+        with pytest.raises(DataError, match=f"{file}: {name} is not an array"):
+            feature_files.read(tmp_path / file)
+
+
+def test_objects_and_empty_dataspaces_are_no_arrays(tmp_path):
+    with h5py.File(save(tmp_path / "f.h5", columns()), "a") as content:
+        del content["paths"], content["pids"]
+        content.create_dataset("paths", (4,), dtype=h5py.vlen_dtype(np.int32))
+        content["pids"] = h5py.Empty("i8")
+    with pytest.raises(DataError, match=r"f\.h5: pids is not an array"):
+        feature_files.read(tmp_path / "f.h5")
+    with h5py.File(tmp_path / "f.h5", "a") as content:
+        del content["pids"]
+        content["pids"] = np.arange(4)
+    with pytest.raises(DataError, match=r"f\.h5: paths holds object: expected numbers or strings"):
+        feature_files.read(tmp_path / "f.h5")
+
+
+@pytest.mark.parametrize(
+    ("options", "written", "row"),
+    [
+        ({}, slice(0, 0), 0),
+        ({"chunks": (2, 3)}, slice(0, 0), 0),
+        ({"chunks": (2, 3)}, slice(0, 5), 6),  # the chunk of rows 4 and 5 is there
+        ({"chunks": (2, 1), "compression": "gzip"}, slice(4, 12), 0),
+        ({"chunks": (3, 3), "maxshape": (None, 3)}, slice(0, 9), 9),
+    ],
+)
+def test_rows_that_were_never_written_are_an_error(tmp_path, options, written, row):
+    values = columns(12)
+    with h5py.File(save(tmp_path / "f.h5", values), "a") as content:
+        del content["features"]
+        matrix = content.create_dataset("features", (12, 3), "f4", **options)
+        if written.stop:
+            matrix[written] = values["features"][written]
+    with pytest.raises(DataError, match=rf"f\.h5: features has rows without data, the first of them row {row}:"):
+        feature_files.read(tmp_path / "f.h5")
+
+
+def test_rows_in_other_files_are_an_error(tmp_path):
+    save(tmp_path / "source.h5", columns())
+    layout = h5py.VirtualLayout((4, 3), "f4")
+    layout[...] = h5py.VirtualSource(tmp_path / "none.h5", "features", (4, 3))
+    for kind in ("virtual", "external", "link"):
+        file = save(tmp_path / f"{kind}.h5", columns())
+        with h5py.File(file, "a") as content:
+            del content["features"]
+            if kind == "virtual":
+                content.create_virtual_dataset("features", layout)
+            elif kind == "external":
+                content.create_dataset("features", (4, 3), "f4", external=[(str(tmp_path / "none.raw"), 0, 48)])
+            else:
+                content["features"] = h5py.ExternalLink(str(tmp_path / "source.h5"), "features")
+        with pytest.raises(DataError, match=f"{kind}.h5: features is in another file .*expected the rows in this file"):
+            feature_files.read(file)
+
+
+@pytest.mark.parametrize("shape", [(10**7, 3), (10**12, 3), (10**15, 10**15)])
+@pytest.mark.parametrize("options", [{"chunks": (1, 3)}, {"chunks": (1000, 3)}, {}])
+def test_a_file_that_declares_more_than_it_has_is_an_error_at_once(tmp_path, shape, options):
+    with h5py.File(save(tmp_path / "f.h5", columns()), "a") as content:
+        del content["features"]
+        try:
+            matrix = content.create_dataset("features", shape, "f4", **options)
+        except (ValueError, OSError):
+            pytest.skip("HDF5 refuses to declare it")
+        if options:
+            matrix[0, :3] = 1
+    with within_seconds(5), pytest.raises(DataError, match=r"f\.h5: features (has rows without data|takes .* GB)"):
+        feature_files.read(tmp_path / "f.h5")
+
+
+@pytest.mark.parametrize("name", ["f.npz", "stored.h5", "packed.h5", "written.h5"])
+@damage_examples(0.5)
+@given(data=st.data())
+def test_a_damaged_file_gives_features_or_one_message(tmp_path, name, data):
+    file = tmp_path / name
+    if name not in CONTENTS:
+        CONTENTS[name] = write_sound(file).read_bytes()
+    file.write_bytes(data.draw(damaged(CONTENTS[name])))
+    with within_seconds():
+        try:
+            features = feature_files.read(file)
+        except DataError as error:
+            assert str(file) in str(error)
+            assert len(str(error).splitlines()) == 1
+            return
+    assert np.isfinite(features.matrix).all()
+    assert (features.pids >= -2).all()
+
+
+CONTENTS: dict[str, bytes] = {}
+
+
+def write_sound(file):
+    """A small feature file, as several programs write it."""
+    values = columns(40)
+    if file.name == "written.h5":
+        paths, ids = values["paths"].astype(object), values["pids"].astype(np.int64)
+        feature_files.write(file, Features(values["features"], ids, ids, paths), {"schema": "2"}, dtype="float32")
+        return file
+    if file.name == "packed.h5":
+        with h5py.File(file, "w") as content:
+            for name, value in values.items():
+                data = value.astype("S") if name == "paths" else value
+                content.create_dataset(name, data=data, chunks=(7, *value.shape[1:]), compression="gzip", shuffle=True)
+        return file
+    return save(file, values)
 
 
 def test_no_code_in_a_file_is_run(tmp_path):

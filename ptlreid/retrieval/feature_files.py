@@ -6,7 +6,6 @@ at fault; `write` writes HDF5.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,8 @@ import numpy as np
 
 from ptlreid import files
 from ptlreid.errors import DataError
+from ptlreid.file_kinds import printable
+from ptlreid.retrieval import array_files
 from ptlreid.retrieval.types import Features
 
 _REQUIRED = ("features", "pids", "camids")
@@ -23,15 +24,19 @@ _INDEX_BYTES = 64  # for each row: its identity and camera, and where its path i
 
 
 def read(file: Path) -> Features:
-    """The features in `file`, as float32: float16 and float64 are converted, integers of any width become int64.
+    """The features in `file`, as float32: float16 and float64 are converted, whole numbers of any type become int64.
 
     Without `paths`, images are named after their row. Raises `DataError` naming the file and what is wrong with it;
     a file without rows is an error too.
     """
-    columns = _read_columns(file)
-    missing = [name for name in _REQUIRED if name not in columns]
+    if file.suffix not in array_files.SUFFIXES:
+        raise DataError(f"{file}: unknown file format. Give features as HDF5 (.h5, .hdf5) or NumPy's .npz.")
+    if not file.is_file():
+        raise DataError(f"{file}: no such file. Give an existing feature file.")
+    content = array_files.read_arrays(file, (*_REQUIRED, "paths"))
+    columns, missing = content.arrays, [name for name in _REQUIRED if name not in content.arrays]
     if missing:
-        contained = ", ".join(sorted(columns)) or "nothing"
+        contained = ", ".join(printable(name, 40) for name in content.names[:10]) or "nothing"
         raise DataError(
             f"{file}: not a complete feature file: no {' and no '.join(missing)}; it has {contained}. "
             f"Save {', '.join(_REQUIRED)} under these names."
@@ -67,26 +72,6 @@ def write(file: Path, features: Features, attributes: Mapping[str, str], *, dtyp
         content.attrs.update(attributes)
 
 
-def _read_columns(file: Path) -> dict[str, np.ndarray]:
-    """The arrays in `file` by name; `DataError` when it cannot be read."""
-    if file.suffix not in (".h5", ".hdf5", ".npz"):
-        raise DataError(f"{file}: unknown file format. Give features as HDF5 (.h5, .hdf5) or NumPy's .npz.")
-    if not file.is_file():
-        raise DataError(f"{file}: no such file. Give an existing feature file.")
-    known = (*_REQUIRED, "paths")
-    try:
-        if file.suffix == ".npz":
-            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-                return {name: content[name] for name in content.files if name in known}
-        with h5py.File(file, "r") as content:
-            return {name: np.asarray(content[name]) for name in content if name in known}
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"{file}: not a complete feature file ({reason}). Write it again; paths are strings, not Python objects."
-        ) from None
-
-
 def _as_floats(file: Path, matrix: np.ndarray) -> np.ndarray:
     if matrix.dtype.kind != "f":
         raise DataError(f"{file}: features are {matrix.dtype}, expected float32 (or float16, float64). Convert them.")
@@ -95,9 +80,23 @@ def _as_floats(file: Path, matrix: np.ndarray) -> np.ndarray:
 
 
 def _as_integers(file: Path, name: str, column: np.ndarray) -> np.ndarray:
-    if column.dtype.kind not in "iu":
+    """The column as int64; `DataError` for a number that is not whole, or that int64 or its own type does not hold."""
+    if column.dtype.kind not in "iuf":
         raise DataError(f"{file}: {name} are {column.dtype}, expected integers (int64). Convert them.")
-    return column.astype(np.int64, copy=False)
+    with np.errstate(invalid="ignore"):
+        integers = column.astype(np.int64, copy=False)
+    if column.dtype.kind == "f":
+        largest = 2 ** (np.finfo(column.dtype).nmant + 1)  # beyond it, neighbouring integers are the same float
+        wrong = ~((integers == column) & (np.abs(column) <= largest))
+    else:
+        wrong = column > np.iinfo(np.int64).max
+    rows = np.flatnonzero(wrong)
+    if len(rows) and column.ndim == 1:
+        raise DataError(
+            f"{file}: row {rows[0]}: {name} = {column[rows[0]]}: expected a whole number that int64 holds exactly. "
+            "Number identities and cameras as integers (int64)."
+        )
+    return integers
 
 
 def _as_texts(column: np.ndarray) -> list[str]:
