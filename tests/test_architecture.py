@@ -21,7 +21,7 @@ PACKAGE = Path(ptlreid.__file__).parent
 RANKS = [
     [
         *("__init__", "errors", "signals", "records", "plugins", "progress", "names"),
-        *("files", "file_kinds", "locks", "network_types"),
+        *("files", "file_kinds", "hdf5_strings", "locks", "network_types"),
     ],
     ["settings", "distributed", "devices", "workers", "contents", "image_files"],
     ["datasets", "images", "image_check", "packs", "views", "samplers", "runs"],

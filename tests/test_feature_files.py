@@ -215,6 +215,40 @@ def test_a_file_that_declares_more_than_it_has_is_an_error_at_once(tmp_path, sha
         feature_files.read(tmp_path / "f.h5")
 
 
+def test_a_list_of_strings_without_end_is_damaged(tmp_path):
+    """The library would follow it for ever."""
+    file = save(tmp_path / "f.h5", columns())
+    content = file.read_bytes()
+    heap = content.index(b"GCOL")
+    size = int.from_bytes(content[heap + 8 : heap + 16], "little")
+    at = heap + 16
+    while content[at : at + 2] != b"\0\0":  # as far as the free object: index 0, and its size after 8 bytes
+        at += 16 + (int.from_bytes(content[at + 8 : at + 16], "little") + 7) // 8 * 8
+    assert at < heap + size
+    file.write_bytes(content[: at + 8] + bytes(8) + content[at + 16 :])
+    with (
+        within_seconds(5),
+        pytest.raises(DataError, match=r"f\.h5: not a complete .*a list of strings in it is damaged"),
+    ):
+        feature_files.read(file)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (3,)}])
+def test_a_string_longer_than_the_file_is_damaged(tmp_path, options):
+    """The library would reserve its length."""
+    values = columns()
+    del values["paths"]
+    file, paths = save(tmp_path / "f.h5", values), np.array(["a.jpg", "bb.jpg", "c.jpg", "d.jpg"], dtype=object)
+    with h5py.File(file, "a") as content:
+        content.create_dataset("paths", data=paths, dtype=h5py.string_dtype(), **options)
+    content = file.read_bytes()
+    reference = (6).to_bytes(4, "little") + content.index(b"GCOL").to_bytes(8, "little")  # length, heap
+    assert content.count(reference) == 1
+    file.write_bytes(content.replace(reference, b"\xff\xff\xff\x7f" + reference[4:]))
+    with pytest.raises(DataError, match="the length of a string is damaged"):
+        feature_files.read(file)
+
+
 @pytest.mark.parametrize("name", ["f.npz", "stored.h5", "packed.h5", "written.h5"])
 @damage_examples(0.5)
 @given(data=st.data())

@@ -20,6 +20,7 @@ from ptlreid import contents, distributed
 from ptlreid.cache import partial
 from ptlreid.errors import DataError
 from ptlreid.features import Extractor
+from ptlreid.hdf5_strings import check_heaps
 from ptlreid.models.weights import WeightsFile
 from ptlreid.progress import Progress
 from ptlreid.records import Records
@@ -90,6 +91,7 @@ def fingerprint(extractor: Extractor, records: Records, dtype: Dtype) -> dict[st
 def find_mismatch(file: Path, expected: dict[str, str]) -> str | None:
     """Why `file` does not have the fingerprint `expected`; None if it does, although its data may be damaged."""
     try:
+        check_heaps(file)
         with h5py.File(file, "r") as content:
             stored = {part: str(content.attrs.get(part, "")) for part in _PARTS}
     except _UNREADABLE:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ptlreid.errors import DataError
 from ptlreid.file_kinds import identify, printable
+from ptlreid.hdf5_strings import check_heaps, check_lengths
 from ptlreid.retrieval.memory_plan import free_memory_bytes
 
 SUFFIXES = {".h5": "an HDF5 file", ".hdf5": "an HDF5 file", ".npz": "a NumPy archive (.npz)"}
@@ -77,8 +78,9 @@ def _read_npz(file: Path, wanted: Collection[str]) -> Arrays:
 
 def _read_hdf5(file: Path, wanted: Collection[str]) -> Arrays:
     arrays = {}
+    check_heaps(file)
     with h5py.File(file, "r") as content:
-        names = list(content)
+        names = [name if isinstance(name, str) else repr(name) for name in content]  # bytes if not UTF-8
         for name in wanted:
             if name not in names:
                 continue
@@ -91,6 +93,8 @@ def _read_hdf5(file: Path, wanted: Collection[str]) -> Arrays:
                 raise DataError(f"{name} holds {dataset.dtype}: expected numbers or strings. Write the file again.")
             _check_memory(name, dataset.dtype.itemsize * max(math.prod(dataset.shape), math.prod(dataset.chunks or ())))
             _check_written(name, dataset, file.stat().st_size)
+            if dataset.dtype.kind == "O":
+                check_lengths(file, dataset)
             arrays[name] = np.asarray(dataset)
     return Arrays(arrays, names)
 
