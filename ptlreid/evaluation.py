@@ -18,6 +18,7 @@ from ptlreid.records import Splits
 from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.distance import Block, Blocks, distance_blocks
 from ptlreid.retrieval.expansion import expand_queries
+from ptlreid.retrieval.feature_checks import describe_doubts
 from ptlreid.retrieval.memory_plan import MemoryEstimate, estimate_memory
 from ptlreid.retrieval.metrics import score
 from ptlreid.retrieval.protocols import find_protocol
@@ -101,7 +102,7 @@ def load_retrieval(
         )
         for part, records in (("query", splits.query), ("gallery", splits.gallery))
     )
-    return Retrieval(query, gallery, protocol)
+    return _note_doubts(Retrieval(query, gallery, protocol), progress)
 
 
 def extract_retrieval(extractor: Extractor, splits: Splits) -> Retrieval:
@@ -111,7 +112,9 @@ def extract_retrieval(extractor: Extractor, splits: Splits) -> Retrieval:
     return Retrieval(query, gallery, find_protocol(splits.protocol))
 
 
-def read_retrieval(query_file: Path, gallery_file: Path, settings: EvaluateSettings) -> Retrieval:
+def read_retrieval(
+    query_file: Path, gallery_file: Path, settings: EvaluateSettings, progress: Progress | None = None
+) -> Retrieval:
     """The features in two files, of any program; `DataError` names the file and the row at fault."""
     protocol = find_protocol(settings.protocol or PROTOCOL_OF_FILES)
     query, gallery = feature_files.read(query_file), feature_files.read(gallery_file)
@@ -120,7 +123,13 @@ def read_retrieval(query_file: Path, gallery_file: Path, settings: EvaluateSetti
             f"{query_file} has features of width {query.width}, {gallery_file} of width {gallery.width}: expected the "
             "same width. Extract both with the same weights."
         )
-    return Retrieval(query, gallery, protocol)
+    return _note_doubts(Retrieval(query, gallery, protocol), progress or Silent())
+
+
+def _note_doubts(retrieval: Retrieval, progress: Progress) -> Retrieval:
+    for doubt in describe_doubts(retrieval):
+        progress.note(doubt)
+    return retrieval
 
 
 def cache_file(run: RunFolder, splits: Splits, part: str, settings: EvaluateSettings) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import pytest
 from ranking import blocks, camera_scores, evaluate_blocks
@@ -14,6 +16,7 @@ from ptlreid.retrieval.protocols import PROTOCOLS, Protocol
 from ptlreid.retrieval.types import Features
 
 MARKET = PROTOCOLS["market"]
+NUMBERS = count()  # of images, so that no two have one name
 CHOICES = (MARKET, PROTOCOLS["any-camera"], Protocol("other", other_cameras_only=True))
 
 

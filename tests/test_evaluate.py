@@ -63,8 +63,8 @@ def made(seed: int, size: int, *, people: int = 6, width: int = 4) -> dict[str, 
     }
 
 
-def as_features(values: dict[str, np.ndarray]) -> Features:
-    paths = np.array([str(row) for row in range(len(values["pids"]))], dtype=object)
+def as_features(values: dict[str, np.ndarray], file: str) -> Features:
+    paths = np.array([f"{file}#{row}" for row in range(len(values["pids"]))], dtype=object)
     return Features(values["features"], values["pids"], values["camids"], paths)
 
 
@@ -74,7 +74,7 @@ def files(tmp_path):
     query, gallery = made(0, 30), made(1, 90)
     np.savez(tmp_path / "q.npz", **query)
     np.savez(tmp_path / "g.npz", **gallery)
-    return as_features(query), as_features(gallery)
+    return as_features(query, "q.npz"), as_features(gallery, "g.npz")
 
 
 FILES = ("evaluate", "--query", "q.npz", "--gallery", "g.npz")

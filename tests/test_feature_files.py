@@ -52,7 +52,7 @@ def test_a_file_with_all_four_is_taken_as_it_is(file):
 def test_an_image_without_a_path_is_called_after_its_row(file):
     values = columns()
     del values["paths"]
-    assert feature_files.read(save(file, values)).paths.tolist() == [f"{file.name}#{row}" for row in range(4)]
+    assert feature_files.read(save(file, values)).paths.tolist() == [f"{file}#{row}" for row in range(4)]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", ">f4"])

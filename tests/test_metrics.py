@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -18,13 +19,14 @@ from ptlreid.retrieval.protocols import PROTOCOLS, Protocol
 from ptlreid.retrieval.types import Features
 
 MARKET, ANY_CAMERA = PROTOCOLS["market"], PROTOCOLS["any-camera"]
+NUMBERS = count()  # of images, so that no two have one name
 
 
 def features(
     matrix: list[list[float]] | np.ndarray, pids: list[int] | np.ndarray, camids: list[int] | np.ndarray
 ) -> Features:
     rows = np.asarray(matrix, dtype=np.float32)
-    paths = np.array([f"{row}.jpg" for row in range(len(rows))], dtype=object)
+    paths = np.array([f"{next(NUMBERS)}.jpg" for _ in range(len(rows))], dtype=object)
     return Features(rows, np.asarray(pids, dtype=np.int64), np.asarray(camids, dtype=np.int64), paths)
 
 

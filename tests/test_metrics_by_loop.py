@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from ptlreid.retrieval.protocols import PROTOCOLS, Protocol
 from ptlreid.retrieval.types import Features, Scores
 
 MARKET, ANY_CAMERA = PROTOCOLS["market"], PROTOCOLS["any-camera"]
+NUMBERS = count()  # of images, so that no two have one name
 
 
 def features(matrix: np.ndarray, pids: np.ndarray, camids: np.ndarray) -> Features:
-    paths = np.array([f"{row}.jpg" for row in range(len(matrix))], dtype=object)
+    paths = np.array([f"{next(NUMBERS)}.jpg" for _ in range(len(matrix))], dtype=object)
     return Features(matrix.astype(np.float32), pids, camids, paths)
 
 
@@ -33,6 +35,9 @@ def slow(query: Features, gallery: Features, protocol: Protocol) -> dict[int, di
             if gallery.pids[column] == -1 or (gallery.pids[column] == -2 and not protocol.keep_distractors):
                 continue
             if same_camera and (protocol.other_cameras_only or (same_person and protocol.ignore_own_camera_matches)):
+                continue
+            equal = bool((query.matrix[row] == gallery.matrix[column]).all())
+            if protocol.leave_one_out and same_person and query.pids[row] >= 0 and equal:
                 continue
             gap = query.matrix[row].astype(float) - gallery.matrix[column].astype(float)
             seen.append((float(gap @ gap), column, bool(same_person and query.pids[row] >= 0)))

@@ -8,6 +8,7 @@ import numpy as np
 
 from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
 from ptlreid.retrieval.metrics import AveragePrecision, average_precisions, match_ranks
+from ptlreid.retrieval.own_matches import find_own_images
 from ptlreid.retrieval.protocols import Judge
 from ptlreid.retrieval.types import Retrieval
 
@@ -54,6 +55,7 @@ def camera_scores(retrieval: Retrieval, blocks: Blocks, *, ap: AveragePrecision)
     """
     query, gallery = retrieval.query, retrieval.gallery
     judge = Judge(retrieval.protocol, gallery.pids, gallery.camids)
+    own = find_own_images(retrieval)
     order = np.argsort(gallery.camids, kind="stable")  # camera by camera, each in gallery order
     position = np.empty_like(order)
     position[order] = np.arange(len(order))
@@ -64,7 +66,7 @@ def camera_scores(retrieval: Retrieval, blocks: Blocks, *, ap: AveragePrecision)
 
     def rank(rows: range) -> None:
         for row in rows:
-            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
+            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]), own.get(row))
             if not len(verdict.matches):
                 continue
             keys = block.keys_of(row)

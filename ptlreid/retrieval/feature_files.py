@@ -44,7 +44,7 @@ def read(file: Path) -> Features:
     size = len(columns["features"]) if columns["features"].ndim else 0
     if not size:
         raise DataError(f"{file}: holds no features, expected at least one row. Extract them again.")
-    paths = _as_texts(columns["paths"]) if "paths" in columns else [f"{file.name}#{row}" for row in range(size)]
+    paths = _as_texts(columns["paths"]) if "paths" in columns else [f"{file}#{row}" for row in range(size)]
     names = np.empty(len(paths), dtype=object)
     names[:] = paths
     matrix = _as_floats(file, columns["features"])

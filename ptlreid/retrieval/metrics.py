@@ -10,6 +10,7 @@ import numpy as np
 from ptlreid.errors import DataError
 from ptlreid.records import JUNK
 from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
+from ptlreid.retrieval.own_matches import find_own_images
 from ptlreid.retrieval.protocols import Judge
 from ptlreid.retrieval.single_shot import SingleShotCMC
 from ptlreid.retrieval.types import Retrieval, Scores
@@ -43,6 +44,7 @@ def score(
     """
     query, gallery, protocol = retrieval.query, retrieval.gallery, retrieval.protocol
     judge = Judge(protocol, gallery.pids, gallery.camids)
+    own = find_own_images(retrieval)
     single_shot = (
         SingleShotCMC(gallery.pids, max_rank, samples=single_shot_samples, seed=seed) if protocol.single_shot else None
     )
@@ -50,7 +52,7 @@ def score(
 
     def rank(rows: range) -> None:
         for row in rows:
-            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
+            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]), own.get(row))
             if len(verdict.matches):
                 keys = block.keys_of(row)
                 judge.hide(keys, verdict)

@@ -18,7 +18,8 @@ class Protocol:
     `ignore_own_camera_matches`: gallery images of the query's identity from the query's camera are ignored.
     `other_cameras_only`: all gallery images from the query's camera are. `single_shot`: the CMC sees one randomly
     sampled image per identity; each distractor counts as an identity of its own. `keep_distractors`: images with pid
-    -2 stay in the gallery, as false matches.
+    -2 stay in the gallery, as false matches. `leave_one_out`: a query that is in the gallery itself is ignored there,
+    see `find_own_images`.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Protocol:
     other_cameras_only: bool = False
     single_shot: bool = False
     keep_distractors: bool = True
+    leave_one_out: bool = False
 
 
 PROTOCOLS = {
@@ -38,7 +40,7 @@ PROTOCOLS = {
         # Li et al., "DeepReID", CVPR 2014, section 6.1: the gallery is the other camera, one image per identity.
         Protocol("cuhk03-classic", other_cameras_only=True, single_shot=True),
         # Our own, for identities seen by one camera only, where the rules above would leave no match.
-        Protocol("any-camera"),
+        Protocol("any-camera", leave_one_out=True),
     )
 }
 
@@ -70,8 +72,14 @@ class Judge:
         self._none = np.empty(0, dtype=np.int64)
         self._always_absent = np.flatnonzero((pids == JUNK) | ((pids == DISTRACTOR) & (not protocol.keep_distractors)))
 
-    def verdict(self, pid: int, camid: int) -> Verdict:
-        """The protocol's verdict for a query, which may be without a match; a query with a negative pid always is."""
+    def verdict(self, pid: int, camid: int, own: np.ndarray | None = None) -> Verdict:
+        """The protocol's verdict for a query, which may be without a match; a query with a negative pid always is.
+
+        `own`: the columns of the query itself, which are ignored.
+        """
+        if own is not None:
+            verdict = self.verdict(pid, camid)
+            return Verdict(np.setdiff1d(verdict.matches, own), np.union1d(verdict.absent, own))
         images = self._by_pid.get(pid, self._none) if pid >= 0 else self._none
         own_camera = self._camids[images] == camid
         if self._protocol.other_cameras_only:

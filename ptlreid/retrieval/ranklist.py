@@ -10,6 +10,7 @@ from ptlreid.errors import OptionError
 from ptlreid.retrieval.centring import Metric, squared_distances
 from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
 from ptlreid.retrieval.nearest import nearest
+from ptlreid.retrieval.own_matches import find_own_images
 from ptlreid.retrieval.protocols import Judge
 from ptlreid.retrieval.types import Retrieval
 
@@ -38,13 +39,14 @@ def rank_list(retrieval: Retrieval, blocks: Blocks, size: int, *, metric: Metric
         raise OptionError(f"A rank list of {size} images: expected 1 or more.")
     query, gallery = retrieval.query, retrieval.gallery
     judge = Judge(retrieval.protocol, gallery.pids, gallery.camids)
+    own = find_own_images(retrieval)
     shape = (len(query), min(size, len(gallery)))
     columns, distances = np.full(shape, -1, dtype=np.int64), np.full(shape, np.inf)
 
     def fill(rows: range) -> None:
         for row in rows:
             keys = block.keys_of(row)
-            judge.hide(keys, judge.verdict(int(query.pids[row]), int(query.camids[row])))
+            judge.hide(keys, judge.verdict(int(query.pids[row]), int(query.camids[row]), own.get(row)))
             listed = nearest(keys, size)
             listed = listed[keys[listed] < np.inf]
             values = keys[listed]

@@ -13,6 +13,7 @@ import numpy as np
 from ptlreid.errors import DataError
 from ptlreid.retrieval.centring import Metric
 from ptlreid.retrieval.distance import Block, distance_blocks
+from ptlreid.retrieval.own_matches import find_own_images
 from ptlreid.retrieval.protocols import Judge
 from ptlreid.retrieval.ranking_keys import squared_lengths
 from ptlreid.retrieval.types import Features, Retrieval
@@ -75,12 +76,13 @@ def count_pairs(retrieval: Retrieval, *, metric: Metric, memory_budget: int | No
     query, gallery, protocol = retrieval.query, retrieval.gallery, retrieval.protocol
     max_distance = 1.0001 * (2.0 if metric == "cosine" else _max_norm(query) + _max_norm(gallery)) or 1.0
     judge = Judge(protocol, gallery.pids, gallery.camids)
+    own = find_own_images(retrieval)
     same, different = np.zeros(bins + 1, dtype=np.int64), np.zeros(bins + 1, dtype=np.int64)
     for block in distance_blocks(retrieval, metric=metric, memory_budget=memory_budget):
         for row in block.rows:
             if query.pids[row] < 0:
                 continue
-            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]))
+            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]), own.get(row))
             keys = block.keys_of(row)
             judge.hide(keys, verdict)
             indices = _find_bins(_convert_keys(keys, block, metric), bins / max_distance, bins)

@@ -56,7 +56,7 @@ def evaluate_files(
     query: Path, gallery: Path, settings: EvaluateSettings, progress: Progress, tables: Tables
 ) -> dict[str, Any]:
     """The same scores for two feature files, from any program."""
-    retrieval = read_retrieval(query, gallery, settings)
+    retrieval = read_retrieval(query, gallery, settings, progress)
     in_effect = _settings_in_effect(settings, retrieval.protocol.name)
     about = {"files": {"query": str(query), "gallery": str(gallery)}, "settings": in_effect}
     return about | _evaluate(retrieval, settings, progress, tables)
