@@ -6,16 +6,20 @@ import csv
 import json
 import os
 import shutil
+from contextlib import suppress
 
 import miniatures
 import pytest
 from conftest import write_image
+from damage import damage_examples, damaged
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ptlreid import datasets
 from ptlreid.datasets._image_tree import parse_camera
+from ptlreid.datasets._left_out import count_left_out
 from ptlreid.datasets._split import choose_protocol, split_images
+from ptlreid.datasets.folder import read
 from ptlreid.errors import DataError, OptionError
 from ptlreid.progress import Silent
 from ptlreid.settings import OwnImagesSettings
@@ -222,6 +226,62 @@ def test_own_images_are_among_the_names_that_are_hinted_at(tmp_path):
     shutil.rmtree(tmp_path / "data" / "lobby" / "images")
     with pytest.raises(DataError, match=r"is in split\.csv but does not exist"):
         datasets.load("lobby", tmp_path / "data")
+
+
+def test_a_dataset_of_version_0_1_loads_and_is_reused(tmp_path):
+    write_folders(tmp_path / "in", "c{camera}_{shot}.jpg")
+    made = make(tmp_path / "in", tmp_path / "data")
+    folder = tmp_path / "data" / "lobby"
+    for name in ("identities.csv", "cameras.csv", "left_out.csv"):
+        (folder / name).unlink()
+    origin = json.loads((folder / "prepared.json").read_text())
+    assert (origin.pop("layout"), origin.pop("pattern")) == (None, None)
+    (folder / "prepared.json").write_text(json.dumps(origin))
+    assert make(tmp_path / "in", tmp_path / "data").train.pids.tolist() == made.train.pids.tolist()
+    assert count_left_out(folder) == {}
+
+
+def test_the_names_behind_the_numbers_are_kept_and_what_was_left_out_is_counted(ptlreid, tmp_path):
+    for name in ("anna/door/1.jpg", "anna/yard/2.jpg", "bob/door/3.jpg", "bob/yard/4.jpg", "carl/door/5.jpg"):
+        write_image(tmp_path / "my_crops" / name, sum(map(ord, name)))
+    for name in ("a.gif", "b.gif", "bob/notes.txt"):
+        (tmp_path / "my_crops" / name).touch()
+    code, _, err = ptlreid("prepare", "folder", "--source", "my_crops", "--name", "lobby")
+    assert code == 0, err
+    assert "read as identity/camera: " in err
+    assert "left out: 2 files, such as a.gif: has the suffix .gif" in err
+    folder = tmp_path / "data" / "lobby"
+    assert (folder / "identities.csv").read_text() == "pid,name\n1,anna\n2,bob\n3,carl\n"
+    assert (folder / "cameras.csv").read_text() == "camid,name\n1,door\n2,yard\n"
+    assert sorted(count_left_out(folder).values()) == [1, 2]
+
+
+def test_images_outside_the_folder_of_a_csv_are_counted(ptlreid, tmp_path):
+    rows = ["path,pid,camid"]
+    for pid in range(4):
+        write_image(tmp_path / "elsewhere" / f"{pid}.jpg", pid)
+        rows.append(f"{tmp_path / 'elsewhere' / f'{pid}.jpg'},{pid},1")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "own.csv").write_text("\n".join(rows))
+    code, _, err = ptlreid("prepare", "folder", "--source", "lists/own.csv", "--name", "lobby")
+    assert (code, "4 images are outside the folder of lists/own.csv: first" in err) == (0, True), err
+
+
+@damage_examples()
+@given(damage=damaged(b"path,pid,camid,split,origin\nimages/1.jpg,1,1,train,a.jpg\nimages/2.jpg,2,1,query,b.jpg\n"))
+def test_a_damaged_split_is_one_message(tmp_path_factory, damage):
+    folder = tmp_path_factory.mktemp("lobby")
+    (folder / "split.csv").write_bytes(damage)
+    (folder / "rules.json").write_text('{"protocol": "market", "seed": 0, "test_share": 0.5}')
+    with suppress(DataError):
+        read(folder, reject=lambda fault: None)
+
+
+@pytest.mark.parametrize("path", ["../../secret.jpg", "/etc/secret.jpg"])
+def test_a_split_that_names_files_elsewhere_is_refused(tmp_path, path):
+    (tmp_path / "split.csv").write_text(f"path,pid,camid,split,origin\n{path},1,1,train,a.jpg\n")
+    with pytest.raises(DataError, match="line 2 names a file outside"):
+        read(tmp_path)
 
 
 SEEN = st.lists(st.tuples(st.integers(-2, 12), st.integers(1, 4)), min_size=2, max_size=60)

@@ -15,6 +15,7 @@ def read(tmp_path):
     """Writes empty files, as their content does not matter here, and returns what was found."""
 
     def run(names, layout=None, pattern=None):
+        (tmp_path / "in").mkdir(exist_ok=True)
         for name in names:
             file = tmp_path / "in" / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +81,10 @@ def test_folders_of_parts_are_no_identities(read, parts, below):
     assert by_part == {"train": {"p0", "p1"}, "query": {"p2", "p3"}, "gallery": {"p2", "p3", "p4"}}
     assert {image.camera[-1] for image in found.images} == {"0", "1"}
     assert found.reading.startswith("split/")
+
+
+def test_the_images_of_one_folder_are_of_one_identity(read):
+    assert labels(read(["crops/2024/p1/1_c1.jpg", "crops/2024/p1/1_c2.jpg"])) == [("p1", "1", ""), ("p1", "2", "")]
 
 
 def test_parts_inside_the_folders_of_cameras_are_found_too(read):
@@ -162,8 +167,10 @@ def test_where_two_readings_fit_both_are_named_and_the_option_chooses(read, name
         (["val/1.jpg", "anna/1.jpg", "bob/1.jpg"], "val/1.jpg is in a folder called like a part"),
         (["train/a/1.jpg", "1.jpg"], "but 1.jpg is not"),
         (["train/a/1.jpg", "query/b/1.jpg"], "has the parts query: expected query and gallery"),
+        (["p1/cam1/1.jpg", "p1/cam2/1.jpg"], "folders such as cam1 name cameras, and none names identities"),
         (["cam1/1.jpg", "cam2/1.jpg"], "folders such as cam1 name cameras, and none names identities"),
         (["p1/cam1/1.jpg", "p1/2.jpg", "p2/1.jpg"], "Keep one or the other"),
+        ([], r"holds no image .*Expected one folder per identity.*path,pid,camid \| crops/17.jpg,anna,door"),
         (["query/-1/1.jpg", "gallery/2/1.jpg"], "query/-1/1.jpg is a query of pid -1"),
     ],
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -93,20 +93,20 @@ def _follow_layout(source: Path, images: list[SourceFile], layout: str) -> tuple
 
 def _find_parts(source: Path, images: list[SourceFile]) -> list[SourceFile]:
     """The images with the parts that folders name, if they do, and without these folders and those around them."""
-    while all(image.folders for image in images) and len({image.folders[0] for image in images}) == 1:
-        if parse_part(images[0].folders[0]):
-            break
-        images = [image.without(0) for image in images]
-    within = [image for image in images if image.folders and parse_part(image.folders[0])]
+    depth = min(len(image.folders) for image in images)
+    levels = [{image.folders[level] for image in images} for level in range(depth)]
+    around = next((level for level, names in enumerate(levels) if len(names) > 1 or parse_part(min(names))), depth)
+    inner = [replace(image, folders=image.folders[around:]) for image in images]
+    within = [image for image in inner if image.folders and parse_part(image.folders[0])]
     if 0 < len(within) < len(images):
-        other = next(image for image in images if image not in within)
+        other = next(image for image in inner if not (image.folders and parse_part(image.folders[0])))
         raise DataError(
             f"{source}: {within[0].origin} is in a folder called like a part of a split, but {other.origin} is not: "
             "expected all images in parts, or none. Move the others, or rename the folder if it is an identity's."
         )
-    for level in range(min(len(image.folders) for image in images)):
-        if all(parse_part(image.folders[level]) for image in images):
-            return [_take_part(image, level) for image in images]
+    for level, names in enumerate(levels[around:]):
+        if all(map(parse_part, names)):
+            return [_take_part(image, level) for image in inner]
     return images
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ptlreid.records import DISTRACTOR, JUNK
 
-FORMS = r"""Expected one folder per identity, names such as 0002_c1s1_000451_03.jpg, other names with
-  --pattern '(?P<pid>\d+)_(?P<camid>\d+)'
-or a --source such as list.csv with
-  path,pid,camid
-  crops/17.jpg,anna,door
-  crops/18.jpg,bob,hall"""
+FORMS = (
+    "Expected one folder per identity, or names such as 0002_c1s1_000451_03.jpg. For other names, give a --pattern "
+    r"such as '(?P<pid>\d+)_(?P<camid>\d+)', or as --source a CSV with lines such as: path,pid,camid "
+    "| crops/17.jpg,anna,door | crops/18.jpg,bob,hall"
+)
 
 # Pids with a meaning, however identities are named or numbered.
 SPECIAL = {str(pid): pid for pid in (JUNK, DISTRACTOR)}
@@ -44,6 +44,7 @@ class OwnImage:
     split: str = ""
 
 
+@cache
 def parse_part(name: str) -> str:
     """The part that `name` stands for: train, train_all, val, test, query, gallery or extra; "" if it is no part.
 

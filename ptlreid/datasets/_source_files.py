@@ -42,12 +42,12 @@ def list_images(source: Path) -> tuple[list[SourceFile], list[LeftOut]]:
     waiting: list[tuple[Path, tuple[str, ...]]] = [(source, ())]
     while waiting or links:
         folder, names = (waiting or links).pop()
-        status = folder.stat()
-        if (status.st_dev, status.st_ino) in seen:
+        identity, entries = _list_entries(folder)
+        if identity in seen:
             left_out.append(LeftOut("is a link to a folder that is read under another name", "/".join((*names, ""))))
             continue
-        seen.add((status.st_dev, status.st_ino))
-        for entry in _list_entries(folder):
+        seen.add(identity)
+        for entry in entries:
             path, inner = Path(entry.path), (*names, entry.name)
             if entry.is_dir() and not _is_hidden(entry.name):
                 (links if entry.is_symlink() else waiting).append((path, inner))
@@ -65,9 +65,11 @@ def skip_common_folders(images: list[SourceFile], *, keep: int) -> list[SourceFi
     return images
 
 
-def _list_entries(folder: Path) -> list[os.DirEntry[str]]:
+def _list_entries(folder: Path) -> tuple[tuple[int, int], list[os.DirEntry[str]]]:
+    """What is the same for every name of a folder, and its entries."""
     try:
-        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+        status = folder.stat()
+        return (status.st_dev, status.st_ino), sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be read ({error.strerror}): expected a folder of images. Give yourself access, or move "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from ptlreid.datasets._left_out import count_left_out, describe_left_out, write_left_out
 from ptlreid.datasets._own_image import OwnImage, assign_numbers
-from ptlreid.datasets._own_images import find_images
+from ptlreid.datasets._own_images import Found, find_images
 from ptlreid.datasets._split import PARTS, choose_protocol, split_images
 from ptlreid.datasets.reader import (
     DatasetInfo,
@@ -52,22 +54,28 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
     A listed image that does not exist goes to `reject`. Raises `DataError` for a row that `prepare` did not write.
     """
     name = folder.resolve().name
-    with (folder / SPLIT).open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    remedy = f"Expected {','.join(_COLUMNS)}. Remove {folder} and prepare it again."
     parts: dict[str, tuple[list[Path], list[int], list[int]]] = {part: ([], [], []) for part in PARTS}
+    try:
+        with (folder / SPLIT).open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise FaultError(Fault("layout", folder / SPLIT, f"cannot be read as CSV ({error})", remedy)) from error
     for line, row in enumerate(rows, start=2):
         try:
             paths, pids, camids = parts[row["split"]]
-            path, pid, camid = folder / row["path"], int(row["pid"]), int(row["camid"])
-        except (KeyError, TypeError, ValueError):
-            remedy = f"Expected {','.join(_COLUMNS)}. Remove {folder} and prepare it again."
+            path, pid, camid = PurePosixPath(row["path"]), np.int64(row["pid"]), np.int64(row["camid"])
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise FaultError(Fault("name", folder / SPLIT, f"line {line} is not a row of a split", remedy)) from None
-        if not path.is_file():
-            reject(Fault("missing", path, f"is in {SPLIT} but does not exist", "Restore it, or prepare again."))
+        if path.is_absolute() or ".." in path.parts:
+            raise FaultError(Fault("name", folder / SPLIT, f"line {line} names a file outside {folder}", remedy))
+        if not (folder / path).is_file():
+            fault = f"is in {SPLIT} but does not exist"
+            reject(Fault("missing", folder / path, fault, "Restore it, or prepare again."))
             continue
-        paths.append(path)
-        pids.append(pid)
-        camids.append(camid)
+        paths.append(folder / path)
+        pids.append(int(pid))
+        camids.append(int(camid))
     train, query, gallery = (Records.make(*parts[part], source=name) for part in PARTS)
     protocol = read_json(folder / RULES)["protocol"]
     return Splits(name, train.select(train.pids >= 0), query, gallery, protocol)
@@ -92,6 +100,7 @@ def gather(
         (_make_name(number, pid, camid, image), pid, camid, part, image.origin)
         for number, (image, (pid, camid, _), part) in enumerate(zip(images, labelled, parts, strict=True), start=1)
     ]
+    _note_reading(found, rows, camids, progress)
     originals = {row[0]: image.file for row, image in zip(rows, images, strict=True)}
     files = link_or_copy_as(originals, target, progress, reject)
     with atomic_write(target / SPLIT) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
@@ -100,18 +109,22 @@ def gather(
         writer.writerows(rows)
     _write_names(target / IDENTITIES, "pid", pids)
     _write_names(target / CAMERAS, "camid", camids)
-    if any(name != str(number) for name, number in camids.items()):
-        names = [f"{number} = {name}" for name, number in camids.items()]
-        progress.note(f"cameras: {', '.join(names[:_SHOWN])}{', ...' * (len(names) > _SHOWN)}")
     write_left_out(target, found.left_out)
-    reading = f"read as {found.reading}: {_describe_rows(rows)}"
-    for line in (reading, *found.notes, *describe_left_out(found.left_out)):
-        progress.note(line)
     protocol = choose_protocol([(pid, camid, part) for _, pid, camid, part, _ in rows])
     write_json(target / RULES, {"protocol": protocol, "seed": settings.seed, "test_share": settings.test_share})
     if protocol == "any-camera":
         progress.note("No identity was seen by two cameras: matches by the same camera count (protocol any-camera).")
     return files
+
+
+def _note_reading(found: Found, rows: list[_Row], camids: Mapping[str, int], progress: Progress) -> None:
+    """Say how the source was understood, and what was left out."""
+    progress.note(f"read as {found.reading}: {_describe_rows(rows)}")
+    if any(name != str(number) for name, number in camids.items()):
+        names = [f"{number} = {name}" for name, number in camids.items()]
+        progress.note(f"cameras: {', '.join(names[:_SHOWN])}{', ...' * (len(names) > _SHOWN)}")
+    for line in (*found.notes, *describe_left_out(found.left_out)):
+        progress.note(line)
 
 
 def _describe_rows(rows: list[_Row]) -> str:
