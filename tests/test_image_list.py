@@ -21,7 +21,8 @@ def read(tmp_path):
 
     def run(content, encoding="utf-8"):
         (tmp_path / "own.csv").write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
-        return [(image.origin, image.identity, image.camera, image.split) for image in read_list(tmp_path / "own.csv")]
+        images, _ = read_list(tmp_path / "own.csv")
+        return [(image.origin, image.identity, image.camera, image.split) for image in images]
 
     return run
 
@@ -64,6 +65,14 @@ def test_separators_capitals_and_encodings_make_no_difference(read, text, encodi
 def test_a_fault_is_refused_with_its_lines(read, rows, message):
     with pytest.raises(DataError, match=message):
         read(f"path,pid,camid\n{rows}\n")
+
+
+def test_a_link_to_a_listed_image_is_the_same_image(read, tmp_path):
+    (tmp_path / "link.jpg").symlink_to("crops/a1.jpg")
+    (tmp_path / "folder").symlink_to("crops")
+    for path in ("link.jpg", "folder/a1.jpg"):
+        with pytest.raises(DataError, match="lines 2 and 3: both name the image"):
+            read(f"path,pid,camid\ncrops/a1.jpg,1,1\n{path},2,1\n")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\0", b"\xff\xfe\0", b"\xff", b'"', b"path,pid,pid,camid\na,1,1,1"])

@@ -84,7 +84,7 @@ def test_folders_of_parts_are_no_identities(read, parts, below):
 
 
 def test_the_images_of_one_folder_are_of_one_identity(read):
-    assert labels(read(["crops/2024/p1/1_c1.jpg", "crops/2024/p1/1_c2.jpg"])) == [("p1", "1", ""), ("p1", "2", "")]
+    assert labels(read(["crops/2024/p1/c1_1.jpg", "crops/2024/p1/c2_1.jpg"])) == [("p1", "1", ""), ("p1", "2", "")]
 
 
 def test_parts_inside_the_folders_of_cameras_are_found_too(read):

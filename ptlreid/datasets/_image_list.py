@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from ptlreid.datasets._own_image import FORMS, OwnImage, parse_part
@@ -24,8 +25,8 @@ class _Row:
     image: OwnImage
 
 
-def read_list(file: Path) -> list[OwnImage]:
-    """The images that the CSV lists, sorted by path.
+def read_list(file: Path) -> tuple[list[OwnImage], list[str]]:
+    """The images that the CSV lists, sorted by path, and notes for the user.
 
     Columns are separated by comma, semicolon or tab; capitals in the header make no difference. Identities that are
     all numbers are compared as numbers, so that 7, 007 and 7.0 are one. Raises `DataError` with the line of a fault.
@@ -41,11 +42,12 @@ def read_list(file: Path) -> list[OwnImage]:
         raise DataError(
             f"{file}, line {without.line}: has no split, but other rows have one. Fill in the column, or leave it out."
         )
-    _refuse_doubles(file, rows)
+    originals = _find_originals(rows)
+    _refuse_doubles(file, rows, originals)
     pids = _unify([row.image.identity for row in rows])
     camids = _unify([row.image.camera for row in rows])
     images = [replace(row.image, identity=p, camera=c) for row, p, c in zip(rows, pids, camids, strict=True)]
-    return sorted(images, key=lambda image: image.origin)
+    return sorted(images, key=lambda image: image.origin), _note_outside(file, originals)
 
 
 def _unify(values: list[str]) -> list[str]:
@@ -122,13 +124,28 @@ def _to_number(value: str) -> int:
     return int(digits) if len(digits.lstrip("+-0")) < 20 else _INT64
 
 
-def _refuse_doubles(file: Path, rows: list[_Row]) -> None:
+def _find_originals(rows: list[_Row]) -> list[Path]:
+    """The files that the rows lead to, whatever links and `..` are on the way."""
+    resolve = cache(Path.resolve)
+    files = [row.image.file for row in rows]
+    return [file.resolve() if file.is_symlink() else resolve(file.parent) / file.name for file in files]
+
+
+def _refuse_doubles(file: Path, rows: list[_Row], originals: list[Path]) -> None:
     """Raise `DataError` for an image that two lines name, by the same path or by another that leads to it."""
     first: dict[Path, _Row] = {}
-    for row in rows:
-        earlier = first.setdefault(row.image.file.resolve(), row)
+    for row, original in zip(rows, originals, strict=True):
+        earlier = first.setdefault(original, row)
         if earlier is not row:
             raise DataError(
                 f"{file}, lines {earlier.line} and {row.line}: both name the image {row.image.origin}: expected each "
                 "image once. Remove one of the lines."
             )
+
+
+def _note_outside(file: Path, originals: list[Path]) -> list[str]:
+    """A note on the images outside the CSV's folder, which may be meant or not."""
+    folder = file.parent.resolve()
+    outside = [original for original in originals if not original.is_relative_to(folder)]
+    number = f"{len(outside):,} image{'s are' if len(outside) > 1 else ' is'}"
+    return [f"{number} outside the folder of {file}: first {outside[0]}"] if outside else []

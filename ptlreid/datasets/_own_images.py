@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Found:
     images: list[OwnImage]
     reading: str
     left_out: list[LeftOut]
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
 
 def find_images(source: Path, *, layout: str | None, pattern: str | None) -> Found:
@@ -45,8 +46,8 @@ def find_images(source: Path, *, layout: str | None, pattern: str | None) -> Fou
             f"{source}: --{'layout' if layout else 'pattern'} is for folders: a CSV states all. Leave it out."
         )
     else:
-        images = read_list(source)
-        found = Found(images, "a CSV", [], _note_outside(source, images))
+        images, notes = read_list(source)
+        found = Found(images, "a CSV", [], notes)
     return _choose_parts(source, found)
 
 
@@ -85,11 +86,3 @@ def _choose_parts(source: Path, found: Found) -> Found:
         else:
             images.append(replace(image, split=part))
     return replace(found, images=images, left_out=left_out)
-
-
-def _note_outside(file: Path, images: list[OwnImage]) -> tuple[str, ...]:
-    """A note on the images outside the CSV's folder, which may be meant or not."""
-    folder = file.parent.resolve()
-    outside = [image for image in images if not image.file.resolve().is_relative_to(folder)]
-    number = f"{len(outside):,} image{'s are' if len(outside) > 1 else ' is'}"
-    return (f"{number} outside the folder of {file}: first {outside[0].file.resolve()}",) if outside else ()
