@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from conftest import write_image
+from damage import within_seconds
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +76,12 @@ def test_a_link_to_a_listed_image_is_the_same_image(read, tmp_path):
     for path in ("link.jpg", "folder/a1.jpg"):
         with pytest.raises(DataError, match="lines 2 and 3: both name the image"):
             read(f"path,pid,camid\ncrops/a1.jpg,1,1\n{path},2,1\n")
+
+
+def test_a_list_that_is_no_regular_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "own.csv")
+    with within_seconds(), pytest.raises(DataError, match="cannot be read as CSV"):
+        read_list(tmp_path / "own.csv")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\0", b"\xff\xfe\0", b"\xff", b'"', b"path,pid,pid,camid\na,1,1,1"])

@@ -52,7 +52,9 @@ def test_folders_of_identities_and_cameras_in_both_orders_at_any_depth(read, for
     assert sorted((image.identity, image.camera) for image in found.images) == EVERYONE
 
 
-@pytest.mark.parametrize("form", ["p{0}/1_c{1}.jpg", "in/p{0}/cam{1}-1.jpg", "p{0}/0001_c{1}.jpg"])
+@pytest.mark.parametrize(
+    "form", ["p{0}/1_c{1}.jpg", "in/p{0}/cam{1}-1.jpg", "p{0}/0001_c{1}.jpg", "p{0}/000{0}C{1}T01F1.jpg"]
+)
 def test_folders_of_identities_with_cameras_in_the_file_names(read, form):
     found = read(spread(form))
     assert found.reading == "identity"

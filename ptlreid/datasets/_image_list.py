@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from ptlreid.datasets._own_image import FORMS, OwnImage, parse_part
 from ptlreid.datasets.reader import DISTRACTOR, IMAGE_SUFFIXES
 from ptlreid.errors import DataError
+from ptlreid.files import open_regular
 
 _REQUIRED = ("path", "pid", "camid")
 _NUMBER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")  # also 7.0, as programs write columns with gaps
@@ -57,22 +59,23 @@ def _unify(values: list[str]) -> list[str]:
 
 
 def _read_rows(file: Path) -> Iterator[_Row]:
-    with file.open("rb") as stream:
-        wide = stream.read(2) in (b"\xff\xfe", b"\xfe\xff")
-    with file.open(encoding="utf-16" if wide else "utf-8-sig", newline="") as stream:
-        names, separator = _read_header(file, stream.readline())
-        reader = csv.reader(stream, delimiter=separator, skipinitialspace=True)
-        for row in reader:
-            line = reader.line_num + 1
-            if not any(value.strip() for value in row):
-                continue
-            if len(row) > len(names):
-                raise DataError(
-                    f"{file}, line {line}: {len(row)} values, but the header names {len(names)} columns. Put a value "
-                    f"that contains {separator!r} in double quotes."
-                )
-            values = {name: value.strip() for name, value in zip(names, row, strict=False)}
-            yield _Row(line, _read_row(file, line, values))
+    with open_regular(file) as stream:
+        content = stream.read()
+    text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    lines = io.StringIO(text, newline="")
+    names, separator = _read_header(file, lines.readline())
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+    for row in reader:
+        line = reader.line_num + 1
+        if not any(value.strip() for value in row):
+            continue
+        if len(row) > len(names):
+            raise DataError(
+                f"{file}, line {line}: {len(row)} values, but the header names {len(names)} columns. Put a value "
+                f"that contains {separator!r} in double quotes."
+            )
+        values = {name: value.strip() for name, value in zip(names, row, strict=False)}
+        yield _Row(line, _read_row(file, line, values))
 
 
 def _read_header(file: Path, header: str) -> tuple[list[str], str]:

@@ -18,7 +18,10 @@ from ptlreid.datasets._source_files import SourceFile, list_images, skip_common_
 from ptlreid.datasets.reader import DISTRACTOR, IMAGE_SUFFIXES
 from ptlreid.errors import DataError
 
-_CAMERA_IN_NAME = re.compile(r"(?:^|[_\-. ])c(?:am(?:era)?)?[_\-]?(\d+)", re.IGNORECASE)
+_CAMERA_IN_NAME = re.compile(
+    r"(?:^|[_\-. ])c(?:am(?:era)?)?[_\-]?(\d+)|(?<=\d)c(\d+)(?=t\d)",  # the latter as in MARS: 0001C1T0001F001
+    re.IGNORECASE,
+)
 _CAMERA_FOLDER = re.compile(r"(?:c|cam|camera|view)[_\-. ]?(?:\d+|[a-z])|(?:cam|camera|view)[_\-. ].+", re.IGNORECASE)
 _MARKET_NAME = re.compile(r"(?:-1|\d{4,})_c\d+(?:s\d|_|f)", re.IGNORECASE)
 
@@ -64,7 +67,7 @@ def read_tree(source: Path, layout: str | None) -> tuple[list[OwnImage], str, li
 def parse_camera(name: str) -> str:
     """The camera in a file name, such as 2 in `17_c2.jpg`; "" if there is none."""
     match = _CAMERA_IN_NAME.search(name.rpartition(".")[0])
-    return str(int(match[1])) if match else ""
+    return str(int(match[1] or match[2])) if match else ""
 
 
 def _follow_layout(source: Path, images: list[SourceFile], layout: str) -> tuple[list[SourceFile], Reading]:
