@@ -132,6 +132,21 @@ def test_in_folders_called_like_their_market_names_0000_is_a_distractor(read):
     assert labels(found) == [("-2", "2", ""), ("1", "1", ""), ("2", "2", "")]
 
 
+def test_in_training_0000_is_an_identity(read):
+    found = read(["train/0000_c1s1_1.jpg", "train/0001_c1s1_1.jpg", "test/0000_c1s1_1.jpg", "test/0002_c1s1_1.jpg"])
+    assert [label[0] for label in labels(found)] == ["-2", "2", "0", "1"]
+
+
+def test_markets_names_name_identities_in_folders_of_cameras(read):
+    found = read([f"cam{camera}/{pid:04d}_c{camera}s1_{pid}.jpg" for pid in (1, 2) for camera in (1, 2, 3)])
+    assert (found.reading, {image.identity for image in found.images}) == ("names", {"1", "2"})
+
+
+def test_folders_that_agree_with_the_cameras_in_file_names_are_cameras(read):
+    found = read([f"p{n}/{folder}/x_{camera}.jpg" for n in (1, 2) for folder, camera in (("a", "c1"), ("b", "c2"))])
+    assert found.reading == "identity/camera"
+
+
 def test_in_other_folders_0000_is_an_identity_and_minus_1_junk(read):
     assert [identity for identity, _, _ in labels(read(["0000/1.jpg", "0001/1.jpg", "-1/1.jpg"]))] == [
         "-1",
