@@ -182,7 +182,8 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, atomically. Raises `ValueError` for NaN and infinity."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # Bytes of file names that are not UTF-8 become \udcXX, an escape of JSON as well.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path) -> Any:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from ptlreid.errors import OptionError
 
 CHAIN_PREFIX = "chain-"
+NOT_UTF8 = "[\ud800-\udfff]"  # the characters that stand for bytes of a path that are not UTF-8
 
 _LONGEST = 150  # bytes: file systems allow 255, and temporary files and the runs of a sweep have longer names
+
+
+def name_folder(parent: Path, name: str, kind: Literal["run", "chain"]) -> Path:
+    """The folder of a run or chain; `OptionError` for a bad `name`, and where libraries cannot open `parent`."""
+    if re.search(NOT_UTF8, str(parent)):
+        raise OptionError(f"{parent}: expected a path in UTF-8. Rename that folder, or choose another.")
+    return parent / check_name(name, kind)
 
 
 def check_name(name: str, kind: Literal["run", "chain", "dataset"]) -> str:

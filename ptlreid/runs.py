@@ -11,7 +11,7 @@ from typing import Any
 from ptlreid import contents, plugins
 from ptlreid.errors import CheckpointError, OptionError
 from ptlreid.files import atomic_write, read_json, write_json
-from ptlreid.names import check_name
+from ptlreid.names import name_folder
 from ptlreid.records import Splits
 from ptlreid.settings import DistillSettings, FinetuneSettings, read_toml
 
@@ -134,7 +134,7 @@ def name_run(runs: Path, name: str | None, settings: FinetuneSettings) -> RunFol
 
     Raises `OptionError` for a name that is not that of one folder.
     """
-    return RunFolder(runs / check_name(settings.default_name if name is None else name, "run"))
+    return RunFolder(name_folder(runs, settings.default_name if name is None else name, "run"))
 
 
 def find_run(runs: Path, name: str) -> RunFolder:

@@ -169,3 +169,15 @@ def test_closed_streams_are_no_error(closed):
     command = f"'{sys.executable}' -m ptlreid datasets {closed}"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("gone", ["reader", "terminal"])
+def test_a_reader_of_standard_error_that_goes_away_ends_no_training(market_folder, tmp_path, gone):
+    ours, theirs = os.pipe() if gone == "reader" else pty.openpty()
+    os.close(ours)
+    options = "finetune --backbone mobilenet-v3-small --no-ptl --init none --height 64 --width 32 --batch-size 8"
+    places = ("--root", str(market_folder.parent), "--runs", str(tmp_path), "--device", "cpu", "--no-report")
+    result = run(*options.split(), "--epochs", "1", "--name", "run", *places, stderr=theirs)
+    os.close(theirs)
+    assert result.returncode == 0
+    assert "Run folder:" in result.stdout

@@ -8,6 +8,7 @@ import pytest
 from test_cli import TRAIN
 
 import ptlreid as api
+from ptlreid import files
 from ptlreid.cli.distill import _folder
 from ptlreid.errors import OptionError
 from ptlreid.names import check_name
@@ -92,3 +93,20 @@ def test_the_python_interface_refuses_it_as_well(market_folder, tmp_path):
     with pytest.raises(OptionError, match=r"The name '\.\./x' has a /"):
         api.prepare_dataset("folder", market_folder, name="../x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_is_not_utf8_is_refused_where_it_could_not_be_recorded(tmp_path, ptlreid, market_folder):
+    odd = tmp_path / "odd\udcff"
+    with pytest.raises(OptionError, match=r"expected a path in UTF-8\. Rename that folder"):
+        name_run(odd, None, FinetuneSettings())
+    code, _, err = ptlreid(*TRAIN, "--root", odd)
+    assert (code, err) == (
+        1,
+        f"error: --root {tmp_path}/odd\\udcff: expected text in UTF-8. Rename that file or folder.\n",
+    )
+
+
+def test_a_json_file_keeps_names_that_are_not_utf8(tmp_path):
+    files.write_json(tmp_path / "x.json", {"path": "Zoë/\udcff"})
+    assert files.read_json(tmp_path / "x.json") == {"path": "Zoë/\udcff"}
+    assert "Zoë" in (tmp_path / "x.json").read_text(encoding="utf-8")

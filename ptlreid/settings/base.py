@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ptlreid import plugins
 from ptlreid.errors import OptionError
+from ptlreid.names import NOT_UTF8
 from ptlreid.settings import recipes
 from ptlreid.settings.fields import Option, find_kind, find_option
 
@@ -114,6 +116,8 @@ class Settings(BaseModel):
             value, kind = getattr(settings, name), find_kind(field) if find_option(field).parts else None
             if kind and value not in kind.choices:
                 raise OptionError(f"{origins[name]}: no such {name}. {plugins.suggest_name(value, kind.choices)}")
+            if isinstance(value, str) and re.search(NOT_UTF8, value):  # it could not be written to TOML
+                raise OptionError(f"{origins[cls.key(name)]}: expected text in UTF-8. Rename that file or folder.")
         return settings
 
 

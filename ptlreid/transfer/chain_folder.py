@@ -8,7 +8,7 @@ from typing import Self
 
 from ptlreid import files
 from ptlreid.errors import OptionError
-from ptlreid.names import check_name
+from ptlreid.names import name_folder
 from ptlreid.runs import RunFolder
 from ptlreid.settings import ChainSettings
 
@@ -25,7 +25,7 @@ class ChainFolder:
 
         Raises `OptionError` for a name that is not that of one folder.
         """
-        return cls(runs / check_name(settings.default_name if name is None else name, "chain"))
+        return cls(name_folder(runs, settings.default_name if name is None else name, "chain"))
 
     @property
     def config(self) -> Path:

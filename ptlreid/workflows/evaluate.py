@@ -177,7 +177,11 @@ def _image(features: Features, row: int) -> tuple[str, int, int]:
 
 
 def _write_csv(file: Path, names: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    with atomic_write(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+    with (
+        atomic_write(file) as temporary,
+        # Names of files that are not UTF-8 are written byte for byte.
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(names)
         writer.writerows(lines)
