@@ -108,7 +108,8 @@ def load_retrieval(
 def extract_retrieval(extractor: Extractor, splits: Splits) -> Retrieval:
     """The features of the test set of `splits` from an extractor, without a cache."""
     splits.require_test()
-    query, gallery = extractor.extract(splits.query), extractor.extract(splits.gallery)
+    query = extractor.extract(splits.query)
+    gallery = query if splits.gallery is splits.query else extractor.extract(splits.gallery)
     return Retrieval(query, gallery, find_protocol(splits.protocol))
 
 
@@ -133,7 +134,8 @@ def _note_doubts(retrieval: Retrieval, progress: Progress) -> Retrieval:
 
 
 def cache_file(run: RunFolder, splits: Splits, part: str, settings: EvaluateSettings) -> Path:
-    """The path of the cached features of the `query` or `gallery` of `splits`."""
+    """The path of the cached features of the `query` or `gallery` of `splits`; the same for both if they are one."""
+    part = "query" if splits.gallery is splits.query else part
     return run.features / f"{splits.name.replace(':', '-')}.{part}.{settings.weights}.h5"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,11 @@ def no_image(folder, rng):
     return folder / QUERY / "notes.txt"
 
 
+def deeper(folder, rng):
+    write_image(folder / QUERY / "more" / "0005_c1s1_000009_00.jpg", 5000)
+    return folder / QUERY / "more"
+
+
 def name(folder, rng):
     victim = pick(folder, rng)
     return victim.rename(victim.with_name(f"photo {victim.name}"))
@@ -176,6 +182,7 @@ FAULTS = [
     (apple_double, {"stray"}, False),
     (thumbs, {"stray"}, False),
     (no_image, {"stray"}, False),
+    (deeper, {"left-out"}, False),
     (name, {"name", "counts"}, True),
     (missing_part, {"layout"}, True),
     (file_for_part, {"layout"}, True),
@@ -374,3 +381,20 @@ def test_msmt17_without_val_does_not_need_its_list(tmp_path):
 def test_the_title_names_the_variant(ptlreid, tmp_path):
     miniatures.write_msmt17(tmp_path / "data" / "msmt17", "v2")
     assert ptlreid("check", "msmt17:v2")[1].splitlines()[0] == "msmt17:v2"
+
+
+def test_a_folder_inside_that_cannot_be_listed_is_a_fault(tmp_path, monkeypatch):
+    miniatures.write_market(tmp_path / "market")
+    closed = tmp_path / "market" / QUERY / "closed"
+    closed.mkdir()
+    scan = os.scandir
+
+    def refuse(folder):
+        if Path(folder) == closed:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        (fault,) = findings("market", tmp_path)
+    assert (fault.kind, fault.file, fault.serious) == ("layout", closed, True)

@@ -1,4 +1,4 @@
-"""What `prepare folder` left out of a dataset, and why: kept next to its images, and counted for the user."""
+"""What `prepare` left out of a dataset, and why: kept next to its images, and counted for the user."""
 
 from __future__ import annotations
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ptlreid.datasets._left_out import LeftOut
+from ptlreid.datasets._left_out import LeftOut, describe_left_out, write_left_out
 from ptlreid.datasets.reader import IMAGE_SUFFIXES, is_stray
 from ptlreid.errors import DataError
+from ptlreid.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,17 @@ def list_images(source: Path) -> tuple[list[SourceFile], list[LeftOut]]:
             else:
                 images.append(SourceFile(path, "/".join(inner), names))
     return sorted(images, key=lambda image: image.origin), left_out
+
+
+def keep_unused(source: Path, used: Iterable[Path], target: Path, progress: Progress) -> None:
+    """Write the list of the files below `source` that are not `used` into `target`, with a note for each reason."""
+    known = set(used)
+    images, left_out = list_images(source)
+    unused = [LeftOut("is in no part of the dataset", image.origin) for image in images if image.file not in known]
+    items = [item for item in left_out if source / item.path not in known] + unused
+    write_left_out(target, items)
+    for line in describe_left_out(items):
+        progress.note(line)
 
 
 def skip_common_folders(images: list[SourceFile], *, keep: int) -> list[SourceFile]:

@@ -129,9 +129,8 @@ def _read_classic(images: Path, test: set[tuple[int, int]], variant: str) -> Spl
         paths = [path for _, _, path in chosen]
         return Records.make(paths, [pids[person] for person, _, _ in chosen], [view for _, view, _ in chosen], "cuhk03")
 
-    return Splits(
-        f"cuhk03:{variant}", select_records(False), select_records(True), select_records(True), "cuhk03-classic"
-    )
+    tested = select_records(True)  # one object for both parts: its features are extracted once
+    return Splits(f"cuhk03:{variant}", select_records(False), tested, tested, "cuhk03-classic")
 
 
 def _list_images(images: Path) -> Iterator[tuple[tuple[int, int], int, Path]]:

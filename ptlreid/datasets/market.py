@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ptlreid.datasets._source_files import keep_unused
 from ptlreid.datasets.reader import (
     DISTRACTOR,
     DatasetInfo,
@@ -86,6 +87,7 @@ def gather(source: Path, target: Path, variant: str, progress: Progress, reject:
     folder = locate(source, PARTS)
     splits = read_layout(folder, reject)
     paths = [path for part in splits.parts for path in part.paths]
+    keep_unused(folder, paths, target, progress)
     return link_or_copy_all(paths, folder, target, progress, reject)
 
 

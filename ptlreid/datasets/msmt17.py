@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ptlreid.datasets._source_files import keep_unused
 from ptlreid.datasets.reader import (
     DatasetInfo,
     Fault,
@@ -83,6 +84,7 @@ def gather(source: Path, target: Path, variant: str, progress: Progress, reject:
     lists = [folder / name for name in (*_LISTS, _VAL) if (folder / name).is_file()]
     link_or_copy_all(lists, folder, target, progress, reject)
     paths = [path for part in splits.parts for path in part.paths]
+    keep_unused(folder, [*lists, *paths], target, progress)
     return link_or_copy_all(paths, folder, target, progress, reject)
 
 

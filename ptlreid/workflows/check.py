@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 
 from ptlreid import contents
 from ptlreid.datasets import DatasetRef, Fault, FaultError
+from ptlreid.datasets._left_out import FILE as LEFT_OUT
+from ptlreid.datasets._left_out import count_left_out
 from ptlreid.datasets.reader import is_image, is_stray
 from ptlreid.errors import DataError
 from ptlreid.image_check import ImageCheck, check_images
@@ -80,6 +82,7 @@ def check(dataset: DatasetRef, folder: Path, progress: Progress) -> Report:
     faults += [Fault("identities", folder, sign, _MISREAD) for sign in splits.find_misreadings()]
     faults += _find_queries_without_match(splits)
     faults += _find_strays(folder, paths, {fault.file for fault in faults})
+    faults += _find_left_out(dataset, folder, {path.parent for path in paths} | {fault.file for fault in faults})
     if not any(fault.kind in _LAYOUT for fault in faults):  # otherwise, what is missing is reported already
         faults += _compare_counts(dataset, folder, splits, everything)
     faults += _check_packs(folder, dict(zip(paths, digests, strict=True)), progress)
@@ -186,6 +189,27 @@ def _find_strays(folder: Path, paths: list[Path], reported: set[Path]) -> Iterat
             elif path.parent in image_folders and path not in used:
                 fault = "is in no list or split" if is_image(path) else "is not an image"
                 yield Fault("stray", path, f"{fault} and is not used", "Remove it.", serious=False)
+
+
+def _find_left_out(dataset: DatasetRef, folder: Path, known: set[Path]) -> Iterator[Fault]:
+    """Files that `prepare` left out, by reason, and images in folders of which no variant of the dataset uses any."""
+    for reason, number in count_left_out(folder).items():
+        fault = f"{number:,} {'file' if number == 1 else 'files'} left out by `ptlreid prepare`: each {reason}"
+        yield Fault("left-out", folder, fault, f"{folder / LEFT_OUT} lists them.", serious=False)
+    for variant in dataset.info.variants:
+        splits = replace(dataset, variant=variant).read(folder, reject=lambda fault: None)
+        known = known | {path.parent for part in splits.parts for path in part.paths}
+    unreadable: list[OSError] = []
+    for at, folders, names in os.walk(folder, onerror=unreadable.append):
+        folders.sort()
+        images = sorted(name for name in names if is_image(Path(name)))
+        if images and Path(at) not in known:
+            fault = f"no part uses its {len(images):,} {'image' if len(images) == 1 else 'images'}, such as {images[0]}"
+            yield Fault("left-out", Path(at), fault, "Move them into a part, or leave them there.", serious=False)
+    for error in unreadable:
+        fault = f"cannot be listed ({error.strerror})"
+        if Path(error.filename) not in known:
+            yield Fault("layout", Path(error.filename), fault, "Correct the folder and its permissions.")
 
 
 def _compare_counts(dataset: DatasetRef, folder: Path, splits: Splits, everything: Splits) -> Iterator[Fault]:
