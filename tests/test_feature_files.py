@@ -200,6 +200,14 @@ def test_rows_in_other_files_are_an_error(tmp_path):
             feature_files.read(file)
 
 
+def test_more_chunks_than_a_file_has_bytes_are_not_counted(tmp_path):
+    with h5py.File(save(tmp_path / "f.h5", columns()), "a") as content:
+        del content["features"]
+        content.create_dataset("features", (10**9, 1), "f2", chunks=(1, 1))[0] = 1  # 2 GB would fit into memory
+    with within_seconds(5), pytest.raises(DataError, match=r"f\.h5: features (has rows without data|takes .* GB)"):
+        feature_files.read(tmp_path / "f.h5")
+
+
 @pytest.mark.parametrize("shape", [(10**7, 3), (10**12, 3), (10**15, 10**15)])
 @pytest.mark.parametrize("options", [{"chunks": (1, 3)}, {"chunks": (1000, 3)}, {}])
 def test_a_file_that_declares_more_than_it_has_is_an_error_at_once(tmp_path, shape, options):

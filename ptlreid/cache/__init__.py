@@ -103,7 +103,7 @@ def find_mismatch(file: Path, expected: dict[str, str]) -> str | None:
 
 
 # The exceptions of h5py for truncated, overwritten or incomplete files.
-_UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, TypeError)
+_UNREADABLE = (OSError, KeyError, RuntimeError, ValueError, TypeError, MemoryError)
 
 
 def _load(file: Path, expected: dict[str, str], size: int, progress: Progress) -> np.ndarray | None:
