@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import stat
@@ -15,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from ptlreid.errors import DataError, PtlreidError
+from ptlreid.errors import PtlreidError
 
 MAX_BYTES = 1 << 30  # of a file that is read into memory as it is
 
@@ -176,22 +175,6 @@ def open_to_append(path: Path) -> TextIO:
         return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | guards, 0o666), "a", encoding="utf-8")
     except OSError as error:  # it may also have become a link just now
         raise unwritable(path, error) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, atomically. Raises `ValueError` for NaN and infinity."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path) as temporary:
-        # Bytes of file names that are not UTF-8 become \udcXX, an escape of JSON as well.
-        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-
-
-def read_json(path: Path) -> Any:
-    """The value in the JSON file `path`; `DataError` if it is not readable as JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error}). Remove it and run the command again.") from error
 
 
 def open_regular(path: Path | str) -> BinaryIO:

@@ -10,9 +10,11 @@ from typing import Any
 
 from ptlreid import contents, plugins
 from ptlreid.errors import CheckpointError, OptionError
-from ptlreid.files import atomic_write, read_json, write_json
+from ptlreid.files import atomic_write, file_digest
+from ptlreid.json_files import read_json, write_json
 from ptlreid.names import name_folder
 from ptlreid.records import Splits
+from ptlreid.schemas import Manifest, Metrics
 from ptlreid.settings import DistillSettings, FinetuneSettings, read_toml
 
 
@@ -76,28 +78,28 @@ class RunFolder:
         kind = DistillSettings if "teacher" in read_toml(self.config) else FinetuneSettings
         return kind.load(self.config)
 
+    def read_metrics(self) -> Metrics:
+        """The final scores; `DataError` if the file is missing, damaged or edited."""
+        return read_json(self.metrics, Metrics, _SCORE_AGAIN)
+
+    def read_manifest(self) -> Manifest:
+        """The description of the training images; `DataError` if the file is missing, damaged or edited."""
+        return read_json(self.data, Manifest, _ADVICE)
+
     def has_same_identities(self, splits: Splits) -> bool:
         """Whether the run's classes are the identities of these training images, by dataset and labels."""
-        manifest = read_json(self.data) if self.data.is_file() else {}
-        return isinstance(manifest, dict) and all(
-            manifest.get(key) == value for key, value in _describe_identities(splits).items()
-        )
+        return self.data.is_file() and _describe_identities(splits).items() <= self.read_manifest().items()
 
     def check(self, settings: FinetuneSettings, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
         """Raise `OptionError` if the folder holds a run with other settings, images or digests.
 
-        `depends`: digests of what else the run depends on, by name, such as `init` for the initial weights. A run
-        that has no checkpoint yet may be replaced by any other.
+        Raises `DataError` if `data.json` is missing, damaged or edited. `depends`: digests of what else the run depends
+        on, by name, such as `init` for the initial weights. A run that has no checkpoint yet may be replaced by any
+        other.
         """
         if not (self.checkpoint.is_file() or self.finished):
             return
-        if not self.data.is_file():
-            raise OptionError(f"{self.data} is missing: expected a description of the training images. {_ADVICE}")
-        previous, manifest = self.settings(), read_json(self.data)
-        if not (isinstance(manifest, dict) and isinstance(manifest.get("depends", {}), dict)):
-            raise OptionError(
-                f"{self.data}: not a JSON object, expected a description of the training images. {_ADVICE}"
-            )
+        previous, manifest = self.settings(), self.read_manifest()
         recorded = manifest.pop("depends", {})  # missing in older runs, which are trusted
         # Equal weights under another name are no change.
         unchanged = [name for name, digest in (depends or {}).items() if recorded.get(name) == digest]
@@ -124,6 +126,7 @@ class RunFolder:
 
 
 _ADVICE = "Restore the file, or train again under another --name."
+_SCORE_AGAIN = "Remove it and repeat the command that trained the run: it scores the weights again."
 
 # What a run may depend on besides settings and images, as error messages call it.
 _DEPENDS = {"init": "the initial weights", "teacher": "the teacher's weights"}
@@ -173,6 +176,11 @@ def find_newest_ptl(runs: Path) -> RunFolder:
 def training_manifest(splits: Splits) -> dict[str, Any]:
     """A description of the training set: name, counts, and digests of the labels and of the bytes of all images."""
     return {**_describe_identities(splits), "digest": contents.digest_all(splits.train.paths)}
+
+
+def score_digests(run: RunFolder, splits: Splits) -> dict[str, str]:
+    """Digests of what the scores of a run are made with, by key of `metrics.json`: its last weights, the test set."""
+    return {"weights_digest": file_digest(run.weights()), "test_images": test_set_digest(splits)}
 
 
 def test_set_digest(splits: Splits) -> str:

@@ -23,7 +23,7 @@ RANKS = [
         *("__init__", "errors", "signals", "records", "plugins", "progress", "names"),
         *("files", "file_kinds", "hdf5_strings", "locks", "network_types"),
     ],
-    ["settings", "distributed", "devices", "workers", "contents", "image_files"],
+    ["settings", "distributed", "devices", "workers", "contents", "image_files", "json_files", "schemas"],
     ["datasets", "images", "image_check", "packs", "views", "samplers", "runs"],
     ["models", "losses", "retrieval"],
     ["features", "cache", "engine", "evaluation"],

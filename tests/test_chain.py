@@ -20,6 +20,7 @@ from ptlreid.errors import DataError, OptionError
 from ptlreid.evaluation import evaluate_run
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
+from ptlreid.reports.chain_page import read_chain
 from ptlreid.runs import RunFolder
 from ptlreid.settings import ChainSettings, EvaluateSettings, SyntheticSettings
 from ptlreid.transfer.chain_folder import ChainFolder
@@ -73,12 +74,12 @@ def test_each_stage_is_initialised_from_the_previous_one(whole):
     assert starts == ["none", *runs_of(result)[:2]]
     for name, start in zip(runs_of(result)[1:], starts[1:], strict=True):
         digest = files.file_digest(RunFolder(runs / start).weights())
-        assert files.read_json(RunFolder(runs / name).data)["depends"] == {"init": digest}
+        assert RunFolder(runs / name).read_manifest()["depends"] == {"init": digest}
 
 
 def test_the_matrix_equals_separate_evaluations(whole):
     settings, runs, result = whole
-    assert files.read_json(runs / "chain" / "chain.json") == result
+    assert read_chain(runs / "chain" / "chain.json") == result
     assert result["rows"] == ["start", *SITES]
     assert result["data"] == result["chain"] == list(SITES)
     for name, row in zip([result["start"], *runs_of(result)], result["scores"], strict=True):
@@ -200,7 +201,7 @@ def test_a_stopped_chain_resumes_to_equal_weights(whole, tmp_path):
         run_chain(settings, ChainFolder(tmp_path / "chain"), InStageTwo())
     first = times(tmp_path)
     assert len(first) == 2  # the start and stage 1
-    assert files.read_json(tmp_path / "chain" / "chain.json")["rows"] == ["start", SITES[0]]
+    assert read_chain(tmp_path / "chain" / "chain.json")["rows"] == ["start", SITES[0]]
     progress = At(-1, fault)
     assert run_chain(settings, ChainFolder(tmp_path / "chain"), progress) == result
     assert any(f"{runs_of(result)[1]}: resuming after" in note for note in progress.notes)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_resume import At, Fault, fault
 
-from ptlreid import datasets, files
+from ptlreid import datasets
 from ptlreid.engine import history
 from ptlreid.errors import CheckpointError, OptionError
 from ptlreid.evaluation import evaluate_run, load_retrieval
@@ -157,7 +157,7 @@ def test_a_stopped_run_resumes_to_equal_weights_and_a_finished_one_is_reused(run
 def test_another_teacher_of_the_same_name_is_noticed(runs, splits):
     student = RunFolder(runs / "student")
     distill(make_settings(runs), splits, student, Silent())
-    assert set(files.read_json(student.data)["depends"]) == {"teacher"}
+    assert set(student.read_manifest()["depends"]) == {"teacher"}
     shutil.rmtree(runs / "ptl")
     settings = FinetuneSettings.resolve(None, backbone="tiny", **SMALL | {"seed": 7})
     finetune(settings, splits, RunFolder(runs / "ptl"), Silent())

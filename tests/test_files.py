@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptlreid import files
-from ptlreid.errors import DataError, PtlreidError
+from ptlreid.errors import PtlreidError
 
 
 def test_a_replaced_file_has_the_new_content_and_no_temporary_file_is_left(tmp_path):
@@ -119,14 +119,6 @@ def test_a_folder_appears_complete_or_not_at_all(tmp_path):
     with files.atomic_folder(tmp_path / "whole") as temporary:
         (temporary / "a").write_text("a")
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
-
-
-def test_json_round_trip(tmp_path):
-    files.write_json(tmp_path / "a.json", {"mAP": 0.5, "name": "é"})
-    assert files.read_json(tmp_path / "a.json") == {"mAP": 0.5, "name": "é"}
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(DataError, match="not readable as JSON"):
-        files.read_json(tmp_path / "a.json")
 
 
 def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import write_image
 
-from ptlreid import datasets, files
+from ptlreid import datasets
 from ptlreid.engine import epochs, history
 from ptlreid.engine.fit import train_epoch
 from ptlreid.errors import CheckpointError, DataError, OptionError
@@ -75,7 +75,7 @@ def weights_of(run: RunFolder) -> dict[str, torch.Tensor]:
 def test_a_run_writes_all_its_files_and_its_scores_are_those_of_evaluate(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     metrics = finetune(make_settings(), splits, run, Silent())
-    assert metrics == files.read_json(run.metrics)
+    assert metrics == run.read_metrics()
     assert FinetuneSettings.resolve(run.config) == make_settings()
     entries = history.read(run.history)
     epochs = [entry for entry in entries if entry["kind"] == "epoch"]
@@ -136,7 +136,7 @@ def test_a_finished_run_is_scored_again_if_the_test_set_has_changed(tmp_path, ma
     assert any("the test set has changed, scoring again" in note for note in progress.notes)
     now = evaluate_run(run, splits, EvaluateSettings(device="cpu"), Silent()).summary()
     assert {key: metrics[key] for key in now} == now
-    assert files.read_json(run.metrics) == metrics
+    assert run.read_metrics() == metrics
     assert metrics["test_images"] != first["test_images"]
     progress = StoppedAt(-1)
     assert finetune(make_settings(epochs=1), splits, run, progress) == metrics
@@ -205,16 +205,16 @@ def test_metrics_that_are_no_object_are_reported(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
     finetune(make_settings(epochs=1), splits, run, Silent())
     run.metrics.write_text("[]")
-    with pytest.raises(DataError, match=r"metrics\.json: expected a JSON object with scores\. Remove it"):
+    with pytest.raises(DataError, match=r"metrics\.json: found \[\], expected a JSON object\. Remove it"):
         finetune(make_settings(epochs=1), splits, run, Silent())
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "is missing: expected"),
-        ("[]", "not a JSON object, expected a description"),
-        ('{"depends": []}', "not a JSON object, expected a description"),
+        (None, r"data\.json: cannot be read \(No such file or directory\)\. Restore the file"),
+        ("[]", r"found \[\], expected a JSON object\. Restore the file"),
+        ('{"depends": []}', r"name is missing\. Restore the file"),
     ],
 )
 def test_a_run_without_its_training_manifest_is_reported(tmp_path, splits, content, message):
@@ -223,7 +223,7 @@ def test_a_run_without_its_training_manifest_is_reported(tmp_path, splits, conte
     run.data.unlink()
     if content is not None:
         run.data.write_text(content)
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(DataError, match=message):
         finetune(make_settings(epochs=1), splits, run, Silent())
 
 

@@ -410,7 +410,7 @@ def test_two_that_render_at_once_make_one_site(tmp_path, monkeypatch):
 def test_what_was_begun_from_another_source_is_not_resumed(market_zip, tmp_path):
     part = unfinished_folder(tmp_path / "data" / "market")
     write_image(part / "dataset" / "query" / "0099_c1s1_000001_00.jpg", 5)
-    (part / "made_of.json").write_text('{"source": "elsewhere"}')
+    (part / "made_of.json").write_text('{"data": "market", "source": "elsewhere", "digest": "0"}')
     make("market", market_zip, tmp_path / "data")
     assert len(datasets.load("market", tmp_path / "data").query) == 6
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ptlreid import datasets, files
+from ptlreid import datasets
 from ptlreid.errors import DataError, OptionError
+from ptlreid.json_files import write_json
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings
@@ -66,7 +67,7 @@ def test_the_page_of_a_run_has_every_part(runs, settings):
 
 def test_the_headline_scores_are_those_of_the_run(runs, settings):
     html = write_report([RunFolder(runs / "ptl")], settings, Silent()).read_text(encoding="utf-8")
-    metrics = files.read_json(runs / "ptl" / "metrics.json")
+    metrics = RunFolder(runs / "ptl").read_metrics()
     tiles = dict(re.findall(r"<div><dt>(.*?)</dt><dd>([\d.]+)<", html))
     assert tiles["mAP"] == f"{100 * metrics['mAP']:.1f}"
     assert tiles["CMC-1"] == f"{100 * metrics['cmc']['1']:.1f}"
@@ -155,8 +156,8 @@ def test_a_run_in_its_first_epoch_does_not_claim_to_have_finished_it(runs, setti
 
 def test_metrics_of_an_older_version_show_what_is_there(runs, tmp_path):
     shutil.copytree(runs / "ptl", tmp_path / "old")
-    metrics = files.read_json(tmp_path / "old" / "metrics.json")
-    files.write_json(tmp_path / "old" / "metrics.json", {key: metrics[key] for key in ("epochs", "mAP")})
+    metrics = RunFolder(tmp_path / "old").read_metrics()
+    write_json(tmp_path / "old" / "metrics.json", {key: metrics[key] for key in ("epochs", "mAP")})
     settings = ReportSettings.resolve(None, root=str(tmp_path / "nowhere"), device="cpu")
     html = write_report([RunFolder(tmp_path / "old")], settings, Silent()).read_text(encoding="utf-8")
     assert re.findall(r"<div><dt>(.*?)</dt>", html) == ["mAP"]
@@ -223,7 +224,7 @@ def test_a_table_has_a_row_for_each_run(ptlreid, runs, market_folder):
     code, out, err = ptlreid("report", "ptl", "plain", *places, "--table", "runs.md")
     assert code == 0, err
     lines = Path("runs.md").read_text().splitlines()
-    metrics = files.read_json(runs / "plain" / "metrics.json")
+    metrics = RunFolder(runs / "plain").read_metrics()
     assert lines[3].startswith("| plain | market | tiny | baseline | 2 | ")
     assert f" {100 * metrics['mAP']:.1f} " in lines[3]
     assert "Written: runs.md" in out
@@ -289,7 +290,7 @@ CHAIN = {
 def test_the_page_of_a_chain_has_its_matrix_and_its_stages(ptlreid, runs, settings):
     write_report([RunFolder(runs / "ptl")], settings, Silent())
     (runs / "plain" / "report.html").unlink(missing_ok=True)
-    files.write_json(runs / "chain" / "chain.json", CHAIN)
+    write_json(runs / "chain" / "chain.json", CHAIN)
     code, out, err = ptlreid("report", "chain", "--runs", runs)
     assert code == 0, err
     assert f"Written: {runs / 'chain' / 'report.html'}" in out.replace("\n", "")
@@ -305,37 +306,37 @@ def test_the_page_of_a_chain_has_its_matrix_and_its_stages(ptlreid, runs, settin
 
 
 def test_a_chain_is_reported_alone(ptlreid, runs):
-    files.write_json(runs / "chain" / "chain.json", CHAIN)
+    write_json(runs / "chain" / "chain.json", CHAIN)
     code, _, err = ptlreid("report", "chain", "ptl", "--runs", runs)
     assert (code, "is a transfer chain: expected no other name" in err) == (1, True)
 
 
 def test_an_incomplete_chain_file_is_an_error(ptlreid, runs, tmp_path):
-    files.write_json(tmp_path / "half" / "chain.json", {"chain": [], "data": [], "rows": [], "scores": []})
+    write_json(tmp_path / "half" / "chain.json", {"chain": [], "data": [], "rows": [], "scores": []})
     code, _, err = ptlreid("report", str(tmp_path / "half"))
     assert code == 1
-    assert "chain.json: stages missing" in err
+    assert "chain.json: stages is missing" in err
 
 
 def test_a_chain_whose_runs_are_gone_still_has_its_matrix(tmp_path):
-    files.write_json(tmp_path / "chain" / "chain.json", CHAIN)
+    write_json(tmp_path / "chain" / "chain.json", CHAIN)
     html = write_chain_report(tmp_path / "chain").read_text(encoding="utf-8")
     assert headings(html) == ["Scores after each stage", "Forward transfer and forgetting", "Stages"]
 
 
 def test_a_stage_with_a_damaged_history_has_no_curves_and_the_page_says_why(runs, tmp_path):
-    files.write_json(tmp_path / "chain" / "chain.json", CHAIN)
+    write_json(tmp_path / "chain" / "chain.json", CHAIN)
     for name in ("ptl", "plain"):
         shutil.copytree(runs / name, tmp_path / name)
     (tmp_path / "ptl" / "history.jsonl").write_bytes(b"\xff\n")
     html = write_chain_report(tmp_path / "chain").read_text(encoding="utf-8")
-    assert re.search(r'class="note">No training curves for ptl\. .*history\.jsonl, line 1: not a JSON object', html)
+    assert re.search(r'class="note">No training curves for ptl\. .*history\.jsonl, line 1: not readable as JSON', html)
     assert "Scores over epochs" in html  # of the other stage
 
 
 @pytest.mark.parametrize("option", ["data", "weights", "metric", "ranklist-size"])
 def test_a_chain_refuses_options_that_it_would_ignore(ptlreid, tmp_path, option):
-    files.write_json(tmp_path / "chain" / "chain.json", CHAIN)
+    write_json(tmp_path / "chain" / "chain.json", CHAIN)
     value = {"data": "market", "weights": "last", "metric": "cosine", "ranklist-size": 3}[option]
     code, _, err = ptlreid("report", str(tmp_path / "chain"), f"--{option}", value)
     assert code == 1

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from test_resume import At, fault
 
-from ptlreid import files
 from ptlreid.datasets import find
 from ptlreid.errors import OptionError
 from ptlreid.models.summary import summarize
 from ptlreid.progress import Silent
+from ptlreid.runs import RunFolder
 from ptlreid.settings import SyntheticSettings
 from ptlreid.settings.reproduce import SCALES, TINY, ReproduceSettings, tables
 from ptlreid.transfer.stages import plan_stages
@@ -149,7 +149,7 @@ def test_a_whole_table_runs_on_synthetic_datasets(table6):
     place, found = table6
     assert len(found["rows"]) == 6
     for row in found["rows"]:
-        metrics = files.read_json(place / "runs" / "tiny" / row["run"] / "metrics.json")
+        metrics = RunFolder(place / "runs" / "tiny" / row["run"]).read_metrics()
         assert row["measured"] == pytest.approx({"mAP": 100 * metrics["mAP"], "cmc1": 100 * metrics["cmc"]["1"]})
     assert len({row["run"] for row in found["rows"]}) == 6  # six different chains end in six different runs
 

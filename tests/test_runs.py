@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save_file
 
-from ptlreid import datasets, files
-from ptlreid.errors import CheckpointError, OptionError
+from ptlreid import datasets
+from ptlreid.errors import CheckpointError, DataError, OptionError
 from ptlreid.runs import RunFolder, find_newest_ptl
 from ptlreid.settings import DistillSettings, FinetuneSettings
 
@@ -68,7 +68,7 @@ def test_the_same_weights_under_another_name_are_no_change(tmp_path, splits):
 
 def test_a_run_from_before_digests_were_kept_is_trusted(tmp_path, splits):
     run = begun(tmp_path / "run", FinetuneSettings(), splits)
-    assert "depends" not in files.read_json(run.data)
+    assert "depends" not in run.read_manifest()
     run.check(FinetuneSettings(), splits, {"init": "1"})
 
 
@@ -84,11 +84,12 @@ def test_a_run_with_and_one_without_a_teacher_are_never_the_same(tmp_path, split
         run.check(DistillSettings.resolve(None, teacher="other", lambda_=0.5), splits)
 
 
-def test_a_damaged_data_file_has_other_identities(tmp_path, splits):
+def test_a_damaged_data_file_is_an_error_when_identities_are_compared(tmp_path, splits):
     run = begun(tmp_path / "run", FinetuneSettings(), splits)
     assert run.has_same_identities(splits)
     run.data.write_text("[]")
-    assert not run.has_same_identities(splits)
+    with pytest.raises(DataError, match=r"data\.json: found \[\], expected a JSON object\."):
+        run.has_same_identities(splits)
 
 
 def test_the_newest_ptl_run_is_the_one_that_was_trained_and_finished_last(tmp_path):

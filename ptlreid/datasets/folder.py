@@ -24,7 +24,9 @@ from ptlreid.datasets.reader import (
     refuse,
 )
 from ptlreid.errors import DataError
-from ptlreid.files import atomic_write, read_json, write_json
+from ptlreid.files import atomic_write
+from ptlreid.json_files import read_json, write_json
+from ptlreid.schemas import Rules
 from ptlreid.settings import OwnImagesSettings
 
 __all__ = ["INFO", "count_left_out", "gather", "read"]
@@ -77,7 +79,7 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
         pids.append(int(pid))
         camids.append(int(camid))
     train, query, gallery = (Records.make(*parts[part], source=name) for part in PARTS)
-    protocol = read_json(folder / RULES)["protocol"]
+    protocol = read_json(folder / RULES, Rules, f"Remove {folder} and prepare it again.")["protocol"]
     return Splits(name, train.select(train.pids >= 0), query, gallery, protocol)
 
 

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
-from ptlreid.errors import DataError
 from ptlreid.files import open_to_append
+from ptlreid.json_files import parse_json, read_bytes
+from ptlreid.schemas import EpochLine, HistoryLine, StepLine
 
 
 class History:
@@ -44,23 +45,15 @@ class History:
         self._file.close()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """All complete lines; `DataError` names a line that is not a JSON object or lacks a number."""
-    entries = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            entry = json.loads(line)
-        except ValueError:  # or not text
-            entry = None
-        if not isinstance(entry, dict):
-            raise DataError(f"{path}, line {number}: not a JSON object. Resume the run to repair it.")
-        missing = [key for key in _REQUIRED.get(str(entry.get("kind")), ()) if not isinstance(entry.get(key), int)]
-        if missing:
-            raise DataError(
-                f"{path}, line {number}: expected integer {' and '.join(missing)}. Remove the line, or train again."
-            )
-        entries.append(entry)
+def read(path: Path) -> list[StepLine | EpochLine]:
+    """All complete lines; `DataError` names a damaged one."""
+    entries: list[StepLine | EpochLine] = []
+    for number, line in enumerate(read_bytes(path, _REMEDY).split(b"\n")[:-1], start=1):
+        origin = f"{path}, line {number}"
+        kind = parse_json(line, HistoryLine, origin, _REMEDY)["kind"]
+        schema: type[StepLine] | type[EpochLine] = StepLine if kind == "step" else EpochLine
+        entries.append(parse_json(line, schema, origin, _REMEDY))
     return entries
 
 
-_REQUIRED = {"step": ("epoch", "step"), "epoch": ("epoch",)}  # integers that every line of a kind has
+_REMEDY = "Remove the line, or train again under another --name."

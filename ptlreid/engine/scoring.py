@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ptlreid import distributed, files
+from ptlreid import distributed
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.job import TrainingJob
 from ptlreid.evaluation import evaluate, evaluate_run, extract_retrieval
 from ptlreid.features import Extractor
+from ptlreid.json_files import write_json
 from ptlreid.models import weights
-from ptlreid.runs import test_set_digest
+from ptlreid.runs import score_digests
 from ptlreid.settings import default_evaluation
 from ptlreid.views import EvalView
 
@@ -44,9 +45,9 @@ def finish(job: TrainingJob, training: Training) -> dict[str, Any]:
     if job.splits.has_test:
         settings = default_evaluation(job.settings)
         scores = evaluate_run(job.run, job.splits, settings, job.progress)
-        test = distributed.run_on_main(lambda: test_set_digest(job.splits))
-        metrics |= {"weights": "last", "test_images": test, **scores.summary()}
+        digests = distributed.run_on_main(lambda: score_digests(job.run, job.splits))
+        metrics |= {"weights": "last", **digests, **scores.summary()}
         if scores.mean_ap > training.best:
             distributed.run_on_main(lambda: weights.save(training.network, job.spec, job.run.weights("best")))
-    distributed.run_on_main(lambda: files.write_json(job.run.metrics, metrics))
+    distributed.run_on_main(lambda: write_json(job.run.metrics, metrics))
     return metrics

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ptlreid import files
 from ptlreid.engine import history
-from ptlreid.errors import DataError
 from ptlreid.retrieval.types import Retrieval, Scores
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings
@@ -85,9 +82,9 @@ class RunSummary:
             run.path.resolve().name,
             settings.method,
             settings.model_dump(exclude_none=True),
-            _read_object(run.data) if run.data.is_file() else {},
-            history.read(run.history) if run.history.is_file() else [],
-            _read_object(run.metrics) if run.metrics.is_file() else None,
+            run.read_manifest() if run.data.exists() else {},
+            history.read(run.history) if run.history.exists() else [],
+            run.read_metrics() if run.metrics.exists() else None,
             settings.data,
         )
 
@@ -125,11 +122,3 @@ class RunSummary:
 def _read_column(lines: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
     values = (line.get(key) for line in lines)
     return np.array([value if isinstance(value, int | float) else np.nan for value in values], dtype=np.float64)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in the file; `DataError` for other JSON."""
-    content = files.read_json(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: found {content!r:.40}, expected a JSON object. Remove the file and resume the run.")
-    return content

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ptlreid import distributed, files
+from ptlreid import distributed
 from ptlreid.distributed import process_group
 from ptlreid.evaluation import evaluate_run
+from ptlreid.json_files import write_json
 from ptlreid.models.pretrained import init_digests
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
@@ -40,7 +41,7 @@ def run_chain(settings: ChainSettings, folder: ChainFolder, progress: Progress) 
             scores.append([_score(run, splits, settings, progress) for splits in tests.values()])
             result = chain_result(settings.chain, rows, list(tests), scores)
             if distributed.is_main():
-                files.write_json(folder.result, result)
+                write_json(folder.result, result)
     if distributed.is_main():
         write_chain_report(folder.path)
     return result

@@ -8,14 +8,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptlreid import distributed, files
+from ptlreid import distributed
 from ptlreid.distributed import process_group
 from ptlreid.engine.job import TrainingJob, build_sampler, resolve_size
-from ptlreid.errors import DataError
+from ptlreid.json_files import has_digest, write_json
 from ptlreid.locks import lock_run
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
-from ptlreid.runs import RunFolder, test_set_digest
+from ptlreid.runs import RunFolder, score_digests
 from ptlreid.settings import FinetuneSettings, default_evaluation
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def finetune(
     settings = resolve_size(settings)
     sampler = build_sampler(settings, splits)
     with process_group(settings.device), _lock_unless_finished(run):
-        finished = distributed.run_on_main(lambda: _finished_metrics(settings, splits, run, depends))
+        finished = distributed.run_on_main(lambda: _finished_metrics(settings, splits, run, depends, progress))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")
-            metrics = _rescore_changed_test_set(finished, settings, splits, run, progress)
+            metrics = _score_again_if_changed(finished, settings, splits, run, progress)
             if settings.report and (metrics != finished or not distributed.run_on_main(run.report.is_file)):
                 _write_report(settings, splits, run, progress)
             return metrics
@@ -77,16 +77,26 @@ def dry_run(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress
 
 
 def _finished_metrics(
-    settings: FinetuneSettings, splits: Splits, run: RunFolder, depends: Mapping[str, str] | None
+    settings: FinetuneSettings,
+    splits: Splits,
+    run: RunFolder,
+    depends: Mapping[str, str] | None,
+    progress: Progress,
 ) -> dict[str, Any] | None:
     """The metrics of a finished run; None for one that is not finished."""
     run.check(settings, splits, depends)
     if not run.finished:
         return None
-    metrics = files.read_json(run.metrics)
-    if not isinstance(metrics, dict):
-        raise DataError(f"{run.metrics}: expected a JSON object with scores. Remove it and run the command again.")
-    return metrics
+    metrics = run.read_metrics()
+    if not has_digest(run.metrics):
+        progress.note(
+            f"{run.metrics}: of version 0.1, without a digest of its content; its scores are used as they are"
+        )
+    return dict(metrics)
+
+
+# What scores are made with, by key of `score_digests`, as notes call a change of it.
+_MADE_WITH = {"weights_digest": "the weights have changed", "test_images": "the test set has changed"}
 
 
 @contextmanager
@@ -100,21 +110,22 @@ def _lock_unless_finished(run: RunFolder) -> Iterator[None]:
         yield
 
 
-def _rescore_changed_test_set(
+def _score_again_if_changed(
     metrics: dict[str, Any], settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress
 ) -> dict[str, Any]:
-    """The metrics of a finished run; its weights are scored again if the test set has changed."""
+    """The metrics of a finished run; it is scored again if its weights or the test set have changed."""
     from ptlreid.evaluation import evaluate_run
 
-    old_digest = metrics.get("test_images")  # missing in runs of older versions, which are trusted
-    new_digest = (
-        distributed.run_on_main(lambda: test_set_digest(splits)) if old_digest and splits.has_test else old_digest
-    )
-    if new_digest == old_digest:
+    if not splits.has_test:
         return metrics
-    progress.note(f"{run.path}: the test set has changed, scoring again")
+    digests = distributed.run_on_main(lambda: score_digests(run, splits))
+    # Digests are missing in runs of older versions, which are trusted.
+    changed = [_MADE_WITH[key] for key, digest in digests.items() if metrics.get(key, digest) != digest]
+    if not changed and {"mAP", "mINP", "cmc"} <= set(metrics):
+        return metrics
+    progress.note(f"{run.path}: {' and '.join(changed) or 'scores are missing'}, scoring again")
     evaluation = default_evaluation(settings)
-    metrics = metrics | {"test_images": new_digest, **evaluate_run(run, splits, evaluation, progress).summary()}
+    metrics = metrics | digests | evaluate_run(run, splits, evaluation, progress).summary()
     distributed.run_on_main(lambda: _rewrite_metrics(run.metrics, metrics))
     return metrics
 
@@ -122,7 +133,7 @@ def _rescore_changed_test_set(
 def _rewrite_metrics(file: Path, metrics: dict[str, Any]) -> None:
     """Write new metrics with the old modification time, which determines the newest run."""
     stat = file.stat()
-    files.write_json(file, metrics)
+    write_json(file, metrics)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 

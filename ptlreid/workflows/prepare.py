@@ -18,10 +18,12 @@ from ptlreid.datasets import DatasetRef, Fault, FaultError, FaultsError, unfinis
 from ptlreid.datasets._unpack import is_archive, most_bytes, unpack
 from ptlreid.datasets.reader import Reject
 from ptlreid.errors import DataError, OptionError
-from ptlreid.files import read_json, unwritable, write_json
+from ptlreid.files import unwritable
 from ptlreid.image_check import check_images
+from ptlreid.json_files import read_json, write_json
 from ptlreid.locks import wait_for_lock
 from ptlreid.progress import Progress
+from ptlreid.schemas import Origin
 from ptlreid.settings import OwnImagesSettings
 from ptlreid.workflows.check import find_image_faults
 
@@ -98,7 +100,7 @@ def _find_faults(gather: _Gather, material: Path, target: Path, progress: Progre
 def _begin(temporary: Path, origin: dict[str, Any], progress: Progress) -> None:
     """Create the temporary folder; the files of an interrupted `prepare` are kept if its source was the same."""
     note = temporary / "made_of.json"
-    if note.is_file() and read_json(note) == origin:
+    if note.exists() and read_json(note, Origin, "Run the command again: it starts from the beginning.") == origin:
         progress.note(f"{temporary}: resuming an interrupted prepare")
     elif temporary.exists():
         shutil.rmtree(temporary)
@@ -130,7 +132,7 @@ def _check_same(folder: Path, origin: dict[str, Any]) -> None:
             f"{folder} exists and was not made from a --source. It can be used as it is: inspect it with `ptlreid "
             "check`, or move it and run the command again."
         )
-    recorded = read_json(folder / MARKER)
+    recorded = read_json(folder / MARKER, Origin, f"Remove {folder} and run the command again.")
     changed = {key: value for key, value in origin.items() if recorded.get(key) != value}
     if list(changed) == ["digest"]:
         raise OptionError(

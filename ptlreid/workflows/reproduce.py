@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ptlreid import datasets, distributed, files
+from ptlreid import datasets, distributed
 from ptlreid.distributed import process_group
 from ptlreid.progress import Progress, Silent
 from ptlreid.settings.reproduce import ReproduceSettings, Row, Scale, Table
@@ -34,7 +34,7 @@ def reproduce(
         for row in _rows(table, scale):
             stage = _last_stage(row, settings, scale)
             missing = _missing(stage, settings) if stage else []
-            metrics = files.read_json(stages.run(stage, train_stage).metrics) if stage and not missing else None
+            metrics = stages.run(stage, train_stage).read_metrics() if stage and not missing else None
             rows.append(_compare(row, metrics, missing, scale))
     return {**_describe(table, scale), "units": "percent", "rows": rows}
 
