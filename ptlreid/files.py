@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from ptlreid.errors import PtlreidError
+from ptlreid.locks import hold_temporary, try_lock
 
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")
 MAX_BYTES = 1 << 30  # of a file that is read into memory as it is
 
 # Opening a FIFO would wait for a writer. Windows has no O_NONBLOCK, and only Windows O_BINARY.
@@ -29,24 +32,60 @@ def atomic_write(path: Path, needed: int | None = None) -> Iterator[Path]:
     The content is on the disk before the rename (fsync), so a power cut leaves the old file or the new one.
     Raises `PtlreidError` if it cannot be written; the message names the bytes `needed`, if the caller knows them.
     """
-    temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        if temporary:
-            temporary.unlink(missing_ok=True)  # first: the message states what is free without it
+        with _temporary(path, folder=False) as temporary:
+            yield temporary
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+    except OSError as error:  # the temporary file is gone: what it took counts as free
         raise unwritable(path, error, needed) from error
+
+
+@contextmanager
+def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
+    """A temporary file or folder next to `path`, removed at the end of the block if it still has its name.
+
+    It is locked, so that others see it in use. Those that killed processes left in the same folder are removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path.parent)
+    before, after = f".{path.name}.", ".part"
+    while True:
+        if folder:
+            temporary = Path(tempfile.mkdtemp(after, before, path.parent))
+        else:
+            new, name = tempfile.mkstemp(after, before, path.parent)
+            os.close(new)
+            temporary = Path(name)
+        with suppress(FileNotFoundError):  # taken for abandoned before it was locked: make another
+            handle = hold_temporary(temporary)
+            break
+    try:
+        yield temporary
     finally:
-        if temporary:
+        if folder:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
             temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files and folders that killed processes left in `folder`: nobody holds their locks."""
+    left: list[Path] = []
+    with suppress(OSError):  # a folder that may be written to and not be listed
+        left = [Path(entry.path) for entry in os.scandir(folder) if _TEMPORARY.fullmatch(entry.name)]
+    for path in left:
+        with suppress(OSError):  # another process was faster, or may write here and this one not
+            handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+            try:
+                if try_lock(handle):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(handle)
 
 
 @contextmanager
@@ -128,18 +167,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     `path` must not exist yet. Raises `PtlreidError` if it cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        with _temporary(path, folder=True) as temporary:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            temporary.rename(path)
     except OSError as error:
         raise unwritable(path, error) from error
-    try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        temporary.rename(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def unwritable(path: Path, error: OSError, needed: int | None = None) -> PtlreidError:

@@ -7,11 +7,12 @@ is locked.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from ptlreid.errors import CheckpointError, PtlreidError
 from ptlreid.progress import Progress
@@ -34,7 +35,7 @@ def wait_for_lock(target: Path, progress: Progress, *, command: str = "ptlreid p
         return
     path = target.with_name(f".{target.name}.lock")
 
-    def wait(stream: IO[str]) -> None:
+    def wait(stream: BinaryIO) -> None:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -56,7 +57,7 @@ def lock_run(path: Path) -> Iterator[None]:
         yield
         return
 
-    def refuse(stream: IO[str]) -> None:
+    def refuse(stream: BinaryIO) -> None:
         try:
             # Not flock: loader processes would inherit it, and hold it for a while after this process is killed.
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,7 +73,36 @@ def lock_run(path: Path) -> Iterator[None]:
         yield
 
 
-def try_lock(stream: IO[Any]) -> bool:
+def open_own(path: Path) -> BinaryIO:
+    """The lock file or partial file at `path`, for reading and appending, created if necessary.
+
+    Raises `PtlreidError` for a link, which could point to any file of the user's, and for anything but a file.
+    """
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise PtlreidError(f"{path}: is no regular file, as expected. Remove it, then run the command again.")
+    guards = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | guards, 0o666), "a+b")
+
+
+def hold_temporary(path: Path) -> int | None:
+    """Lock a temporary file or folder that was just made, until the handle that is returned is closed.
+
+    None on Windows. `FileNotFoundError` if another process took it for abandoned.
+    """
+    if sys.platform == "win32":
+        return None
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        path.stat()
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def try_lock(stream: IO[Any] | int) -> bool:
     """Whether the open file could be locked, without waiting; the lock lasts until it is closed.
 
     False if another process holds the lock, on Windows, and on a file system without locks.
@@ -87,7 +117,7 @@ def try_lock(stream: IO[Any]) -> bool:
 
 
 @contextmanager
-def _hold(path: Path, lock: Callable[[IO[str]], None], *, remove_empty_folder: bool = False) -> Iterator[None]:
+def _hold(path: Path, lock: Callable[[BinaryIO], None], *, remove_empty_folder: bool = False) -> Iterator[None]:
     """Hold the lock file `path` for the block, then remove it while it is still locked.
 
     A process that opened the file before its removal notices that it is no longer in the folder, and opens a new one.
@@ -106,11 +136,11 @@ def _hold(path: Path, lock: Callable[[IO[str]], None], *, remove_empty_folder: b
                     path.parent.rmdir()
 
 
-def _open_locked(path: Path, lock: Callable[[IO[str]], None]) -> IO[str]:
+def _open_locked(path: Path, lock: Callable[[BinaryIO], None]) -> BinaryIO:
     """The file at `path`, created if necessary and locked; opened again if it was removed while waiting."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)  # each time: the previous owner may have removed it
-        stream = path.open("w")
+        stream = open_own(path)
         try:
             lock(stream)
             if _is_at(stream, path):
@@ -121,7 +151,7 @@ def _open_locked(path: Path, lock: Callable[[IO[str]], None]) -> IO[str]:
         stream.close()
 
 
-def _is_at(stream: IO[str], path: Path) -> bool:
+def _is_at(stream: BinaryIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
     except FileNotFoundError:

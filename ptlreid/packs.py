@@ -80,7 +80,7 @@ def open_pack(file: Path) -> Pack:
     """The pack in `file`; `DataError` if it is damaged, or of another version or size."""
     version = file_state(file)
     try:
-        with h5py.File(file, "r") as content:
+        with h5py.File(file, "r", locking=False) as content:
             images = content["images"]
             expected = pack_attributes(*images.shape[1:3])
             found = {key: content.attrs.get(key) for key in expected}

@@ -155,6 +155,7 @@ class Rules(TypedDict):
     """`rules.json` of the user's own images, with the settings by which they were split."""
 
     protocol: str
+    images: NotRequired[Count]
 
 
 @with_config(_STRICT)

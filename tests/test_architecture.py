@@ -39,6 +39,7 @@ ALLOWED_WITHIN_RANK = {
     ("plugins", "errors"),
     ("names", "errors"),
     ("files", "errors"),
+    ("files", "locks"),
     ("locks", "errors"),
     ("locks", "progress"),
     ("distributed", "devices"),

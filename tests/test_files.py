@@ -7,14 +7,17 @@ import hashlib
 import io
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptlreid import files
+from ptlreid import files, json_files
 from ptlreid.errors import PtlreidError
 
 
@@ -100,6 +103,52 @@ def test_an_output_is_a_file_like_any_other(tmp_path_factory, steps):
                 memory.truncate(min(number, len(memory.getvalue())))
         output.truncate(len(memory.getvalue()))
     assert path.read_bytes() == memory.getvalue()
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from ptlreid import files, json_files
+with getattr(files, sys.argv[1])(Path(sys.argv[2])) as temporary:
+    (temporary / "inside" if temporary.is_dir() else temporary).write_text("half")
+    print("here", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["atomic_write", "atomic_folder"])
+def test_what_a_killed_writer_leaves_is_removed_by_the_next_and_what_is_in_use_is_not(tmp_path, how):
+    command = [sys.executable, "-c", WRITER, how, str(tmp_path / "slow")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        (left,) = tmp_path.iterdir()
+        json_files.write_json(tmp_path / "other.json", {"number": 1})
+        assert sorted(path.name for path in tmp_path.iterdir()) == [left.name, "other.json"]
+        process.kill()
+    assert left.exists()
+    json_files.write_json(tmp_path / "other.json", {"number": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["other.json"]
+
+
+def test_files_of_others_are_not_taken_for_abandoned(tmp_path):
+    names = [".hidden", "film.part", ".film.part", ".film.12345678.part.txt", "a.12345678.part"]
+    for name in names:
+        (tmp_path / name).write_text("of another program")
+    (tmp_path / ".link.12345678.part").symlink_to(tmp_path / ".hidden")
+    json_files.write_json(tmp_path / "new.json", {"number": 1})
+    expected = sorted([*names, ".link.12345678.part", "new.json"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == expected
+
+
+def test_many_writers_at_once_do_not_remove_each_others_files(tmp_path):
+    def write(number: int) -> None:
+        for _ in range(30):
+            json_files.write_json(tmp_path / f"{number}.json", {"number": number})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{number}.json" for number in range(8)]
 
 
 @contextmanager

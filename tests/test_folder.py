@@ -323,3 +323,21 @@ def test_a_random_split_keeps_its_promises(seen, seed, share):
 )
 def test_a_camera_of_any_number_of_digits_is_read_from_the_name(camera, shot, form):
     assert parse_camera(f"{form.format(camera, shot)}.jpg") == str(camera)
+
+
+def test_a_split_that_lost_lines_is_never_used(tmp_path):
+    write_folders(tmp_path / "my_crops", "c{camera}_{shot}.jpg")
+    make(tmp_path / "my_crops", tmp_path / "data")
+    split = tmp_path / "data" / "lobby" / "split.csv"
+    lines = split.read_text().splitlines(keepends=True)
+    for count in (1, 2, len(lines) - 1):
+        split.write_text("".join(lines[:count]))
+        with pytest.raises(DataError, match=rf"lists {count - 1} images, but `prepare` wrote 24"):
+            datasets.load("lobby", tmp_path / "data")
+    split.write_text("".join(lines))
+    rules = split.with_name("rules.json")
+    written = json.loads(rules.read_text())
+    rules.write_text(
+        json.dumps({key: value for key, value in written.items() if key not in ("images", "content")})
+    )  # of 0.1
+    assert sum(map(len, datasets.load("lobby", tmp_path / "data").parts)) == 24

@@ -107,3 +107,17 @@ def test_keys_of_version_0_1_and_cells_that_overflowed_are_read(tmp_path):
     step, epoch = history.read(tmp_path / "history.jsonl")
     assert step["memory"] == 9
     assert epoch["cells"] == {"0": {"state_norm": math.inf}}
+
+
+@pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="no /dev/full on this system")
+def test_a_full_disk_is_one_message_with_the_name_of_the_file(tmp_path):
+    path = tmp_path / "history.jsonl"
+    with (
+        pytest.raises(
+            PtlreidError, match=r"history\.jsonl: cannot be written \(No space left on device\): expected room"
+        ),
+        History(path) as entries,
+    ):
+        os.dup2(os.open("/dev/full", os.O_WRONLY), entries._file.fileno())
+        entries.add("step", epoch=0)
+        entries.flush()

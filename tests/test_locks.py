@@ -207,3 +207,15 @@ def test_a_lock_file_that_was_removed_while_waiting_is_opened_again(tmp_path, mo
         assert len(opened) == 2
         assert opened[0].closed
         assert path.exists()
+
+
+@pytest.mark.parametrize("kind", ["data", "run"])
+def test_a_link_in_place_of_a_lock_is_refused_and_its_target_left_alone(tmp_path, kind):
+    target = tmp_path / "diary"
+    target.write_text("dear diary")
+    lock = tmp_path / ".data.lock"
+    lock.symlink_to(target)
+    context = lock_run(lock) if kind == "run" else wait_for_lock(tmp_path / "data", Silent())
+    with pytest.raises(PtlreidError, match=r"\.data\.lock: is no regular file, as expected\. Remove it"), context:
+        pass
+    assert (target.read_text(), lock.is_symlink()) == ("dear diary", True)

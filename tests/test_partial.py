@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from damage import damage_examples, damaged, within_seconds
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ptlreid.cache import partial
+from ptlreid.errors import PtlreidError
 
 FINGERPRINT = {"weights": "abc", "dtype": "float32"}
 ROWS = np.arange(30, dtype=np.float32).reshape(10, 3)
@@ -87,3 +93,51 @@ def test_a_second_process_stores_nothing_and_does_no_harm(file):
             second.append(ROWS)
         first.append(ROWS[4:6])
         assert partial.count_rows(file, FINGERPRINT) == 6
+
+
+def test_a_link_in_place_of_the_rows_is_refused_and_its_target_left_alone(tmp_path):
+    (tmp_path / "diary").write_text("dear diary")
+    (tmp_path / "f.partial").symlink_to(tmp_path / "diary")
+    assert partial.count_rows(tmp_path / "f.h5", FINGERPRINT) == 0
+    with (
+        pytest.raises(PtlreidError, match=r"f\.partial: is no regular file"),
+        partial.open_partial(tmp_path / "f.h5", FINGERPRINT),
+    ):
+        pass
+    assert (tmp_path / "diary").read_text() == "dear diary"
+
+
+def test_abandoned_rows_are_removed_and_those_in_use_are_not(file):
+    with pytest.raises(KeyboardInterrupt), partial.open_partial(file, FINGERPRINT):
+        partial.remove_abandoned(file)
+        assert partial.partial_path(file).exists()
+        raise KeyboardInterrupt
+    partial.remove_abandoned(file)
+    assert not partial.partial_path(file).exists()
+    partial.remove_abandoned(file)
+
+
+@damage_examples()
+@given(data=st.data())
+def test_damaged_rows_are_ignored_from_the_damage_on(tmp_path_factory, data):
+    file = tmp_path_factory.mktemp("rows") / "f.h5"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partial, "BLOCK_ROWS", 2)
+        keep(file, ROWS)
+        path = partial.partial_path(file)
+        path.write_bytes(data.draw(damaged(path.read_bytes())))
+        with within_seconds():
+            found = keep(file, ROWS[:0])
+    assert len(found) % 2 == 0
+    assert not len(found) or np.array_equal(found, ROWS[: len(found)])
+
+
+def test_a_disk_that_is_full_while_rows_are_kept_is_one_message(tmp_path):
+    path = partial.partial_path(tmp_path / "f.h5")
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full on this system")
+    with full.open("r+b", buffering=0) as stream:
+        rows = partial.Partial(stream, ROWS[:0], path)
+        with pytest.raises(PtlreidError, match=r"f\.partial: cannot be written \(No space left on device\)"):
+            rows.append(np.ones((partial.BLOCK_ROWS, 3), np.float32))

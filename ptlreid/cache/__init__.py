@@ -92,7 +92,7 @@ def find_mismatch(file: Path, expected: dict[str, str]) -> str | None:
     """Why `file` does not have the fingerprint `expected`; None if it does, although its data may be damaged."""
     try:
         check_heaps(file)
-        with h5py.File(file, "r") as content:
+        with h5py.File(file, "r", locking=False) as content:
             stored = {part: str(content.attrs.get(part, "")) for part in _PARTS}
     except _UNREADABLE:
         return "the file is damaged"
@@ -113,9 +113,10 @@ def _load(file: Path, expected: dict[str, str], size: int, progress: Progress) -
     reason = find_mismatch(file, expected)
     if reason is None:
         try:
-            with h5py.File(file, "r") as content:
+            with h5py.File(file, "r", locking=False) as content:
                 matrix, digest = content["features"][:], content.attrs[CONTENT]
             if digest == _digest(matrix):
+                partial.remove_abandoned(file)
                 progress.note(f"{file.name}: {size} cached features, no image decoded")
                 return np.asarray(matrix)
             reason = "its features changed"

@@ -10,14 +10,15 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from ptlreid.locks import try_lock
+from ptlreid.files import unwritable
+from ptlreid.locks import open_own, try_lock
 
 BLOCK_ROWS = 512
 _SHAPE = struct.Struct("<II")  # rows, width
@@ -27,8 +28,9 @@ _DIGEST_BYTES = 16
 class Partial:
     """The completed rows, to which more can be appended: see `open_partial`. Without a stream, no rows are saved."""
 
-    def __init__(self, stream: BinaryIO | None, rows: np.ndarray) -> None:
-        """`rows`: (n, D) as stored, (0, 0) where there are none."""
+    def __init__(self, stream: BinaryIO | None, rows: np.ndarray, path: Path = Path()) -> None:
+        """`path`: that of `stream`. `rows`: (n, D) as stored, (0, 0) where there are none."""
+        self._path = path
         self.rows = rows
         self._stream = stream
         self._buffered: list[np.ndarray] = []
@@ -41,9 +43,13 @@ class Partial:
         if sum(map(len, self._buffered)) < BLOCK_ROWS:
             return
         block = np.concatenate(self._buffered)
-        self._stream.write(_SHAPE.pack(*block.shape) + block.tobytes() + _digest(block))
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        content = _SHAPE.pack(*block.shape) + block.tobytes() + _digest(block)
+        try:
+            self._stream.write(content)
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise unwritable(self._path, error, len(content)) from error
         self._buffered = []
 
 
@@ -61,10 +67,15 @@ def open_partial(file: Path, fingerprint: Mapping[str, str]) -> Iterator[Partial
 
     One process at a time saves rows: it holds a lock of the operating system, which is released when the process ends.
     A second process saves none. The rows are removed at the end of the block, but kept if it raises.
+    Raises `PtlreidError` for a file that cannot be written, or a link.
     """
     path = partial_path(file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as stream:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = open_own(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    with stream:
         if not try_lock(stream):
             yield NOTHING
             return
@@ -73,14 +84,24 @@ def open_partial(file: Path, fingerprint: Mapping[str, str]) -> Iterator[Partial
         stream.truncate(end)
         if not end:
             stream.write(_header(fingerprint))
-        yield Partial(stream, rows)
+        yield Partial(stream, rows, path)
         path.unlink()
+
+
+def remove_abandoned(file: Path) -> None:
+    """Remove the rows that a killed process left of `file`, which another has completed; not those in use."""
+    path = partial_path(file)
+    if path.is_symlink() or not path.is_file():
+        return
+    with suppress(OSError), path.open("rb") as stream:  # a folder that cannot be written to
+        if try_lock(stream):
+            path.unlink()
 
 
 def count_rows(file: Path, fingerprint: Mapping[str, str]) -> int:
     """The number of rows of `file` that an interrupted extraction completed."""
     path = partial_path(file)
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
         return 0
     with path.open("rb") as stream:
         return len(_read(stream, fingerprint)[0])

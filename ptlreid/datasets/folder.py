@@ -78,9 +78,12 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
         paths.append(folder / path)
         pids.append(int(pid))
         camids.append(int(camid))
+    rules = read_json(folder / RULES, Rules, f"Remove {folder} and prepare it again.")
+    if rules.get("images", len(rows)) != len(rows):
+        fault = f"lists {len(rows):,} images, but `prepare` wrote {rules['images']}"
+        raise FaultError(Fault("layout", folder / SPLIT, fault, remedy))
     train, query, gallery = (Records.make(*parts[part], source=name) for part in PARTS)
-    protocol = read_json(folder / RULES, Rules, f"Remove {folder} and prepare it again.")["protocol"]
-    return Splits(name, train.select(train.pids >= 0), query, gallery, protocol)
+    return Splits(name, train.select(train.pids >= 0), query, gallery, rules["protocol"])
 
 
 def gather(
@@ -113,7 +116,8 @@ def gather(
     _write_names(target / CAMERAS, "camid", camids)
     write_left_out(target, found.left_out)
     protocol = choose_protocol([(pid, camid, part) for _, pid, camid, part, _ in rows])
-    write_json(target / RULES, {"protocol": protocol, "seed": settings.seed, "test_share": settings.test_share})
+    rules = {"protocol": protocol, "seed": settings.seed, "test_share": settings.test_share, "images": len(rows)}
+    write_json(target / RULES, rules)
     if protocol == "any-camera":
         progress.note("No identity was seen by two cameras: matches by the same camera count (protocol any-camera).")
     return files

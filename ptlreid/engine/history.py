@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from ptlreid.files import open_to_append
+from ptlreid.files import open_to_append, unwritable
 from ptlreid.json_files import parse_json, read_bytes
 from ptlreid.schemas import EpochLine, HistoryLine, StepLine
 
@@ -28,21 +30,31 @@ class History:
 
     def add(self, kind: str, **values: Any) -> None:
         """Write a line: `kind` is `step` or `epoch`."""
-        self._file.write(json.dumps({"kind": kind, **values}) + "\n")
+        with self._report_errors():
+            self._file.write(json.dumps({"kind": kind, **values}) + "\n")
 
     def flush(self) -> int:
         """Write all lines to disk; returns the file's size in bytes."""
-        self._file.flush()
-        if not self._path:
-            return 0
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        with self._report_errors():
+            self._file.flush()
+            if not self._path:
+                return 0
+            os.fsync(self._file.fileno())
+            return self._file.tell()
+
+    @contextmanager
+    def _report_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise unwritable(self._path or Path(os.devnull), error) from error
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        with self._report_errors():
+            self._file.close()
 
 
 def read(path: Path) -> list[StepLine | EpochLine]:

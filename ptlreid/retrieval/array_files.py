@@ -79,7 +79,7 @@ def _read_npz(file: Path, wanted: Collection[str]) -> Arrays:
 def _read_hdf5(file: Path, wanted: Collection[str]) -> Arrays:
     arrays = {}
     check_heaps(file)
-    with h5py.File(file, "r") as content:
+    with h5py.File(file, "r", locking=False) as content:
         names = [name if isinstance(name, str) else repr(name) for name in content]  # bytes if not UTF-8
         for name in wanted:
             if name not in names:
