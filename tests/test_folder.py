@@ -236,6 +236,7 @@ def test_a_dataset_of_version_0_1_loads_and_is_reused(tmp_path):
         (folder / name).unlink()
     origin = json.loads((folder / "prepared.json").read_text())
     assert (origin.pop("layout"), origin.pop("pattern")) == (None, None)
+    del origin["content"]  # the digest that 0.1 did not write
     (folder / "prepared.json").write_text(json.dumps(origin))
     assert make(tmp_path / "in", tmp_path / "data").train.pids.tolist() == made.train.pids.tolist()
     assert count_left_out(folder) == {}
