@@ -12,6 +12,7 @@ import pytest
 import ptlreid
 from ptlreid import models
 from ptlreid.cli import COMMANDS, load_command
+from ptlreid.errors import PtlreidError
 from ptlreid.models.mgn import MGNPTL
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -52,27 +53,52 @@ def test_every_command_with_a_config_file_has_its_settings_on_the_page():
     assert with_config - set(option_tables.SETTINGS) == set()
 
 
+ERRORS = {cls.__name__ for cls in (PtlreidError, *PtlreidError.__subclasses__())}
+
+
+def _template(node: ast.AST) -> str:
+    """The text of a string, … for what is filled in; "" if the node is none."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def errors() -> list[str]:
+    """The message of every error in the source, except for those that are made elsewhere and only passed on."""
+    calls = [
+        node
+        for path in Path(ptlreid.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS and node.args
+    ]
+    messages = [_template(call.args[0]) for call in calls]
+    assert len(messages) > 150
+    return [message for message in messages if re.search("[a-z]", message)]
+
+
 def texts() -> list[str]:
     """Every text in the source, … for what is filled in."""
     found = []
     for path in Path(ptlreid.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.JoinedStr):
-                found.append(
-                    "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
-                )
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
+            found += [_template(node)] if _template(node) else []
     return found
 
 
 def quoted() -> list[str]:
     """The messages that the troubleshooting page quotes: the first column of its tables."""
     rows = re.findall(r"^\| `(.+?)` \| ", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(rows) > 30
+    assert len(rows) > 150
     return rows
 
 
 def test_every_message_on_the_troubleshooting_page_is_one_of_the_program():
     known = texts()
     assert [message for message in quoted() if not any(message in text for text in known)] == []
+
+
+def test_every_error_has_a_row_on_the_troubleshooting_page():
+    rows = quoted()
+    assert [message for message in errors() if not any(row in message for row in rows)] == [], (
+        "add a row to docs/troubleshooting.md: a part of the message, with … for what is filled in, and its remedy"
+    )
