@@ -48,8 +48,8 @@ def more_than_was_reserved():
         content.attrs["last"] = "written"
 
 def json():
-    from ptlreid.files import write_json
-    write_json(folder / "new", list(range(500_000)))
+    from ptlreid.json_files import write_json
+    write_json(folder / "new", {"numbers": list(range(500_000))})
 
 def copy():
     from ptlreid.datasets.reader import link_or_copy
