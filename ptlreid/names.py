@@ -26,7 +26,7 @@ def check_name(name: str, kind: Literal["run", "chain", "dataset"]) -> str:
     faults = {
         "is empty": not name,
         "has a character that cannot be printed": not name.isprintable(),
-        "has a /, \\ or :": bool(re.search(r"[/\\:]", name)),
+        "has a slash, backslash or colon": bool(re.search(r"[/\\:]", name)),
         "begins with a dot or a hyphen": name.startswith((".", "-")),
         "begins or ends with a space": name != name.strip(),
         f"is longer than {_LONGEST} bytes": len(name.encode(errors="replace")) > _LONGEST,

@@ -8,7 +8,6 @@ import pytest
 from test_cli import TRAIN
 
 import ptlreid as api
-from ptlreid import files
 from ptlreid.cli.distill import _folder
 from ptlreid.errors import OptionError
 from ptlreid.names import check_name
@@ -62,7 +61,7 @@ def test_every_command_refuses_it_with_one_message_and_writes_nothing(ptlreid, m
 
 def test_a_name_in_toml_is_checked_as_well(tmp_path):
     (tmp_path / "own.toml").write_text('name = "../lobby"\n')
-    with pytest.raises(OptionError, match=re.escape("The name '../lobby' has a /, \\ or :")):
+    with pytest.raises(OptionError, match=re.escape("The name '../lobby' has a slash, backslash or colon")):
         OwnImagesSettings.resolve(tmp_path / "own.toml")
 
 
@@ -86,11 +85,11 @@ def test_the_default_name_of_the_current_folder_is_the_folders(tmp_path, monkeyp
 
 def test_the_python_interface_refuses_it_as_well(market_folder, tmp_path):
     places = {"root": str(market_folder.parent), "runs": tmp_path / "runs"}
-    with pytest.raises(OptionError, match=r"The name '\.\./x' has a /"):
+    with pytest.raises(OptionError, match=r"The name '\.\./x' has a slash"):
         api.finetune("market", name="../x", **places)
-    with pytest.raises(OptionError, match=r"The name '\.\./x' has a /"):
+    with pytest.raises(OptionError, match=r"The name '\.\./x' has a slash"):
         api.transfer_chain("market", name="../x", **places)
-    with pytest.raises(OptionError, match=r"The name '\.\./x' has a /"):
+    with pytest.raises(OptionError, match=r"The name '\.\./x' has a slash"):
         api.prepare_dataset("folder", market_folder, name="../x")
     assert list(tmp_path.iterdir()) == []
 
@@ -104,9 +103,3 @@ def test_a_path_that_is_not_utf8_is_refused_where_it_could_not_be_recorded(tmp_p
         1,
         f"error: --root {tmp_path}/odd\\udcff: expected text in UTF-8. Rename that file or folder.\n",
     )
-
-
-def test_a_json_file_keeps_names_that_are_not_utf8(tmp_path):
-    files.write_json(tmp_path / "x.json", {"path": "Zoë/\udcff"})
-    assert files.read_json(tmp_path / "x.json") == {"path": "Zoë/\udcff"}
-    assert "Zoë" in (tmp_path / "x.json").read_text(encoding="utf-8")

@@ -458,6 +458,7 @@ def test_an_incomplete_file_of_a_killed_prepare_is_replaced(market_zip, tmp_path
         (("synthetic-a", "--source", "."), "is not made from a --source"),
         (("market", "--source", ".", "--identities", 5), "--identities does not apply to market"),
         (("synthetic-a", "--name", "x"), "--name does not apply to synthetic-a"),
+        (("folder", "--name", "x"), "Images of your own need --source"),
         (("folder", "--source", ".", "--name", "duke"), "'duke' cannot be the name of your images"),
         (("folder", "--source", ".", "--name", "a+b"), "The name 'a+b' has other characters than A-Z"),
         (("msmt17", "--variant", "v3"), "Unknown variant of msmt17 'v3'"),

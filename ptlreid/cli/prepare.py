@@ -130,12 +130,14 @@ def _make_synthetic(dataset: DatasetRef, root: Path, given: Given, *, pack: bool
         settings = SyntheticSettings() if pack else given.resolve(SyntheticSettings)
         folder = dataset.folders(root)[0]
         return {"rendered": dataset.module.prepare(folder, dataset.variant, settings, console.Reporter())}
-    _refuse_others(dataset, given)
     if not any(folder.is_dir() for folder in dataset.folders(root)):
+        if dataset.name == "folder":
+            raise OptionError("Images of your own need --source: expected their folder, or a CSV. Give it.")
         raise OptionError(
             f"{dataset.info.title} is not in {root}: get it from {dataset.info.source}, and give its archive or "
             f"folder with --source, or put its folder at {dataset.folders(root)[0]}."
         )
+    _refuse_others(dataset, given)
     return {"prepared": False}
 
 

@@ -59,8 +59,8 @@ class Features:
             if not finite.all():
                 row = start + int(np.argmin(finite.all(axis=1)))
                 raise DataError(
-                    f"row {row} ({self.paths[row]}): a feature is NaN or infinite. Check the weights that produced it, "
-                    "then extract again."
+                    f"row {row} ({self.paths[row]}): a feature is NaN, infinite or too large for float32. "
+                    "Check the weights that produced it, then extract again."
                 )
 
     def __len__(self) -> int:
