@@ -52,7 +52,7 @@ def read_tree(source: Path, layout: str | None) -> tuple[list[OwnImage], str, li
     """
     images, left_out = list_images(source)
     if not images:
-        others = f", but {len(left_out):,} others such as {left_out[0].path}" if left_out else ""
+        others = f", but other files, such as {left_out[0].path}" if left_out else ""
         raise DataError(f"{source}: holds no image ({', '.join(IMAGE_SUFFIXES)}){others}. {FORMS}")
     if layout:
         images, reading = _follow_layout(source, images, layout)
