@@ -47,7 +47,7 @@ def read_json(path: Path, schema: type[T], remedy: str) -> T:
             raise DataError(
                 f"{path}: changed since it was written: expected content with the digest {expected!r:.40}. {remedy}"
             )
-    return _check(value, schema, str(path), remedy)
+    return check_schema(value, schema, str(path), remedy)
 
 
 def has_digest(path: Path) -> bool:
@@ -67,7 +67,15 @@ def read_bytes(path: Path, remedy: str) -> bytes:
 
 def parse_json(content: bytes, schema: type[T], origin: str, remedy: str) -> T:
     """The same for JSON that is a part of a file, has no digest, and is called `origin` in messages."""
-    return _check(_parse(content, origin, remedy), schema, origin, remedy)
+    return check_schema(_parse(content, origin, remedy), schema, origin, remedy)
+
+
+def check_schema(value: Any, schema: type[T], origin: str, remedy: str) -> T:
+    """The same for a value that was already read from a file."""
+    try:
+        return _make_adapter(schema).validate_python(value)  # type: ignore[arg-type]  # types are hashable
+    except ValidationError as error:
+        raise DataError(f"{origin}: {_explain(error)}. {remedy}") from None
 
 
 def _parse(content: bytes, origin: str, remedy: str) -> Any:
@@ -77,13 +85,6 @@ def _parse(content: bytes, origin: str, remedy: str) -> Any:
         kind = identify(content)
         what = str(error) if kind.startswith(("JSON", "text")) else kind
         raise DataError(f"{origin}: not readable as JSON: {what}. {remedy}") from None
-
-
-def _check(value: Any, schema: type[T], origin: str, remedy: str) -> T:
-    try:
-        return _make_adapter(schema).validate_python(value)  # type: ignore[arg-type]  # types are hashable
-    except ValidationError as error:
-        raise DataError(f"{origin}: {_explain(error)}. {remedy}") from None
 
 
 @functools.cache

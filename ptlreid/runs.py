@@ -10,6 +10,7 @@ from typing import Any
 
 from ptlreid import contents, plugins
 from ptlreid.errors import CheckpointError, OptionError
+from ptlreid.file_kinds import identify
 from ptlreid.files import atomic_write, file_digest
 from ptlreid.json_files import read_json, write_json
 from ptlreid.names import name_folder
@@ -97,6 +98,7 @@ class RunFolder:
         on, by name, such as `init` for the initial weights. A run that has no checkpoint yet may be replaced by any
         other.
         """
+        self._require_files()
         if not (self.checkpoint.is_file() or self.finished):
             return
         previous, manifest = self.settings(), self.read_manifest()
@@ -117,6 +119,15 @@ class RunFolder:
                 f"{self.path} holds another run ({'; '.join(changed)}). Give this one another --name, or repeat "
                 "the settings of that run to resume it."
             )
+
+    def _require_files(self) -> None:
+        """Raise `CheckpointError` if something else is in the place of a file: training would only end in an error."""
+        files = (self.config, self.data, self.history, self.checkpoint, self.metrics, self.report)
+        for path in (*files, self.weights(), self.weights("best")):
+            if path.exists() and not path.is_file():
+                raise CheckpointError(
+                    f"{path}: {identify(path)}, expected a file. Remove it, or choose another --name."
+                )
 
     def claim(self, settings: FinetuneSettings, splits: Splits, depends: Mapping[str, str] | None = None) -> None:
         """Claim the folder for this run: write its settings, its training set and what else it depends on."""

@@ -92,6 +92,14 @@ def test_a_damaged_data_file_is_an_error_when_identities_are_compared(tmp_path, 
         run.has_same_identities(splits)
 
 
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+@pytest.mark.parametrize("name", ["metrics.json", "checkpoint.pt", "best.safetensors"])
+def test_a_folder_or_pipe_with_the_name_of_a_runs_file_is_refused(tmp_path, splits, name, make):
+    make(tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf"{name}: a (folder|pipe or device), expected a file\. Remove it, or"):
+        RunFolder(tmp_path).check(FinetuneSettings.resolve(None), splits)
+
+
 def test_the_newest_ptl_run_is_the_one_that_was_trained_and_finished_last(tmp_path):
     finished(tmp_path / "z-first", 100)
     expected = finished(tmp_path / "a-second", 200)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from damage import damage_examples, damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
 from ptlreid import files, models
-from ptlreid.errors import CheckpointError
+from ptlreid.errors import CheckpointError, OptionError
 from ptlreid.models import pretrained, weights
 from ptlreid.network_types import NetworkSpec
 from ptlreid.runs import RunFolder
@@ -70,7 +71,7 @@ def test_saved_weights_rebuild_the_same_network(tmp_path):
 )
 def test_an_unreadable_description_is_reported(tmp_path, about):
     save_file({"x": torch.zeros(1)}, tmp_path / "w.safetensors", metadata={"ptlreid": about})
-    with pytest.raises(CheckpointError, match=r"w\.safetensors: describes an unknown network .* Remove the file and"):
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: describes an unknown network: .* Remove the file and"):
         weights.read_weights_header(tmp_path / "w.safetensors")
 
 
@@ -78,6 +79,33 @@ def test_tensors_of_another_network_than_described_are_reported(tmp_path):
     weights.save(models.build(spec("tiny"), seed=0), spec("tiny", classes=4), tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match=r"tensors do not fit the network that it describes\. Remove"):
         weights.read_weights_header(tmp_path / "w.safetensors").build()
+
+
+def test_tensors_of_another_type_are_not_converted(tmp_path):
+    """As after a changed bit in the header: F32 to I32."""
+    weights.save(models.build(spec("tiny"), seed=0), spec("tiny"), tmp_path / "w.safetensors")
+    content = (tmp_path / "w.safetensors").read_bytes()
+    (tmp_path / "w.safetensors").write_bytes(content.replace(b'"F32"', b'"I32"', 1))
+    with pytest.raises(CheckpointError, match=r"tensors do not fit the network that it describes\. Remove"):
+        weights.read_weights_header(tmp_path / "w.safetensors").build()
+
+
+@damage_examples(0.5)
+@given(data=st.data())
+def test_a_damaged_header_is_one_message_or_describes_a_network(tmp_path, data):
+    """What it describes is in the ranges of the schema, and its tensors are those that were saved."""
+    network, path = models.build(spec("tiny"), seed=1), tmp_path / "w.safetensors"
+    weights.save(network, spec("tiny"), path)
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    path.write_bytes(data.draw(damaged(content[:end])) + content[end:])
+    try:
+        again = weights.read_weights_header(path).build()
+    except (CheckpointError, OptionError) as error:  # an option: an unknown backbone
+        assert "\n" not in str(error)
+        return
+    saved = network.state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in again.state_dict().items())
 
 
 def test_the_digest_follows_the_weights(tmp_path):

@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, InstanceOf, with_config
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from typing_extensions import TypedDict
 
 from ptlreid import distributed
-from ptlreid.errors import CheckpointError, PtlreidError, is_out_of_memory
+from ptlreid.errors import CheckpointError, DataError, PtlreidError, is_out_of_memory
+from ptlreid.file_kinds import printable
 from ptlreid.files import atomic_output
+from ptlreid.json_files import check_schema
 from ptlreid.models.bconv import load_memory_state, memory_state
 from ptlreid.models.network import Network
+from ptlreid.models.tensor_files import read_content
+from ptlreid.schemas import Count, Number
 
 SCHEMA = 2
 # The fields of `Training` that are numbers or dictionaries of numbers, saved as they are.
 _PLAIN = ("epoch", "step", "best", "stale", "cells", "history_bytes")
+_ADVICE = "Start another run (--name)."
+_STRICT = ConfigDict(strict=True, extra="forbid")
+
+
+@with_config(_STRICT)
+class _Process(TypedDict):
+    """What a process has of its own: the latent states of its cells, the states of its random generators."""
+
+    memory: dict[str, InstanceOf[Tensor]]
+    generators: list[InstanceOf[Tensor]]
+
+
+@with_config(_STRICT)
+class _Content(TypedDict):
+    """A checkpoint. torch checks what it restores itself."""
+
+    schema: int
+    network: dict[str, InstanceOf[Tensor]]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    scaler: dict[str, Any]
+    processes: list[_Process]
+    epoch: Count
+    step: Count
+    best: Number
+    stale: Count
+    cells: dict[str, dict[str, float]]
+    history_bytes: Count
 
 
 @dataclass
@@ -80,37 +113,29 @@ def save(training: Training, path: Path) -> None:
 def load(training: Training, path: Path) -> None:
     """Restore `training` from a checkpoint, except the generators: see `restore_generators`.
 
-    `CheckpointError` for a file that is damaged, of another version, or of another number of processes.
+    `CheckpointError` for a file that is damaged, of another version, network or number of processes.
     """
+    content = read_content(path, own=True, advice=_ADVICE)
+    _check(content, path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["schema"] != SCHEMA:
-            raise CheckpointError(
-                f"{path}: schema {content['schema']}, expected {SCHEMA}. Resume with the version of ptlreid that "
-                "started the run, or start another run (--name)."
-            )
-        _check_processes(content["processes"], path)
         training.network.load_state_dict(content["network"])
         training.optimizer.load_state_dict(content["optimizer"])
+        _check_shapes(training.optimizer)
         training.schedule.load_state_dict(content["schedule"])
         training.scaler.load_state_dict(content["scaler"])
         own = content["processes"][distributed.rank()]
         load_memory_state(training.network, own["memory"])
-        training.generators = own["generators"]
-        for name in _PLAIN:
-            setattr(training, name, content[name])
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as error:
+        torch.Generator().set_state(own["generators"][0])  # raises where `restore_generators` would
+    except Exception as error:  # torch takes any content, and raises any exception
         if is_out_of_memory(error):
             raise
-        raise CheckpointError(f"{path}: cannot be read ({error}). Start another run (--name).") from None
+        reason = printable(str(error) or type(error).__name__)
+        raise CheckpointError(
+            f"{path}: does not fit the network and settings of the run ({reason}). {_ADVICE}"
+        ) from None
+    training.generators = own["generators"]
+    for name in _PLAIN:
+        setattr(training, name, content[name])
 
 
 def restore_generators(training: Training) -> None:
@@ -129,9 +154,28 @@ def _on_cpu(states: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: state.cpu() for name, state in states.items()}
 
 
-def _check_processes(processes: list[Any], path: Path) -> None:
-    if len(processes) != distributed.world_size():
+def _check(content: Any, path: Path) -> None:
+    """Raise `CheckpointError` if the content is not as `save` wrote it, by the processes that there are."""
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if isinstance(schema, int) and schema != SCHEMA:
         raise CheckpointError(
-            f"{path}: written by {len(processes)} processes, expected {distributed.world_size()}, as batches depend on "
-            f"it. Resume with {len(processes)} processes, or start another run (--name)."
+            f"{path}: schema {schema}, expected {SCHEMA}. Resume with the version of ptlreid that started the run, or "
+            "start another run (--name)."
         )
+    try:
+        count = len(check_schema(content, _Content, str(path), _ADVICE)["processes"])
+    except DataError as error:
+        raise CheckpointError(str(error)) from None
+    if count != distributed.world_size():
+        raise CheckpointError(
+            f"{path}: written by {count} processes, expected {distributed.world_size()}, as batches depend on it. "
+            f"Resume with {count} processes, or start another run (--name)."
+        )
+
+
+def _check_shapes(optimizer: Optimizer) -> None:
+    """Raise `ValueError` if the optimiser's state was made for parameters of other shapes: torch notices it late."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"{name} of shape {tuple(value.shape)}, expected {tuple(parameter.shape)}")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptlreid.errors import CheckpointError
+from ptlreid.errors import CheckpointError, is_out_of_memory
 from ptlreid.file_kinds import identify, printable
 
 if TYPE_CHECKING:
@@ -22,14 +23,19 @@ _READABLE = (_SAFETENSORS, "a file of torch.save")
 _ADVICE = "Download it again, or save its state_dict again with torch.save."
 
 
-def require_tensor_file(path: Path) -> str:
-    """What `path` is, in words; `CheckpointError` for a file that, by its first bytes, holds no tensors."""
+def require_tensor_file(path: Path, advice: str = "") -> str:
+    """What `path` is, in words; `CheckpointError` for a file that, by its first bytes, holds no tensors.
+
+    `advice`: what to do about it, by default what fits the kind of file.
+    """
     try:
         kind = identify(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}). Give an existing file.") from None
     if not kind.startswith(_READABLE):
-        raise CheckpointError(f"{path}: {kind}, expected weights: a file of torch.save or safetensors. {_advise(kind)}")
+        raise CheckpointError(
+            f"{path}: {kind}, expected weights: a file of torch.save or safetensors. {advice or _advise(kind)}"
+        )
     return kind
 
 
@@ -55,30 +61,42 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 _SAVE = "Save the network's state_dict with torch.save."
 
 
-def read_content(path: Path) -> Any:
+def read_content(path: Path, *, own: bool = False, advice: str = "") -> Any:
     """What is in `path`, with all tensors on the CPU. Code in a pickle is refused and not run.
 
-    Whatever is wrong with the file is one `CheckpointError`.
+    Whatever is wrong with the file is one `CheckpointError`, with `advice`. `own`: ptlreid wrote it with checksums,
+    which are compared; torch ignores them.
     """
     import torch
     from safetensors.torch import load_file
 
-    kind = require_tensor_file(path)
+    kind = require_tensor_file(path, advice)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about kinds of tensors and pickles, which are refused below
             if kind == _SAFETENSORS:
                 return load_file(path)
+            if own:
+                _compare_checksums(path)
             # A stream: torch judges a path by its suffix.
             with torch.serialization.safe_globals(_numpy_scalars()), path.open("rb") as stream:
                 return torch.load(stream, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - torch's unpickler runs on any bytes, and raises any exception
+    except Exception as error:  # torch's unpickler runs on any bytes, and raises any exception
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
                 f"{path}: refused: it contains {printable(code[1])}, and a pickle of more than tensors could run "
                 "code. Save the state_dict alone, in the program that wrote the file."
             ) from None
-        raise CheckpointError(f"{path}: cannot be read ({kind}: {_reason(error)}). {_ADVICE}") from None
+        if own and is_out_of_memory(error):  # in any other file, a damaged size may have asked for too much
+            raise
+        raise CheckpointError(f"{path}: cannot be read ({kind}: {_reason(error)}). {advice or _ADVICE}") from None
+
+
+def _compare_checksums(path: Path) -> None:
+    """Raise `BadZipFile` if a part of the file is not as it was written."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
 
 
 def _reason(error: Exception) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptlreid import models
-from ptlreid.errors import CheckpointError
+from ptlreid.errors import CheckpointError, DataError
 from ptlreid.files import atomic_write, file_digest
+from ptlreid.json_files import parse_json
 from ptlreid.network_types import NetworkSpec, Readout
+from ptlreid.schemas import WeightsDescription
 
 if TYPE_CHECKING:
     from ptlreid.models.network import Network
@@ -34,9 +36,13 @@ class WeightsFile:
         from safetensors.torch import load_file
 
         network = models.build(self.spec, seed=0)
+        expected = {name: tensor.dtype for name, tensor in network.state_dict().items()}
         try:
-            network.load_state_dict(load_file(self.path))
-        except (RuntimeError, SafetensorError):
+            tensors = load_file(self.path)
+            if {name: tensor.dtype for name, tensor in tensors.items()} != expected:  # torch would convert them
+                raise TypeError
+            network.load_state_dict(tensors)
+        except (OSError, RuntimeError, TypeError, SafetensorError):
             raise CheckpointError(
                 f"{self.path}: its tensors do not fit the network that it describes. {_REWRITE}"
             ) from None
@@ -63,13 +69,14 @@ def read_weights_header(path: Path) -> WeightsFile:
     try:
         with safe_open(path, framework="np") as file:
             description = (file.metadata() or {}).get(_METADATA_KEY)
-    except SafetensorError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a complete safetensors file ({error}). Train the run again.") from None
     if description is None:
         raise CheckpointError(f"{path}: weights of another program. Fine-tune from them with --init {path}.")
     try:
-        content = json.loads(description)
-        spec, readout = NetworkSpec(**content["network"]), Readout(**content["readout"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: describes an unknown network ({error}). {_REWRITE}") from None
-    return WeightsFile(path, spec, readout, file_digest(path))
+        content = parse_json(
+            description.encode(), WeightsDescription, f"{path}: describes an unknown network", _REWRITE
+        )
+    except DataError as error:
+        raise CheckpointError(str(error)) from None
+    return WeightsFile(path, NetworkSpec(**content["network"]), Readout(**content["readout"]), file_digest(path))
