@@ -60,9 +60,9 @@ def prepare(dataset: DatasetRef, source: Path, root: Path, own: OwnImagesSetting
 def _make(
     source: Path, folder: Path, origin: dict[str, Any], gather: _Gather, progress: Progress, *, max_bytes: int
 ) -> None:
-    """Build the dataset in a temporary folder, and rename it to `folder`; after an error or Ctrl-C nothing is left.
+    """Build the dataset in a temporary folder, and rename it to `folder`; after an error nothing is left.
 
-    `max_bytes`: the most that an archive may hold.
+    After a signal or a kill it stays, to be resumed. `max_bytes`: the most that an archive may hold.
     """
     temporary = unfinished_folder(folder)
     try:
@@ -80,10 +80,12 @@ def _make(
         if hasattr(os, "sync"):
             os.sync()  # the files are on the disk before the rename
         (temporary / "dataset").rename(folder)
-    except OSError as error:
-        raise unwritable(temporary, error) from error
-    finally:  # after an error nothing is worth keeping; a process that is killed leaves it, to be resumed
-        shutil.rmtree(temporary, ignore_errors=True)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)  # what it took counts as free
+        if isinstance(error, OSError):
+            raise unwritable(temporary, error) from error
+        raise
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _find_faults(gather: _Gather, material: Path, target: Path, progress: Progress) -> list[Fault]:
