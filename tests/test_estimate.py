@@ -191,3 +191,18 @@ def test_the_dry_run_without_json_has_units(ptlreid, market_folder):
     assert "memory.peak = " in out
     assert " MiB" in out
     assert "time.seconds_per_batch = " in out
+
+
+@pytest.mark.parametrize("load", [1.5, None])
+def test_the_dry_run_says_that_its_times_are_of_this_moment(ptlreid, market_folder, monkeypatch, load):
+    if load is None:
+        monkeypatch.delattr("os.getloadavg", raising=False)
+    else:
+        monkeypatch.setattr("os.getloadavg", lambda: (load, 7.0, 8.0), raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    out = ptlreid(*TRAIN, "--dry-run", "--root", market_folder.parent)[1]
+    shown = "" if load is None else " (load average 1.5 on 4 cores)"
+    last = out.splitlines()[-1]
+    assert last == f"The times were measured at this moment, under the machine's present load{shown}."
+    time = json.loads(ptlreid(*TRAIN, "--dry-run", "--json", "--root", market_folder.parent)[1])["time"]
+    assert (time["load_average"], time["cores"]) == (load, 4)

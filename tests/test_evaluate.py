@@ -16,7 +16,7 @@ from ptlreid import datasets
 from ptlreid.errors import OptionError
 from ptlreid.evaluation import evaluate_run, load_retrieval
 from ptlreid.models import weights
-from ptlreid.network_types import NetworkSpec
+from ptlreid.network_types import NetworkSpec, Readout
 from ptlreid.progress import Silent
 from ptlreid.retrieval.distance import matrix_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS
@@ -82,7 +82,7 @@ FILES = ("evaluate", "--query", "q.npz", "--gallery", "g.npz")
 
 def test_the_document_has_the_keys_and_the_settings_as_they_were_used(scored):
     found, _ = scored("--metric", "cosine", "--flip", "--ap", "trapezoid")
-    assert set(found) == KEYS | {"run", "data"}
+    assert set(found) == KEYS | {"run", "data", "readout"}
     assert set(found["cmc"]) == {"1", "5", "10", "20"}
     settings = found["settings"]
     used = {"data": "market", "protocol": "market", "flip": True, "normalize": False}
@@ -340,6 +340,27 @@ def test_the_title_names_settings_other_than_the_defaults(ptlreid, files):
     assert title.endswith("(protocol market)")
     changed = ptlreid(*FILES, "--metric", "cosine", "--ap", "trapezoid")[1]
     assert " ".join(changed.split("┏")[0].split()).endswith("(protocol market, metric cosine, ap trapezoid)")
+
+
+@pytest.mark.parametrize(
+    ("own", "options", "expected"),
+    [
+        ({}, (), "(protocol market)"),
+        ({}, ("--no-flip", "--no-normalize"), "(protocol market)"),
+        ({}, ("--flip",), "(protocol market, flip on)"),
+        ({"flip": True, "normalize": True}, (), "(protocol market)"),
+        ({"flip": True, "normalize": True}, ("--flip", "--no-normalize"), "(protocol market, normalize off)"),
+    ],
+)
+def test_the_title_names_a_readout_only_where_it_is_not_the_networks_own(
+    ptlreid, run, market_folder, own, options, expected
+):
+    network = tiny_network(classes=4)
+    network.readout = Readout(**own)
+    weights.save(network, NetworkSpec("tiny", True, "slot", 4, 64, 32), run.weights())
+    code, out, err = ptlreid("evaluate", "--run", "tiny", "--root", market_folder.parent, *options)
+    assert code == 0, err
+    assert " ".join(out.split("┏")[0].split()).endswith(expected)
 
 
 def test_a_run_is_scored_by_the_features_in_its_cache(run, splits):

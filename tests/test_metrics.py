@@ -145,9 +145,21 @@ def test_an_evaluation_stays_within_its_plan():
     np.testing.assert_array_equal(scores.match_ranks, evaluate(query, gallery, MARKET).match_ranks)
 
 
-def test_no_valid_query_is_an_error_that_names_the_way_out():
-    with pytest.raises(DataError, match=r"None of the 1 queries .* 'market'.*any-camera"):
-        evaluate(line([0], [7], [1]), line([1], [7], [1]), MARKET)
+@pytest.mark.parametrize(
+    ("gallery_pid", "name", "remedy"),
+    [
+        (7, "market", "Where identities were seen by one camera only, use --protocol any-camera."),
+        (7, "cuhk03-classic", "Where identities were seen by one camera only, use --protocol any-camera."),
+        (7, "any-camera", "The only match of each query is its own image: add other images of these identities to"),
+        (8, "market", "Query and gallery share no identity: check that both number the same identities alike."),
+        (8, "any-camera", "Query and gallery share no identity: check that both number the same identities alike."),
+        (-1, "any-camera", "Query and gallery share no identity: check that both number the same identities alike."),
+    ],
+)
+def test_no_valid_query_is_an_error_that_names_the_way_out(gallery_pid, name, remedy):
+    query, gallery = line([0, 1], [7, -1], [1, 1]), line([0], [gallery_pid], [1])
+    with pytest.raises(DataError, match=f"None of the 2 queries .* protocol '{name}': expected at least one. {remedy}"):
+        evaluate(query, gallery, PROTOCOLS[name])
 
 
 def test_blocks_that_do_not_fit_the_features_are_an_error():

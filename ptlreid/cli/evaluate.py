@@ -102,7 +102,7 @@ def _evaluate_files(
 def _show(title: str, result: dict[str, Any]) -> None:
     settings, queries, gallery = result["settings"], result["queries"], result["gallery"]
     details = ", ".join(
-        [f"protocol {result['protocol']}", *(["re-ranked"] if settings["rerank"] else []), *_changed(settings)]
+        [f"protocol {result['protocol']}", *(["re-ranked"] if settings["rerank"] else []), *_changed(result)]
     )
     row = settings["weights"] if "run" in result else "features"
     console.show_scores(f"{title} ({details})", {row: result})
@@ -119,14 +119,14 @@ def _show(title: str, result: dict[str, Any]) -> None:
         _show_cameras(result["cameras"])
 
 
-def _changed(settings: Mapping[str, Any]) -> list[str]:
-    """The non-default settings that the scores depend on, such as `metric cosine`."""
-    fields = EvaluateSettings.model_fields
-    changed = [
-        name
-        for name in ("metric", "ap", "flip", "normalize", "amp", "dtype", "expand", "single_shot_samples")
-        if settings[name] != fields[name].default
-    ]
+_IN_TITLE = ("metric", "ap", "flip", "normalize", "amp", "dtype", "expand", "single_shot_samples")
+
+
+def _changed(result: Mapping[str, Any]) -> list[str]:
+    """The settings that scores depend on and that differ from the defaults, or the network's: `metric cosine`."""
+    settings = result["settings"]
+    defaults = {name: EvaluateSettings.model_fields[name].default for name in _IN_TITLE} | result.get("readout", {})
+    changed = [name for name in _IN_TITLE if settings[name] != defaults[name]]
     return [f"{name.replace('_', ' ')} {_format_value(settings[name])}" for name in changed]
 
 

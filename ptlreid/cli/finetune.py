@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,6 +51,8 @@ def finetune(
         too_large = "one batch needs more memory than is free. Choose a smaller --batch-size, with more --accumulate"
         time = plan["time"] or f"unknown: {too_large}"
         console.show_plan(plan if json else {**plan, "time": time}, as_json=json)
+        if plan["time"] and not json:
+            console.say(_describe_moment(plan["time"]))
         return
     metrics = workflow.finetune(settings, splits, run, console.Reporter(), depends=depends)
     if json:
@@ -58,6 +61,13 @@ def finetune(
     scores = metrics if "mAP" in metrics else None
     console.show_scores(f"{run.path.name} on {splits.name} (protocol {splits.protocol})", {"last epoch": scores})
     console.say(f"Run folder: {run.path}")
+
+
+def _describe_moment(time: Mapping[str, Any]) -> str:
+    """What the measured times hold for."""
+    load = time["load_average"]
+    shown = "" if load is None else f" (load average {load:g} on {time['cores']} cores)"
+    return f"The times were measured at this moment, under the machine's present load{shown}."
 
 
 def _require_checkpoint(run: RunFolder) -> None:

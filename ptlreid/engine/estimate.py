@@ -103,9 +103,11 @@ def estimate_time(job: TrainingJob, device: torch.device, precision: Precision) 
     """The approximate duration of training, from a few real updates on random images; no loading and no evaluation.
 
     `timed_batch_size`: images per timed update, fewer than a batch if that would take too long; `seconds_per_batch` is
-    then scaled up. `hours`: for all epochs.
+    then scaled up. `hours`: for all epochs. `load_average`: of the machine before, in the last minute; a load near
+    `cores` or above slows the updates down. None where the system does not say.
     """
     began = time.perf_counter()
+    load_average = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     size = job.settings.batch_size
     job.progress.note(f"timing a few updates on {device}: about {_SECONDS:.0f} seconds")
     training = _prepare_training(job, device, precision)
@@ -124,6 +126,8 @@ def estimate_time(job: TrainingJob, device: torch.device, precision: Precision) 
         "seconds_per_batch": round(seconds_per_image * size, 4),
         "images_per_second": round(1 / seconds_per_image, 1),
         "hours": round(total_seconds / 3600, 3),
+        "load_average": load_average,
+        "cores": os.cpu_count(),
     }
 
 

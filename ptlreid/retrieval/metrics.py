@@ -66,9 +66,19 @@ def score(
     if not hits:
         raise DataError(
             f"None of the {len(query)} queries has a true match in the gallery under the protocol {protocol.name!r}: "
-            "expected at least one. Where identities were seen by one camera only, use --protocol any-camera."
+            f"expected at least one. {_match_advice(retrieval)}"
         )
     return _make_scores(retrieval, hits, ap, max_rank)
+
+
+def _match_advice(retrieval: Retrieval) -> str:
+    """What helps where no query has a true match."""
+    query, gallery, protocol = retrieval.query, retrieval.gallery, retrieval.protocol
+    if not np.isin(query.pids[query.pids >= 0], gallery.pids).any():
+        return "Query and gallery share no identity: check that both number the same identities alike."
+    if protocol.ignore_own_camera_matches or protocol.other_cameras_only:
+        return "Where identities were seen by one camera only, use --protocol any-camera."
+    return "The only match of each query is its own image: add other images of these identities to the gallery."
 
 
 def match_ranks(keys: np.ndarray, matches: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ def evaluate_run(
     extractor = Extractor.from_run(run, settings)
     retrieval = load_retrieval(run, splits, settings, progress, extractor=extractor)
     in_effect = _settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout)
-    about = {"run": str(run.path), "data": splits.name, "settings": in_effect}
+    about = {"run": str(run.path), "data": splits.name, "settings": in_effect, "readout": _own_readout(extractor)}
     return about | distributed.run_on_main(lambda: _evaluate(retrieval, settings, progress, tables))
 
 
@@ -113,6 +113,12 @@ def _evaluate(retrieval: Retrieval, settings: EvaluateSettings, progress: Progre
     if tables.ranks:
         _write_rank_lists(tables.ranks, ranking, settings)
     return summary
+
+
+def _own_readout(extractor: Extractor) -> dict[str, bool]:
+    """How the network's features are read unless the settings say otherwise."""
+    own = extractor.model.readout
+    return {"flip": own.flip, "normalize": own.normalize}
 
 
 def _settings_in_effect(
