@@ -43,7 +43,7 @@ def prepare(
 
     Public datasets and your own images are read from --source. Synthetic datasets take --identities, --cameras,
     --images-per-camera, --height, --width and --seed; your own images --name, --test-share and --seed; a pack its
-    --height and --width. The same command again reuses a finished dataset, and resumes a killed one.
+    --height and --width. The same command again reuses a finished dataset, and resumes an interrupted one.
 
     Examples:
       ptlreid prepare market --source Market-1501-v15.09.15.zip
