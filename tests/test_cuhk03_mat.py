@@ -30,7 +30,7 @@ def test_a_damaged_file_is_unpacked_or_one_message(tmp_path_factory, whole, data
     (folder / "cuhk-03.mat").write_bytes(data.draw(damaged(whole)))
     with within_seconds():
         try:
-            unpack_mat(folder / "cuhk-03.mat", folder / "target", ("labeled",), Silent())
+            unpack_mat(folder / "cuhk-03.mat", folder / "target", "labeled", Silent())
         except DataError as error:
             assert "cannot be read as CUHK03: it is " in str(error)
             return
@@ -44,7 +44,7 @@ def test_a_test_set_that_is_no_list_of_persons_is_named(tmp_path, whole, numbers
     with h5py.File(file, "r+") as content:
         content["testsets"][0, 3] = content.create_dataset("other", data=numbers).ref
     with pytest.raises(DataError, match=r"it is a MATLAB 7\.3 file \(test set 4 is no list of camera pairs and"):
-        unpack_mat(file, tmp_path / "target", ("labeled",), Silent())
+        unpack_mat(file, tmp_path / "target", "labeled", Silent())
 
 
 def test_an_image_of_another_kind_is_named(tmp_path, whole):
@@ -54,10 +54,10 @@ def test_an_image_of_another_kind_is_named(tmp_path, whole):
         images = content[content["labeled"][0, 0]]
         images[0, 0] = content.create_dataset("other", data=np.zeros((2, 32, 64), np.uint8)).ref
     with pytest.raises(DataError, match="1_001_1_01 is no RGB image of 8 bits"):
-        unpack_mat(file, tmp_path / "target", ("labeled",), Silent())
+        unpack_mat(file, tmp_path / "target", "labeled", Silent())
 
 
 def test_a_page_in_place_of_the_file_is_named(tmp_path):
     (tmp_path / "cuhk-03.mat").write_bytes(b"<!DOCTYPE html><html>Log in")
     with pytest.raises(DataError, match="cannot be read as CUHK03: it is an HTML page"):
-        unpack_mat(tmp_path / "cuhk-03.mat", tmp_path / "target", ("labeled",), Silent())
+        unpack_mat(tmp_path / "cuhk-03.mat", tmp_path / "target", "labeled", Silent())

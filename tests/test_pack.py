@@ -16,6 +16,7 @@ import torch
 from conftest import write_image
 
 from ptlreid import datasets, files, packs
+from ptlreid.datasets._cuhk03_mat import unpack_mat
 from ptlreid.errors import DataError, PtlreidError
 from ptlreid.images import load_batches
 from ptlreid.progress import Silent
@@ -197,9 +198,8 @@ def test_a_second_variant_is_added_to_the_pack_of_the_first(tmp_path, monkeypatc
     monkeypatch.setattr("ptlreid.datasets.cuhk03.read_new_split", lambda: rows)
     miniatures.write_cuhk03(tmp_path / "cuhk-03.mat", rows)
     root = tmp_path / "data"
-    from ptlreid.workflows.prepare import prepare
-
-    prepare(datasets.find("cuhk03"), tmp_path / "cuhk-03.mat", root, None, Silent())
+    for one in ("labeled", "detected"):  # into one folder, as version 0.1
+        unpack_mat(tmp_path / "cuhk-03.mat", root / "cuhk03", one, Silent())
     labeled, detected = (
         packing.pack(datasets.find(f"cuhk03:{one}"), root / "cuhk03", SIZE, Silent()) for one in ("labeled", "detected")
     )

@@ -201,16 +201,52 @@ def test_a_folder_that_was_put_there_by_hand_is_left_alone(market_folder, market
         make("market", market_zip, market_folder.parent)
 
 
+@pytest.mark.parametrize(
+    ("data", "labelling", "other"),
+    [("cuhk03", "labeled", "cuhk03:detected"), ("cuhk03:detected-classic-3", "detected", "cuhk03")],
+)
+def test_one_labelling_of_cuhk03_is_converted_and_the_other_not_missed(sources, ptlreid, data, labelling, other):
+    root = Path("data")
+    assert make(data, sources["cuhk03"], root) is True
+    assert make(f"cuhk03:{labelling}", sources["cuhk03"], root) is False
+    folders = [file.parent.name for file in root.rglob("*.png")]
+    assert folders == [labelling] * 162  # of 17 identities with up to 10 images each
+    code, out, _ = ptlreid("check", f"cuhk03:{labelling}", "--json")
+    assert (code, json.loads(out)["findings"]) == (0, [])
+    code, _, err = ptlreid("check", other)
+    assert code == 1
+    assert f"`ptlreid prepare {other} --source FILE`" in " ".join(err.split())
+
+
+def test_a_folder_of_version_0_1_with_both_labellings_is_used_and_reused(ptlreid, sources, tmp_path):
+    root = tmp_path / "data"
+    make("cuhk03", sources["cuhk03"], root)
+    make("cuhk03:detected", sources["cuhk03"], root)
+    (root / "cuhk03-labeled").rename(root / "cuhk03")
+    (root / "cuhk03-detected" / "detected").rename(root / "cuhk03" / "detected")
+    shutil.rmtree(root / "cuhk03-detected")
+    origin = json.loads((root / "cuhk03" / "prepared.json").read_text())
+    del origin["content"]  # 0.1 wrote no digest
+    (root / "cuhk03" / "prepared.json").write_text(json.dumps({**origin, "data": "cuhk03"}))
+    for labelling in ("labeled", "detected"):
+        assert make(f"cuhk03:{labelling}", sources["cuhk03"], root) is False
+        code, out, _ = ptlreid("check", f"cuhk03:{labelling}", "--json")
+        assert (code, json.loads(out)["findings"]) == (0, [])
+    assert [path.name for path in root.iterdir()] == ["cuhk03"]
+
+
 def test_images_of_cuhk03_are_upright_and_lossless(sources, tmp_path):
-    make("cuhk03", sources["cuhk03"], tmp_path / "data")
+    for labelling in ("labeled", "detected"):
+        make(f"cuhk03:{labelling}", sources["cuhk03"], tmp_path / "data")
     for row in miniatures.cuhk03_rows():
-        file = tmp_path / "data" / "cuhk03" / row["labelling"] / f"{row['file']}.png"
+        file = tmp_path / "data" / f"cuhk03-{row['labelling']}" / row["labelling"] / f"{row['file']}.png"
         with Image.open(file) as image:
             assert (np.asarray(image) == miniatures.cuhk03_image(row["labelling"], row["file"])).all()
 
 
 def test_the_sets_of_the_release_are_those_of_the_file(sources, tmp_path):
-    make("cuhk03", sources["cuhk03"], tmp_path / "data")
+    for labelling in ("labeled", "detected"):
+        make(f"cuhk03:{labelling}", sources["cuhk03"], tmp_path / "data")
     splits = datasets.load("cuhk03:detected-classic-3", tmp_path / "data")
     # The third set of the miniature (k = 2): persons 3 and 4 of pair 1, and person 2 of pair 2.
     assert {path.name[:5] for path in splits.query.paths} == {"1_003", "1_004", "2_002"}
@@ -236,7 +272,7 @@ def test_a_mat_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "cuhk-03.mat").write_bytes(b"MATLAB 5.0")
     with pytest.raises(DataError, match="cannot be read as CUHK03"):
         make("cuhk03", tmp_path / "cuhk-03.mat", tmp_path / "data")
-    assert not (tmp_path / "data" / "cuhk03").exists()
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_the_other_version_of_msmt17_is_named(sources, tmp_path):
@@ -343,7 +379,7 @@ prepare(datasets.find({name!r}, root), Path(sys.argv[1]), root, None, Silent())
 )
 def test_a_killed_prepare_resumes(sources, tmp_path, name, module, function, below):
     root = tmp_path / "data"
-    folder = root / name
+    folder = datasets.find(name).folders(root)[0]
     code = KILLED.format(name=name, module=module, function=function)
     process = subprocess.Popen([sys.executable, "-c", code, str(sources[name]), str(root)])
     for _ in range(1000):

@@ -44,7 +44,8 @@ class DatasetRef:
         """Where the dataset may be below `root`; `prepare` uses the first."""
         if self.path:
             return [self.path]
-        return [root / folder.format(name=self.name, variant=self.variant) for folder in self.info.folders]
+        variant = self.info.base_variants.get(self.variant, self.variant)
+        return [root / folder.format(name=self.name, variant=variant) for folder in self.info.folders]
 
     def folder(self, root: Path) -> Path:
         """Where the dataset is; `DataError` if it is not below `root`."""
@@ -52,14 +53,17 @@ class DatasetRef:
         for folder in folders:
             if folder.is_dir() or self.path:
                 return folder
+        command = f"ptlreid prepare {self.name}"
+        if self.variant != self.info.names.get(self.name, self.variant):  # not the default
+            command += f":{self.variant}"
         if unfinished_folder(folders[0]).is_dir():
             raise DataError(
                 f"{self.info.title} is incomplete: preparing it in {unfinished_folder(folders[0])} was interrupted. "
-                f"Run the same `ptlreid prepare {self.name} --source ...` again to resume."
+                f"Run the same `{command} --source ...` again to resume."
             )
-        how = f"`ptlreid prepare {self.name}`"
+        how = f"`{command}`"
         if hasattr(self.module, "gather"):
-            how = f"`ptlreid prepare {self.name} --source FILE`, its archive or folder, from {self.info.source}"
+            how = f"`{command} --source FILE`, its archive or folder, from {self.info.source}"
         raise DataError(
             f"{self.info.title} was not found: expected it at {', '.join(map(str, folders))}. Give the folder of your "
             f"datasets with --root or PTLREID_DATA, or prepare it with {how}."

@@ -30,18 +30,17 @@ _MOST = 10_000  # persons of a camera pair, several times the largest
 _COMPRESSION = 4  # files a tenth larger than at the best level, in a third of the time
 
 
-def unpack_mat(mat: Path, target: Path, labellings: Sequence[str], progress: Progress) -> None:
-    """Write each image of `mat` to `<labelling>/<pair>_<person>_<view>_<image>.png`; existing files are kept.
+def unpack_mat(mat: Path, target: Path, labelling: str, progress: Progress) -> None:
+    """Write each image of one labelling in `mat` to `<labelling>/<pair>_<person>_<view>_<image>.png`.
 
-    Raises `DataError` if `mat` is not the file of the release.
+    Existing files are kept. Raises `DataError` if `mat` is not the file of the release.
     """
     import h5py
 
     try:
         with h5py.File(mat, "r") as content:
             _write_test_sets(_read_test_sets(content), target / TEST_SETS)
-            for labelling in labellings:
-                _write_images(content, labelling, target / labelling, progress)
+            _write_images(content, labelling, target / labelling, progress)
     except _DAMAGED as error:
         fault = f"cannot be read as CUHK03: it is {identify(mat)} ({error})"
         remedy = f"Expected {MAT} of the CUHK03 release, MATLAB v7.3. Download it again."

@@ -29,9 +29,8 @@ from ptlreid.datasets.reader import (
 )
 
 LABELLINGS = ("labeled", "detected")
-_SETS = range(1, 21)
+_NUMBERED = {f"{labelling}-classic-{number}": labelling for labelling in LABELLINGS for number in range(1, 21)}
 _NAME = re.compile(r"([1-5])_(\d{1,4})_([12])_\d+")
-_REMEDY = f"Remove the dataset's folder and prepare it again: `ptlreid prepare cuhk03 --source FILE`, with {MAT}."
 _CLASSIC = {"train_identities": 1367, "query_identities": 100, "gallery_identities": 100, "cameras": 2}
 _NEW = {
     "train_identities": 767,
@@ -45,8 +44,9 @@ INFO = DatasetInfo(
     title="CUHK03",
     names={"cuhk03": "labeled"},
     variants=("labeled", "detected", "classic", "labeled-classic", "detected-classic"),
-    unlisted_variants=frozenset(f"{labelling}-classic-{number}" for labelling in LABELLINGS for number in _SETS),
-    folders=("cuhk03",),
+    unlisted_variants=frozenset(_NUMBERED),
+    base_variants={"classic": "labeled", **{f"{name}-classic": name for name in LABELLINGS}, **_NUMBERED},
+    folders=("cuhk03-{variant}", "cuhk03"),  # version 0.1 put both labellings in the second
     citation=(
         "Li et al., DeepReID: Deep Filter Pairing Neural Network for Person Re-identification, CVPR 2014; 767/700: "
         "Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017"
@@ -60,7 +60,7 @@ INFO = DatasetInfo(
         "detected": {**_NEW, "train_images": 7365, "gallery_images": 5332},
         "classic": _CLASSIC,
         **{f"{labelling}-classic": _CLASSIC for labelling in LABELLINGS},
-        **{f"{labelling}-classic-{number}": _CLASSIC for labelling in LABELLINGS for number in _SETS},
+        **dict.fromkeys(_NUMBERED, _CLASSIC),
     },
 )
 
@@ -73,11 +73,15 @@ def read(folder: Path, variant: str = "labeled", reject: Reject = refuse) -> Spl
     image of each identity from the other camera. An image of the split that the folder lacks, a missing folder or list
     and a damaged list go to `reject`.
     """
-    labelling, _, classic = ("labeled-classic" if variant == "classic" else variant).partition("-")
-    folder = find_layout(folder, (labelling, *([TEST_SETS] if classic else [])), reject, _REMEDY)
+    labelling = INFO.base_variants.get(variant, variant)
+    command = f"`ptlreid prepare cuhk03:{labelling} --source FILE`"
+    remedy = f"Remove the dataset's folder and prepare it again: {command}, with {MAT}."
+    classic = labelling != variant
+    folder = find_layout(folder, (labelling, *([TEST_SETS] if classic else [])), reject, remedy)
     if classic:
-        number = int(classic.removeprefix("classic").removeprefix("-") or 1)
-        return _read_classic(folder / labelling, _read_test_set(folder / TEST_SETS, number, reject), variant)
+        number = int(variant.rpartition("-")[2]) if variant in _NUMBERED else 1
+        test = _read_test_set(folder / TEST_SETS, number, reject, remedy)
+        return _read_classic(folder / labelling, test, variant)
     images = folder / labelling
     existing = {path.stem for path in list_files(images, reject) if path.suffix == ".png"}
     rows = [row for row in read_new_split() if row["labelling"] == labelling] if is_folder(images) else []
@@ -85,15 +89,15 @@ def read(folder: Path, variant: str = "labeled", reject: Reject = refuse) -> Spl
     for part in ("train", "query", "gallery"):
         listed = [row for row in rows if row["split"] == part]
         for row in (row for row in listed if row["file"] not in existing):
-            reject(Fault("missing", images / f"{row['file']}.png", "is in the split but does not exist", _REMEDY))
+            reject(Fault("missing", images / f"{row['file']}.png", "is in the split but does not exist", remedy))
         parts[part] = _make_records(images, [row for row in listed if row["file"] in existing])
     return Splits(f"cuhk03:{variant}", parts["train"], parts["query"], parts["gallery"], "market")
 
 
 def gather(source: Path, target: Path, variant: str, progress: Progress, reject: Reject) -> dict[str, Path]:
-    """Write both labellings of the `cuhk-03.mat` in `source` into `target`, as PNG, and its test sets as CSV."""
+    """Write the images of one labelling of the `cuhk-03.mat` in `source` into `target`, as PNG, and its test sets."""
     mat = source if source.is_file() else locate(source, (MAT,)) / MAT
-    unpack_mat(mat, target, LABELLINGS, progress)
+    unpack_mat(mat, target, INFO.base_variants.get(variant, variant), progress)
     return {}  # no image file of the source is used as it is
 
 
@@ -104,7 +108,7 @@ def read_new_split() -> list[dict[str, str]]:
     return list(csv.DictReader(gzip.decompress(packed).decode("utf-8").splitlines()))
 
 
-def _read_test_set(file: Path, number: int, reject: Reject) -> set[tuple[int, int]]:
+def _read_test_set(file: Path, number: int, reject: Reject, remedy: str) -> set[tuple[int, int]]:
     """(pair, person) of each identity of a test set; none if the file lacks it, which goes to `reject`."""
     if not file.is_file():  # reported with the layout
         return set()
@@ -115,7 +119,7 @@ def _read_test_set(file: Path, number: int, reject: Reject) -> set[tuple[int, in
         rows = []
     test = {(pair, person) for which, pair, person in rows if which == number}
     if not test:
-        reject(Fault("layout", file, f"does not give test set {number}", _REMEDY))
+        reject(Fault("layout", file, f"does not give test set {number}", remedy))
     return test
 
 

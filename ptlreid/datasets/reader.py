@@ -56,7 +56,8 @@ class DatasetInfo:
     `folders`: names tried below the root, in this order; `prepare` puts the dataset in the first.
     `terms`: what the data may be used for. `note`: for every user of the dataset to read.
     `variants`: accepted after a colon. `unlisted_variants`: accepted too, but too many to list. `full_variants`: for a
-    variant that leaves out images of its folder, the variant that reads them all.
+    variant that leaves out images of its folder, the variant that reads them all. `base_variants`: for a variant that
+    shares the folder of another, that one, which takes the place of `{variant}` in `folders`.
     `counts`: published counts by variant, such as `train_images`, `query_identities`, or `cameras` of all parts.
     """
 
@@ -72,6 +73,7 @@ class DatasetInfo:
     variants: tuple[str, ...] = ("",)
     unlisted_variants: frozenset[str] = frozenset()
     full_variants: Mapping[str, str] = field(default_factory=dict)
+    base_variants: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 

@@ -40,7 +40,10 @@ def prepare(dataset: DatasetRef, source: Path, root: Path, own: OwnImagesSetting
     contain the dataset, and `OptionError` if its folder exists but was made from another source: that folder is left
     alone.
     """
-    folder = dataset.folders(root)[0]
+    folder, *others = dataset.folders(root)
+    existing = next((one for one in (folder, *others) if one.exists()), folder)
+    if (existing / MARKER).is_file():  # perhaps one of the other folders, from version 0.1
+        folder = existing
     origin = {"data": folder.name, **_describe(source), **(own.model_dump(exclude={"name"}) if own else {})}
 
     def gather(material: Path, target: Path, reject: Reject) -> dict[str, Path]:
