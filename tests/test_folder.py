@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from contextlib import suppress
+from pathlib import Path
 
 import miniatures
 import pytest
@@ -155,7 +156,7 @@ def test_test_images_of_a_csv_become_queries_and_gallery(tmp_path):
     [
         ("path,pid\na.jpg,1\n", "no column camid"),
         ("path,pid,camid\n", "has no row"),
-        ("path,pid,camid\ncrops/a1.jpg,1,1\ncrops/none.jpg,1,1\n", "line 3: .*none.jpg is not an existing image"),
+        ("path,pid,camid\ncrops/a1.jpg,1,1\ncrops/none.jpg,1,1\n", "none.jpg: is not an existing .*, line 3, names it"),
         ("path,pid,camid\ncrops/a1.jpg,,1\n", "line 2: pid is empty"),
         ("path,pid,camid,split\ncrops/a1.jpg,1,1,tain\n", "line 2: split = 'tain'"),
         ("path,pid,camid,split\ncrops/a1.jpg,1,1,train\ncrops/a2.jpg,1,1,\n", "line 3: has no split"),
@@ -166,6 +167,29 @@ def test_a_faulty_csv_is_refused_with_its_line(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         make(write_csv(tmp_path, text), tmp_path / "data")
     assert not (tmp_path / "data" / "lobby").exists()
+
+
+def test_every_missing_and_undecodable_image_of_a_csv_is_a_fault_of_one_run(ptlreid, tmp_path):
+    names = ("none", "a1", "a2", "b1", "gone", "b2")
+    lines = [f"crops/{name}.jpg,{pid},1" for pid, name in enumerate(names)]
+    source = write_csv(tmp_path, "\n".join(["path,pid,camid", *lines, "own.csv,1,1"]))
+    (tmp_path / "crops" / "b2.jpg").write_bytes(b"no image")
+    code, out, err = ptlreid("prepare", "folder", "--source", source, "--name", "lobby", "--json")
+    assert (code, f"error: {source}: 4 faults." in err) == (1, True), err
+    faults = {(one["kind"], Path(one["file"]).name): one["fault"] for one in json.loads(out)["findings"]}
+    assert list(faults) == [
+        ("missing", "none.jpg"),
+        ("missing", "gone.jpg"),
+        ("missing", "own.csv"),
+        ("undecodable", "b2.jpg"),
+    ]
+    assert faults["missing", "gone.jpg"] == f"is not an existing image, but {source}, line 6, names it"
+
+
+def test_missing_images_are_all_listed_even_if_no_other_is_left(ptlreid, tmp_path):
+    source = write_csv(tmp_path, "path,pid,camid\ncrops/none.jpg,1,1\ncrops/gone.jpg,2,1\n")
+    code, out, _ = ptlreid("prepare", "folder", "--source", source, "--name", "lobby", "--json")
+    assert (code, [Path(one["file"]).name for one in json.loads(out)["findings"]]) == (1, ["none.jpg", "gone.jpg"])
 
 
 def test_a_rerun_writes_the_same_bytes_and_another_seed_another_split(tmp_path):

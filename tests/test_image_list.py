@@ -62,7 +62,7 @@ def test_separators_capitals_and_encodings_make_no_difference(read, text, encodi
         ("crops/a1.jpg,nan,1", "line 2: pid is empty"),
         ("crops/a1.jpg,1", "line 2: camid is empty"),
         ("\ncrops/a,1.jpg,1,1", "line 3: 4 values, but the header names 3 columns"),
-        ("crops,1,1", "line 2: .*crops is not an existing image"),
+        ("crops,1,1", "crops: is not an existing image, but .*own.csv, line 2, names it"),
     ],
 )
 def test_a_fault_is_refused_with_its_lines(read, rows, message):

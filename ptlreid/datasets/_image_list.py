@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from ptlreid.datasets._own_image import FORMS, OwnImage, parse_part
-from ptlreid.datasets.reader import DISTRACTOR, IMAGE_SUFFIXES
+from ptlreid.datasets.reader import DISTRACTOR, IMAGE_SUFFIXES, Fault, Reject, refuse
 from ptlreid.errors import DataError
 from ptlreid.files import open_regular
 
@@ -27,14 +27,15 @@ class _Row:
     image: OwnImage
 
 
-def read_list(file: Path) -> tuple[list[OwnImage], list[str]]:
+def read_list(file: Path, reject: Reject = refuse) -> tuple[list[OwnImage], list[str]]:
     """The images that the CSV lists, sorted by path, and notes for the user.
 
     Columns are separated by comma, semicolon or tab; capitals in the header make no difference. Identities that are
-    all numbers are compared as numbers, so that 7, 007 and 7.0 are one. Raises `DataError` with the line of a fault.
+    all numbers are compared as numbers, so that 7, 007 and 7.0 are one. A missing image goes to `reject`; any other
+    fault raises `DataError` with its line.
     """
     try:
-        rows = list(_read_rows(file))
+        rows = list(_read_rows(file, reject))
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{file}: cannot be read as CSV ({error}). {FORMS}") from error
     if not rows:
@@ -58,7 +59,7 @@ def _unify(values: list[str]) -> list[str]:
     return [str(_to_number(value)) for value in values] if numbers else values
 
 
-def _read_rows(file: Path) -> Iterator[_Row]:
+def _read_rows(file: Path, reject: Reject) -> Iterator[_Row]:
     with open_regular(file) as stream:
         content = stream.read()
     text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
@@ -75,7 +76,12 @@ def _read_rows(file: Path) -> Iterator[_Row]:
                 f"that contains {separator!r} in double quotes."
             )
         values = {name: value.strip() for name, value in zip(names, row, strict=False)}
-        yield _Row(line, _read_row(file, line, values))
+        image = _read_row(file, line, values)
+        if image.file.is_file() and image.file.suffix.lower() in IMAGE_SUFFIXES:
+            yield _Row(line, image)
+        else:
+            fault = f"is not an existing image, but {file}, line {line}, names it"
+            reject(Fault("missing", image.file, fault, "Give paths relative to the CSV's folder."))
 
 
 def _read_header(file: Path, header: str) -> tuple[list[str], str]:
@@ -114,10 +120,6 @@ def _read_row(file: Path, line: int, values: dict[str, str]) -> OwnImage:
     if not image.is_file() and "\\" in path:  # written on Windows
         path = path.replace("\\", "/")
         image = file.parent / path
-    if not image.is_file() or image.suffix.lower() not in IMAGE_SUFFIXES:
-        raise DataError(
-            f"{file}, line {line}: {image} is not an existing image. Give paths relative to the CSV's folder."
-        )
     return OwnImage(image, path, pid, camid, part)
 
 

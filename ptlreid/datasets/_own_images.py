@@ -11,6 +11,7 @@ from ptlreid.datasets._image_tree import read_tree
 from ptlreid.datasets._left_out import LeftOut
 from ptlreid.datasets._name_pattern import read_names
 from ptlreid.datasets._own_image import FORMS, SPECIAL, OwnImage
+from ptlreid.datasets.reader import Reject, refuse
 from ptlreid.errors import DataError
 
 
@@ -27,10 +28,11 @@ class Found:
     notes: Sequence[str] = ()
 
 
-def find_images(source: Path, *, layout: str | None, pattern: str | None) -> Found:
+def find_images(source: Path, *, layout: str | None, pattern: str | None, reject: Reject = refuse) -> Found:
     """The images in `source`, a CSV or a folder; `DataError` if its layout is unknown.
 
     `layout`: how to read the folders, if they do not tell. `pattern`: a regular expression for the file names.
+    A missing image of a CSV goes to `reject`.
     """
     if source.is_dir():
         if pattern:
@@ -46,7 +48,7 @@ def find_images(source: Path, *, layout: str | None, pattern: str | None) -> Fou
             f"{source}: --{'layout' if layout else 'pattern'} is for folders: a CSV states all. Leave it out."
         )
     else:
-        images, notes = read_list(source)
+        images, notes = read_list(source, reject)
         found = Found(images, "a CSV", [], notes)
     return _choose_parts(source, found)
 

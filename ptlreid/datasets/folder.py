@@ -94,7 +94,7 @@ def gather(
     The same images and the same seed give the same bytes of `split.csv`. Raises `DataError` for a name that is not
     UTF-8, as in some old archives.
     """
-    found = find_images(source, layout=settings.layout, pattern=settings.pattern)
+    found = find_images(source, layout=settings.layout, pattern=settings.pattern, reject=reject)
     images = found.images
     _check_encoding(images)
     pids = assign_numbers(image.identity for image in images)

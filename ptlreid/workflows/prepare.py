@@ -98,6 +98,10 @@ def _find_faults(gather: _Gather, material: Path, target: Path, progress: Progre
         files = gather(material, target, faults.append)
     except FaultError as error:
         return [*faults, error.fault]
+    except DataError:
+        if not faults:
+            raise
+        return faults  # without the files at fault, the others may make no dataset
     results = check_images([target / name for name in files], progress) if files else []
     return [*faults, *find_image_faults(files.values(), results)]
 
