@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -95,6 +96,14 @@ def test_the_evaluate_command_gives_the_same(whole, ptlreid):
     code, out, _ = ptlreid("evaluate", "--run", runs_of(result)[1], "--data", SITES[0], *where)
     assert code == 0
     assert json.loads(out)["mAP"] == result["scores"][2][0]["mAP"]
+    assert json.loads(out)["weights_digest"] == result["stages"][1]["weights"]
+
+
+def test_each_stage_states_the_digest_of_the_weights_that_were_scored(whole):
+    _, runs, result = whole
+    for stage in result["stages"]:
+        content = RunFolder(runs / stage["run"]).weights().read_bytes()
+        assert stage["weights"] == hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def test_the_start_is_the_untrained_network_of_the_first_stage(whole):

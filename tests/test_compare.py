@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -39,6 +40,9 @@ def test_differences_are_those_of_the_scores_and_an_equal_run_has_none(ptlreid, 
     found = json.loads(out)
     one, two = (evaluate_run(folders[name], splits, EvaluateSettings(), Silent()) for name in "ab")
     assert [run["mAP"] for run in found["runs"]] == [one.mean_ap, two.mean_ap, one.mean_ap]
+    digests = [run["weights_digest"] for run in found["runs"]]
+    assert digests[0] == digests[2] != digests[1]  # c has the weights of a
+    assert digests[1] == hashlib.blake2b(folders["b"].weights().read_bytes(), digest_size=16).hexdigest()
     against_b, against_c = found["differences"]
     assert against_b["mAP"]["difference"] == pytest.approx(two.mean_ap - one.mean_ap)
     assert against_b["cmc"]["1"]["difference"] == pytest.approx(two.cmc[0] - one.cmc[0])

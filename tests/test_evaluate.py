@@ -82,7 +82,7 @@ FILES = ("evaluate", "--query", "q.npz", "--gallery", "g.npz")
 
 def test_the_document_has_the_keys_and_the_settings_as_they_were_used(scored):
     found, _ = scored("--metric", "cosine", "--flip", "--ap", "trapezoid")
-    assert set(found) == KEYS | {"run", "data", "readout"}
+    assert set(found) == KEYS | {"run", "data", "weights_digest", "readout"}
     assert set(found["cmc"]) == {"1", "5", "10", "20"}
     settings = found["settings"]
     used = {"data": "market", "protocol": "market", "flip": True, "normalize": False}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ptlreid import datasets
+from ptlreid.files import file_digest
 from ptlreid.runs import RunFolder
 from ptlreid.settings import DistillSettings, FinetuneSettings
 from ptlreid.transfer.stages import Stage
@@ -28,7 +29,12 @@ def chain_result(
     return {
         "chain": list(chain),
         "stages": [
-            {"run": run.path.name, "data": stage.settings.data, "method": stage.settings.method}
+            {
+                "run": run.path.name,
+                "data": stage.settings.data,
+                "method": stage.settings.method,
+                "weights": file_digest(run.weights()),
+            }
             for stage, run in rows[1:]
         ],
         "start": rows[0][1].path.name,

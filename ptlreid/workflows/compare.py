@@ -9,6 +9,7 @@ from typing import Any
 from ptlreid import datasets
 from ptlreid.errors import OptionError
 from ptlreid.evaluation import evaluate, load_retrieval
+from ptlreid.files import file_digest
 from ptlreid.progress import Progress
 from ptlreid.retrieval.bootstrap import Difference, score_differences
 from ptlreid.runs import RunFolder
@@ -31,7 +32,10 @@ def compare(runs: Sequence[RunFolder], settings: CompareSettings, progress: Prog
         "data": splits.name,
         "protocol": first.protocol,
         "settings": settings.model_copy(update={"data": splits.name, "protocol": first.protocol}).model_dump(),
-        "runs": [{"run": str(run.path), **scores.summary()} for run, scores in zip(runs, all_scores, strict=True)],
+        "runs": [
+            {"run": str(run.path), "weights_digest": file_digest(run.weights(settings.weights)), **scores.summary()}
+            for run, scores in zip(runs, all_scores, strict=True)
+        ],
         "differences": [
             {
                 "run": str(run.path),

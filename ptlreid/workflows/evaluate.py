@@ -22,6 +22,7 @@ from ptlreid.evaluation import (
 )
 from ptlreid.features import Extractor
 from ptlreid.files import atomic_write
+from ptlreid.models.weights import read_weights_header
 from ptlreid.network_types import Readout
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
@@ -45,11 +46,13 @@ def evaluate_run(
     run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress, tables: Tables
 ) -> dict[str, Any]:
     """The scores of the run on the test set of `splits`, with the settings in effect: docs/evaluation.md."""
-    extractor = Extractor.from_run(run, settings)
+    weights = read_weights_header(run.weights(settings.weights))
+    extractor = Extractor.from_weights(weights, settings)
     retrieval = load_retrieval(run, splits, settings, progress, extractor=extractor)
     in_effect = _settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout)
-    about = {"run": str(run.path), "data": splits.name, "settings": in_effect, "readout": _own_readout(extractor)}
-    return about | distributed.run_on_main(lambda: _evaluate(retrieval, settings, progress, tables))
+    about = {"run": str(run.path), "data": splits.name, "weights_digest": weights.digest, "settings": in_effect}
+    scores = distributed.run_on_main(lambda: _evaluate(retrieval, settings, progress, tables))
+    return about | {"readout": _own_readout(extractor)} | scores
 
 
 def evaluate_files(
