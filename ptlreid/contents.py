@@ -49,6 +49,12 @@ def use_index(folder: Path) -> None:
             _indexes[place] = _Index(os.path.join(place, ""))  # noqa: PTH118
 
 
+def dataset_folder(file: Path) -> str:
+    """The absolute path of the folder, given to `use_index`, that `file` is in; otherwise that of its own folder."""
+    with _lock:
+        return _find_index(str(file.parent))[0].folder or os.path.join(os.path.abspath(file.parent), "")  # noqa: PTH100, PTH118
+
+
 def digest_all(paths: Iterable[Path], *, verify: Progress | None = None) -> str:
     """One digest of the bytes of all files, in their order, 32 hexadecimal digits; whatever their names and folders.
 

@@ -151,6 +151,56 @@ def test_a_change_is_named_and_features_are_extracted_again(tmp_path, gallery, s
     assert np.array_equal(feature_files.read(tmp_path / "f.h5").matrix, features.matrix)
 
 
+def test_datasets_in_two_folders_keep_a_file_each_and_edits_in_place_replace_it(tmp_path, gallery, source):
+    shutil.copytree(tmp_path / "market", tmp_path / "b")
+    second = datasets.load(str(tmp_path / "b"), tmp_path).gallery
+    write_image(second.paths[3], seed=12345)
+    extract = Rows(gallery)
+    for records in (gallery, second, gallery, second):
+        load(tmp_path / "f.h5", source, records, extract)
+    assert extract.calls == 2
+    assert cache.describe_status(tmp_path / "f.h5", source, gallery, "float32") == "cached"
+    names = sorted(tmp_path.glob("f*.h5"))
+    assert len(names) == 2
+    write_image(second.paths[4], seed=12345)
+    write_image(gallery.paths[4], seed=12346)
+    assert cache.describe_status(tmp_path / "f.h5", source, second, "float32") == "to extract: the images changed"
+    for records in (gallery, second, gallery, second):
+        load(tmp_path / "f.h5", source, records, extract)
+    assert extract.calls == 4
+    assert sorted(tmp_path.glob("f*.h5")) == names
+
+
+def test_a_file_that_does_not_name_its_folder_is_used_and_replaced(tmp_path, gallery, source):
+    extract = Rows(gallery)
+    load(tmp_path / "f.h5", source, gallery, extract)
+    with h5py.File(tmp_path / "f.h5", "a") as content:
+        del content.attrs[cache.FOLDER]
+    load(tmp_path / "f.h5", source, gallery, extract)
+    assert extract.calls == 1
+    (tmp_path / "market").rename(tmp_path / "b")
+    moved = datasets.load(str(tmp_path / "b"), tmp_path).gallery
+    write_image(moved.paths[3], seed=12345)
+    load(tmp_path / "f.h5", source, moved, extract)
+    assert [path.name for path in tmp_path.glob("f*.h5")] == ["f.h5"]
+
+
+def test_files_for_other_folders_are_bounded(tmp_path, gallery, source):
+    load(tmp_path / "f.h5", source, gallery, Rows(gallery))
+    (tmp_path / "f.query.h5").write_bytes(b"another name")
+    for number in range(6):
+        (tmp_path / "market").rename(tmp_path / str(number))
+        records = datasets.load(str(tmp_path / str(number)), tmp_path).gallery
+        write_image(records.paths[3], seed=100 + number)
+        extract = Rows(records)
+        load(tmp_path / "f.h5", source, records, extract)
+        load(tmp_path / "f.h5", source, records, extract)
+        assert extract.calls == 1
+        (tmp_path / str(number)).rename(tmp_path / "market")
+    assert len(list(tmp_path.glob("f.*.h5"))) == cache.OTHER_FOLDERS + 1
+    assert (tmp_path / "f.h5").is_file()
+
+
 def test_a_file_cut_short_is_never_used(tmp_path, gallery, source):
     extract = Rows(gallery)
     load(tmp_path / "f.h5", source, gallery, extract)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from conftest import write_image
 
 from ptlreid import datasets, models
 from ptlreid.evaluation import evaluate_run
@@ -92,3 +94,15 @@ def test_what_cannot_be_compared_is_an_error(ptlreid, runs, market_folder):
     code, _, err = ptlreid("compare", "a", "b", "--root", market_folder.parent)
     assert (code, "different datasets: market, duke. Choose one with --data." in err) == (1, True)
     assert ptlreid("compare", "a", "b", "--data", "market", "--root", market_folder.parent)[0] == 0
+
+
+def test_another_root_leaves_the_cached_features_of_the_first(ptlreid, runs, market_folder, tmp_path):
+    second = shutil.copytree(market_folder, tmp_path / "other" / "market")
+    for path in (second / "query").glob("*.jpg"):
+        write_image(path, seed=12345)
+    roots = (market_folder.parent, tmp_path / "other")
+    for root in roots:
+        assert ptlreid("compare", "a", "b", "--root", root)[0] == 0
+    for root in roots:
+        code, _, err = ptlreid("compare", "a", "b", "--root", root)
+        assert (code, err.count("no image decoded"), "re-extracting" in err) == (0, 4, False), err

@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from contextlib import nullcontext
+import os
+import re
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +31,8 @@ from ptlreid.retrieval.types import Features
 
 SCHEMA = "2"
 CONTENT = "content"  # the attribute that holds the digest of the features
+FOLDER = "folder"  # the attribute that holds the digest of the path of the dataset's folder
+OTHER_FOLDERS = 3  # files of a name kept for further folders of a dataset, the latest ones
 
 Dtype = Literal["float32", "float16"]
 
@@ -50,12 +54,15 @@ def load_or_extract(
 ) -> Features:
     """The features of `records`: read from `file` if its fingerprint matches, otherwise extracted into it.
 
+    Where `file` has the features of a dataset in another folder, another name takes its place: see `_choose_file`.
+
     A damaged file, or one with another fingerprint, is replaced, with a note on the parts that changed. Extracted
     features are saved in blocks, so that an interrupted extraction resumes; the file is written atomically, so that
     concurrent writers leave a complete file. With several processes, the main one reads and writes, all extract, and
     all get the features. With float16, new features are rounded too, and so equal those read later.
     """
     expected = distributed.run_on_main(functools.partial(fingerprint, extractor, records, dtype))
+    file = distributed.run_on_main(functools.partial(_choose_file, file, expected, records))
     matrix = distributed.run_on_main(functools.partial(_load, file, expected, len(records), progress))
     if matrix is None:
         matrix = _extract(file, expected, extractor, records, progress)
@@ -65,6 +72,7 @@ def load_or_extract(
 def describe_status(file: Path, extractor: Extractor, records: Records, dtype: Dtype) -> str:
     """The action that `load_or_extract` would take, in words; no features are read."""
     expected = fingerprint(extractor, records, dtype)
+    file = _choose_file(file, expected, records)
     reason = find_mismatch(file, expected) if file.is_file() else "no cached features"
     if reason is None:
         return "cached"
@@ -100,6 +108,37 @@ def find_mismatch(file: Path, expected: dict[str, str]) -> str | None:
         return "the file was written by another program"
     changed = [words for part, words in _PARTS.items() if stored[part] != expected[part]]
     return f"{', '.join(changed)} changed" if changed else None
+
+
+def _choose_file(file: Path, expected: dict[str, str], records: Records) -> Path:
+    """`file`; a name with the digest of the dataset's folder if `file` has the features of another folder's images.
+
+    Images that changed in their folder thus replace their features, and a copy of the same images shares them.
+    """
+    folder = _folder_digest(records)
+    other = file.with_name(f"{file.stem}.{folder}{file.suffix}")
+    if other.is_file():
+        return other
+    if file.is_file() and find_mismatch(file, expected):
+        with suppress(*_UNREADABLE), h5py.File(file, "r", locking=False) as content:
+            return file if str(content.attrs.get(FOLDER, folder)) == folder else other
+    return file
+
+
+def _folder_digest(records: Records) -> str:
+    folder = contents.dataset_folder(records.paths[0])
+    return hashlib.blake2b(os.fsencode(folder), digest_size=4).hexdigest()
+
+
+def _remove_oldest(file: Path) -> None:
+    """Of the files for other folders, of which `file` has just been written, keep the latest."""
+    name = re.fullmatch(r"(.+)\.[0-9a-f]{8}", file.stem)
+    if name:
+        same = re.compile(re.escape(name[1]) + r"\.[0-9a-f]{8}\.h5")
+        others = [path for path in file.parent.iterdir() if same.fullmatch(path.name)]
+        with suppress(FileNotFoundError):  # another process has removed it
+            for path in sorted(others, key=lambda path: path.stat().st_mtime_ns)[:-OTHER_FOLDERS]:
+                path.unlink()
 
 
 # The exceptions of h5py for truncated, overwritten or incomplete files.
@@ -148,7 +187,9 @@ def _extract(
                 done += len(rows)
                 advance(done)
         features, attributes = _as_features(matrix, records), expected | {CONTENT: _digest(matrix)}
+        attributes[FOLDER] = _folder_digest(records)
         distributed.run_on_main(lambda: feature_files.write(file, features, attributes, dtype=dtype.name))
+        distributed.run_on_main(functools.partial(_remove_oldest, file))
     return matrix
 
 
