@@ -3,10 +3,14 @@
 The pixels are contiguous in the file: readers map them into memory and need HDF5 only for the index. A packed image
 is used only as long as its file has the size and modification time that it had when it was packed.
 docs/file-formats.md describes the file for other programs.
+
+Damage to HDF5's own structures could keep the library busy for ever, or lead to other pixels. Files of format 1.8 have
+a checksum in each of them, and the index has a digest. No string is of variable length: their heaps have no checksums.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +26,9 @@ from ptlreid.image_files import DECODING
 from ptlreid.progress import Progress
 from ptlreid.views import INTERPOLATION
 
-SCHEMA = "1"
+SCHEMA = "2"
+FORMAT = "v108"  # of HDF5, in h5py's words
+_SIGNATURE = b"\x89HDF\r\n\x1a\n\x02"  # of a file of that format
 _LEVELS = 4  # folders that are searched for a pack, upwards from that of the image
 _ADVICE = "Rebuild it with `ptlreid pack`, or remove it."
 
@@ -76,30 +82,59 @@ class Pack:
         return np.asarray(images) if file_state(self.file) == self.version else None
 
 
+def index_arrays(
+    paths: list[str], states: list[tuple[int, int]], digests: list[str], pixel_digests: list[str]
+) -> dict[str, np.ndarray]:
+    """The index of a pack as the arrays that its file has, by name."""
+    text = "\0".join(paths).encode("utf-8", "surrogateescape")
+    return {
+        "paths": np.frombuffer(text, np.uint8),
+        "states": np.array(states, np.int64).reshape(-1, 2),
+        "digests": np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 16),
+        "contents": np.frombuffer(bytes.fromhex("".join(pixel_digests)), np.uint8).reshape(-1, 16),
+    }
+
+
+def index_digest(arrays: dict[str, np.ndarray]) -> str:
+    """The digest of `index_arrays`, as the attribute `index` of a pack has it."""
+    content = b"".join(array.tobytes() for array in arrays.values())
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 def open_pack(file: Path) -> Pack:
     """The pack in `file`; `DataError` if it is damaged, or of another version or size."""
     version = file_state(file)
     try:
+        with file.open("rb") as stream:
+            if stream.read(len(_SIGNATURE)) != _SIGNATURE:
+                raise ValueError("damaged, or of an earlier version")
         with h5py.File(file, "r", locking=False) as content:
             images = content["images"]
             expected = pack_attributes(*images.shape[1:3])
-            found = {key: content.attrs.get(key) for key in expected}
+            found = {key: _plain(content.attrs.get(key)) for key in expected}
             if found != expected or file.name != pack_name(*images.shape[1:3]):
                 raise DataError(f"{file}: a pack with {found}: expected {expected}. {_ADVICE}")
-            paths, digests, pixel_digests = (
-                content[key].asstr()[:].tolist() for key in ("paths", "digests", "contents")
-            )
-            states = [(size, changed) for size, changed in content["states"][:].tolist()]
-            offset = images.id.get_offset() or 0
-            pack = Pack(file, version, images.shape, offset, paths, states, digests, pixel_digests)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+            index = {key: content[key][:] for key in ("paths", "states", "digests", "contents")}
+            if _plain(content.attrs.get("index")) != index_digest(index):
+                raise ValueError("its index is damaged")
+            shape, offset = images.shape, images.id.get_offset() or 0
+        paths = index["paths"].tobytes().decode("utf-8", "surrogateescape").split("\0")
+        states = [(size, changed) for size, changed in index["states"].tolist()]
+        digests, pixel_digests = ([row.tobytes().hex() for row in index[key]] for key in ("digests", "contents"))
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise DataError(f"{file}: not a complete pack ({error}). {_ADVICE}") from None
     lengths = {len(values) for values in (paths, states, digests, pixel_digests)}
-    if lengths != {pack.shape[0]} or not pack.offset:
+    if lengths != {shape[0]} or not offset:
         raise DataError(
             f"{file}: not a complete pack (its parts differ in length, or its pixels are not contiguous). {_ADVICE}"
         )
-    return pack
+    return Pack(file, version, shape, offset, paths, states, digests, pixel_digests)
+
+
+def _plain(value: object) -> object:
+    """An attribute as a Python value."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value.decode() if isinstance(value, bytes) else value
 
 
 @dataclass(frozen=True)

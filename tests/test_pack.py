@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_image
+from damage import damage_examples, damaged, within_seconds
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ptlreid import datasets, files, packs
 from ptlreid.datasets._cuhk03_mat import unpack_mat
@@ -105,16 +109,21 @@ def test_a_pack_contains_all_parts_and_describes_their_files(folder):
     made = pack(folder)
     assert made == packing.Packing(folder / "packed-48x24.h5", 16 + 6 + 8, 16 + 6 + 8)
     with h5py.File(made.file) as content:
+        index = hashlib.blake2b(digest_size=16)
+        for key in ("paths", "states", "digests", "contents"):
+            index.update(content[key][:].tobytes())
         assert dict(content.attrs) == {
-            "schema": "1",
+            "schema": b"2",
             "height": 48,
             "width": 24,
             "decoding": 2,
-            "interpolation": "bilinear, antialiased",
+            "interpolation": b"bilinear, antialiased",
+            "index": index.hexdigest().encode(),
         }
-        paths = content["paths"].asstr()[:].tolist()
+        paths = content["paths"][:].tobytes().decode().split("\0")
         assert paths == sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.jpg"))
-        assert content["digests"].asstr()[3] == files.file_digest(folder / paths[3])
+        assert content["digests"][3].tobytes().hex() == files.file_digest(folder / paths[3])
+        assert content["contents"][3].tobytes() == hashlib.blake2b(content["images"][3], digest_size=16).digest()
         stat = (folder / paths[3]).stat()
         assert content["states"][3].tolist() == [stat.st_size, stat.st_mtime_ns]
         records = Records.make([folder / path for path in paths], [1] * 30, [1] * 30, "all")
@@ -262,7 +271,14 @@ def test_a_full_disk_is_reported_before_anything_is_written(folder, monkeypatch)
 
 
 def damage(file: Path, kind: str) -> None:
-    if kind == "cut":
+    if kind == "of 0.1":  # strings of variable length in the earliest format of HDF5
+        with h5py.File(file) as content:
+            pixels = content["images"][:]
+        with h5py.File(file, "w") as content:
+            content["images"] = pixels
+            content["paths"] = ["query/0005_c1s1_000001_00.jpg"] * len(pixels)
+            content.attrs["schema"] = "1"
+    elif kind == "cut":
         os.truncate(file, file.stat().st_size // 2)
     elif kind == "nothing":
         file.write_bytes(b"")
@@ -272,8 +288,8 @@ def damage(file: Path, kind: str) -> None:
                 content.attrs["schema"] = "0"
             elif kind == "interpolation":
                 content.attrs["interpolation"] = "nearest"
-            elif kind == "of 0.1":  # which did not state the decoding
-                del content.attrs["decoding"]
+            elif kind == "other path":
+                content["paths"][0] ^= 1
             elif kind == "no index":
                 del content["paths"]
             elif kind == "in pieces":
@@ -286,7 +302,8 @@ def damage(file: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["cut", "nothing", "schema", "interpolation", "of 0.1", "no index", "short index", "in pieces"]
+    "kind",
+    ["cut", "nothing", "schema", "interpolation", "of 0.1", "no index", "short index", "other path", "in pieces"],
 )
 def test_an_incomplete_pack_is_not_used_with_a_note(folder, kind):
     pack(folder)
@@ -352,7 +369,7 @@ def test_a_check_sees_content_that_changed_under_the_same_size_and_time(folder):
 def test_a_check_sees_pixels_that_are_not_those_that_were_packed(folder):
     pack(folder)
     with h5py.File(folder / "packed-48x24.h5", "r+") as content:
-        victim = content["paths"].asstr()[7]
+        victim = content["paths"][:].tobytes().decode().split("\0")[7]
         content["images"][7, 3, 2, 1] ^= 1
     ((kind, serious, text),) = findings(folder)
     assert (kind, serious) == ("pack", True)
@@ -363,6 +380,29 @@ def test_a_check_sees_pixels_that_are_not_those_that_were_packed(folder):
     packed = packs.find_packed([folder / victim], 48, 24).get(0)
     assert packed is not None
     assert np.array_equal(packed, resize([decode(folder / victim)], 48, 24)[0])
+
+
+@damage_examples()
+@given(data=st.data())
+def test_a_damaged_pack_is_ignored_with_a_note_or_a_check_names_each_wrong_image(tmp_path, data):
+    sound, file = tmp_path / "sound", tmp_path / "market" / "packed-48x24.h5"
+    if not sound.exists():
+        miniatures.write_market(file.parent)
+        pack(file.parent)
+        file.rename(sound)
+    file.write_bytes(data.draw(damaged(sound.read_bytes())))
+    paths, notes = [*file.parent.glob("*/*.jpg")], Notes()
+    with within_seconds():
+        found = packs.find_packed(paths, 48, 24, notes)
+        if not found:
+            (note,) = notes.notes
+            assert note.startswith(f"{file}: not a complete pack (")
+            return
+        named = "\n".join(map(str, packing.faults(file, {}, Silent())))
+    assert (len(found), notes.notes) == (len(paths), [])
+    for row, path in enumerate(paths):
+        right = np.array_equal(found.get(row), resize([decode(path)], 48, 24)[0])
+        assert right != (f"the pixels of {path.relative_to(file.parent).as_posix()} in it have changed" in named)
 
 
 def test_a_check_names_a_pack_that_cannot_be_used(folder):

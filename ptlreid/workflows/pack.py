@@ -123,7 +123,7 @@ def _write(
     states, digests, pixel_digests = [], [], []
     with (
         files.atomic_output(file, needed) as output,
-        h5py.File(output, "w") as content,
+        h5py.File(output, "w", libver=(packs.FORMAT, packs.FORMAT)) as content,
         progress.task(f"pack {file.name}", len(paths)) as advance,
     ):
         pixels = content.create_dataset("images", shape, np.uint8)  # contiguous, see `packs`
@@ -135,10 +135,12 @@ def _write(
             digests += [image.digest for image in images]
             pixel_digests += [_digest(image) for image in resized]
             advance(start + len(images))
-        for key, values in (("paths", paths), ("digests", digests), ("contents", pixel_digests)):
-            content.create_dataset(key, data=values, dtype=h5py.string_dtype())
-        content["states"] = np.array(states, dtype=np.int64)
-        content.attrs.update(packs.pack_attributes(settings.height, settings.width))
+        index = packs.index_arrays(paths, states, digests, pixel_digests)
+        for key, values in index.items():
+            content[key] = values
+        attributes = {**packs.pack_attributes(settings.height, settings.width), "index": packs.index_digest(index)}
+        for key, value in attributes.items():
+            content.attrs[key] = np.bytes_(value) if isinstance(value, str) else value
 
 
 def _describe_files(folder: Path, paths: list[str]) -> _FileStates:
