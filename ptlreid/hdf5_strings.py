@@ -23,7 +23,7 @@ _LENGTH_SIZES = {0: 14, 1: 14, 2: 10, 3: 10}  # by version of the superblock, th
 def check_heaps(file: Path) -> None:
     """Raises `OSError` where a list of strings in the HDF5 `file` has no end; other damage the library finds itself."""
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        position = content.find(_SIGNATURE)
+        position = content.find(_SIGNATURE, _HEADER)  # a heap is after the superblock
         while position >= 0 and content[_LENGTH_SIZES.get(content[8], 14)] == 8:
             _walk(content, position)
             position = content.find(_SIGNATURE, position + 1)
