@@ -214,6 +214,11 @@ def test_a_file_cut_short_is_never_used(tmp_path, gallery, source):
         assert notes.notes == ["f.h5: not used, the file is damaged; re-extracting"]
 
 
+def test_a_file_of_nothing_but_the_first_bytes_of_strings_is_damaged(tmp_path):
+    (tmp_path / "f.h5").write_bytes(b"GCOL\x01")
+    assert cache.find_mismatch(tmp_path / "f.h5", {}) == "the file is damaged"
+
+
 def test_features_that_were_changed_in_the_file_are_never_used(tmp_path, gallery, source):
     extract, notes = Rows(gallery), Notes()
     first = load(tmp_path / "f.h5", source, gallery, extract)
