@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from ptlreid.errors import OptionError
+from ptlreid.file_kinds import printable
+
+_TYPES = ("cpu", "cuda", "mps")
 
 
 def choose_device(name: str) -> torch.device:
@@ -21,9 +24,11 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
+        if torch.device(name).type not in _TYPES:
+            raise RuntimeError(f"expected {', '.join(_TYPES)} or a GPU's number")
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = printable((str(error).splitlines() or [type(error).__name__])[0])
         raise OptionError(f"--device {name} is not available on this machine ({reason}). Use auto or cpu.") from None
 
 

@@ -242,6 +242,14 @@ def test_the_command_prints_the_scores_of_evaluate(ptlreid, runs, splits, market
     assert metrics["mAP"] == pytest.approx(scores.mean_ap, abs=1e-9)
 
 
+@pytest.mark.parametrize("sweep", ["0.8,0.80", "0,-0.0", "0.8,0.80000001,1"])
+@pytest.mark.parametrize("name", [(), ("--name", "mine")])
+def test_a_sweep_that_gives_two_runs_one_name_is_refused(ptlreid, runs, sweep, name):
+    code, out, err = ptlreid("distill", "--sweep", sweep, *name, "--runs", runs, "--teacher", "ptl")
+    assert (code, out) == (1, "")
+    assert f"--sweep {sweep}: two of its runs would be called " in err
+
+
 def test_a_sweep_is_a_run_for_each_lambda_and_one_table(ptlreid, runs, market_folder, small):
     where = ("--config", small, "--root", market_folder.parent, "--runs", runs, "--device", "cpu", "--teacher", "ptl")
     code, out, _ = ptlreid("distill", "--sweep", "0,0.3,1", *where, "--json")

@@ -443,7 +443,7 @@ def test_the_size_of_a_pack_comes_from_a_settings_file(ptlreid, tmp_path):
     [
         (("market", "--pack"), "was not found"),
         (("market", "--pack", "--identities", 3), "--identities does not apply to market"),
-        (("market", "--pack", "--height", 0), "--height 0: expected an integer ≥ 1"),
+        (("market", "--pack", "--height", 0), "--height 0: expected an integer in [1, 2048]"),
     ],
 )
 def test_a_mistake_in_packing_is_one_clear_message(ptlreid, tmp_path, arguments, message):

@@ -50,8 +50,8 @@ def distill(
     progress = console.Reporter()
     full = complete_settings(settings, runs, progress)
     students = [full] if sweep is None else _sweep(full, sweep, given="lambda_" in settings.model_fields_set)
+    folders = _folders(runs, name, students, sweep)
     splits = datasets.load(full.data, Path(full.root))
-    folders = [_folder(runs, name, one, several=sweep is not None) for one in students]
     if dry_run:
         plans = [workflow.dry_run(one, splits, run) for one, run in zip(students, folders, strict=True)]
         return _show_plans(plans, as_json=json)
@@ -92,15 +92,23 @@ def _sweep(settings: DistillSettings, sweep: str, *, given: bool) -> list[Distil
         raise OptionError(
             f"--sweep {sweep}: expected comma-separated numbers, such as --sweep 0,0.3,0.5,0.8,1."
         ) from None
-    for value in values:  # model_copy does not validate
-        DistillSettings.resolve(None, lambda_=value, origins={"lambda_": f"--sweep {sweep}"})
-    return [settings.model_copy(update={"lambda_": value}) for value in values]
+    origins = {"lambda_": f"--sweep {sweep}"}
+    checked = [DistillSettings.resolve(None, lambda_=value, origins=origins) for value in values]
+    return [settings.model_copy(update={"lambda_": one.lambda_}) for one in checked]
 
 
-def _folder(runs: Path, name: str | None, settings: DistillSettings, *, several: bool) -> RunFolder:
+def _folders(runs: Path, name: str | None, students: Sequence[DistillSettings], sweep: str | None) -> list[RunFolder]:
+    """The folder of each run; `OptionError` for two runs of a sweep in one, as names have six digits of λ."""
     from ptlreid.runs import name_run
 
-    return name_run(runs, f"{name}-{settings.lambda_:g}" if name is not None and several else name, settings)
+    folders = [name_run(runs, f"{name}-{one.lambda_:g}" if name and sweep else name, one) for one in students]
+    paths = [run.path for run in folders]
+    if twice := next((path.name for path in paths if paths.count(path) > 1), None):
+        raise OptionError(
+            f"--sweep {sweep}: two of its runs would be called {twice}: expected each λ once, different in its first "
+            "six digits. Leave one out."
+        )
+    return folders
 
 
 def _show_plans(plans: Sequence[dict[str, Any]], *, as_json: bool) -> None:

@@ -13,7 +13,10 @@ from ptlreid.cli.options import Json
 
 def models(
     classes: Annotated[
-        int, typer.Option("--classes", min=1, metavar="INT ≥ 1", help="Training identities; 1041 is MSMT17.")
+        int,
+        typer.Option(
+            "--classes", min=1, max=10_000_000, metavar="INT ≥ 1", help="Training identities; 1041 is MSMT17."
+        ),
     ] = 1041,
     json: Json = False,
 ) -> None:

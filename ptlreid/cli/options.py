@@ -68,10 +68,19 @@ class Given:
     recipe: str | None
 
     def resolve(self, model: type[S], *, config: bool = True, **more: Any) -> S:
-        """The settings of one model, with `more` values. `config`: whether to read the --config file."""
+        """The settings of one model, with `more` values. `config`: whether to read the --config file.
+
+        Raises `OptionError` for a device that is not available.
+        """
         values = {name: value for name, value in self.values.items() if name in model.model_fields}
         origins = {name: self.origins[name] for name in values}
-        return model.resolve(self.config if config else None, recipe=self.recipe, origins=origins, **values, **more)
+        file = self.config if config else None
+        settings = model.resolve(file, recipe=self.recipe, origins=origins, **values, **more)
+        if getattr(settings, "device", "cpu") not in ("auto", "cpu"):
+            from ptlreid.devices import choose_device  # torch
+
+            choose_device(settings.device)  # type: ignore[attr-defined]  # before any work, and if none needs it
+        return settings
 
 
 def from_settings(

@@ -17,7 +17,7 @@ NEEDS_POSITIVES = True
 class Settings(BaseModel):
     """Settings of the triplet loss."""
 
-    margin: float = Field(0.3, ge=0, description="Margin of the triplet loss.")
+    margin: float = Field(0.3, ge=0, le=1000, description="Margin of the triplet loss.")
 
 
 def loss(output: Output, labels: Tensor, *, margin: float) -> dict[str, Tensor]:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from ptlreid import plugins
 from ptlreid.errors import OptionError
+from ptlreid.file_kinds import identify, printable
 from ptlreid.names import NOT_UTF8
 from ptlreid.settings import recipes
 from ptlreid.settings.fields import Option, find_kind, find_option
@@ -24,12 +26,15 @@ RENAMED = {
     "places": "ranklist_size",
     "false_rates": "false_accept_rates",
 }
+_MAX_INTEGER = 2**63 - 1
+_MAX_NAME_BYTES = 255  # of a part of a path, in every file system
+_MAX_TOML_BYTES = 1 << 20
 
 
 class Settings(BaseModel):
     """A validated, frozen set of options. An unknown key, a wrong type or a value out of range is an `OptionError`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, str_max_length=4096)
 
     # Settings of where and how the work is done: runs that differ in these alone are the same run. Set from the fields.
     MACHINE: ClassVar[frozenset[str]] = frozenset()
@@ -40,6 +45,21 @@ class Settings(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         cls.MACHINE = frozenset(name for name, field in cls.model_fields.items() if find_option(field).machine)
+
+    @field_validator("*")
+    @classmethod
+    def _check_value(cls, value: Any) -> Any:
+        """The value, without the sign of -0.0; refuses numbers and texts that no program can use."""
+        if isinstance(value, float):
+            return value + 0.0
+        if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+            raise PydanticCustomError("huge", "a smaller integer")
+        if isinstance(value, str) and not (
+            re.sub(NOT_UTF8, "", value).isprintable()
+            and all(len(part.encode(errors="replace")) <= _MAX_NAME_BYTES for part in value.split("/"))
+        ):
+            raise PydanticCustomError("text", "printable text, and names of files of at most 255 bytes")
+        return value
 
     @classmethod
     def resolve(
@@ -61,9 +81,9 @@ class Settings(BaseModel):
             if path:
                 layer = read_toml(path)
                 values = cls.overlay(values, layer)
-                sources |= {key: f"{place}: {key} = {value!r}" for key, value in layer.items()}
+                sources |= {key: f"{place}: {_assignment(key, value)}" for key, value in layer.items()}
         layer = {cls.key(name): value for name, value in given.items() if value is not None}
-        sources |= {key: f"{key} = {value!r}" for key, value in layer.items()}
+        sources |= {key: _assignment(key, value) for key, value in layer.items()}
         sources |= {cls.key(name): text for name, text in (origins or {}).items()}
         return cls._check(cls.overlay(values, layer), sources)
 
@@ -71,7 +91,9 @@ class Settings(BaseModel):
     def load(cls, file: Path) -> Self:
         """The settings that `to_toml` wrote into `file`, in this version or an earlier one."""
         values = cls.translate(read_toml(file))
-        return cls._check(values, {key: f"{file}: {key} = {value!r}" for key, value in values.items()}, parts=False)
+        return cls._check(
+            values, {key: f"{file}: {_assignment(key, value)}" for key, value in values.items()}, parts=False
+        )
 
     @classmethod
     def overlay(cls, below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,18 +168,24 @@ class DataSettings(RootSettings):
 
     device: Device = "auto"
     workers: Annotated[int | None, Option(machine=True, default="CPU: 0, GPU: up to 8")] = Field(
-        None, ge=0, description="Processes that load images."
+        None, ge=0, le=1000, description="Processes that load images."
     )
 
 
 def read_toml(file: Path) -> dict[str, Any]:
     """The keys of a TOML file; `OptionError` when there is none or it is not TOML."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        if file.is_file() and file.stat().st_size <= _MAX_TOML_BYTES:
+            return tomllib.loads(file.read_text(encoding="utf-8"))
+        kind = identify(file)
+        raise OptionError(f"{file}: {kind}, expected a TOML file of at most 1 MB. Give another file.")
     except OSError as error:
         raise OptionError(f"{file}: cannot be read ({error.strerror}). Give an existing TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise OptionError(f"{file}: not TOML ({error}). Correct it and try again.") from None
+    except (RecursionError, ValueError) as error:  # of TOML, of UTF-8, of an integer with thousands of digits
+        kind = identify(file)
+        reason = str(error) if kind.startswith(("text", "JSON")) else kind
+        reason = "nested too deeply" if isinstance(error, RecursionError) else reason
+        raise OptionError(f"{file}: not TOML ({printable(reason)}). Correct it and try again.") from None
 
 
 def _explain(error: ValidationError, model: type[Settings], origins: Mapping[str, str]) -> str:
@@ -165,13 +193,22 @@ def _explain(error: ValidationError, model: type[Settings], origins: Mapping[str
     fault = error.errors()[0]
     key = str(fault["loc"][0])
     fields = {model.key(name): field for name, field in model.model_fields.items()}
-    named = origins.get(key, f"{key} = {fault['input']!r}")
+    named = origins.get(key, _assignment(key, fault["input"]))
     if fault["type"] == "extra_forbidden":
-        place = named.removesuffix(f"{key} = {fault['input']!r}")
+        place = named.removesuffix(_assignment(key, fault["input"]))
         if RENAMED.get(key) in fields:
             return f"{place}{key} was renamed in version 0.2: use {RENAMED[key]} instead."
-        return f"{place}{plugins.unknown_name('setting', key, fields)}"
+        return f"{place}{plugins.unknown_name('setting', printable(key, 60), fields)}"
     kind = find_kind(fields[key])
     if kind is None or fault["type"] == "string_pattern_mismatch":
         return f"{named}: {fault['msg'].lower()}. {fields[key].description or ''}".rstrip()
-    return f"{named}: expected {kind.expected}."
+    return f"{named}: expected {fault['msg'] if fault['type'] in ('text', 'huge') else kind.expected}."
+
+
+def _assignment(key: str, value: Any) -> str:
+    """`key = value` as a message shows it."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; an integer with thousands of digits
+        text = f"a very long {type(value).__name__}"
+    return f"{printable(key, 60)} = {printable(text)}"

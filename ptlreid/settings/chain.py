@@ -9,9 +9,11 @@ from typing import Annotated, Any, ClassVar, Self
 import tomli_w
 from pydantic import Field
 
+from ptlreid import plugins
 from ptlreid.errors import OptionError
+from ptlreid.file_kinds import printable
 from ptlreid.settings import recipes
-from ptlreid.settings.base import read_toml
+from ptlreid.settings.base import RENAMED, read_toml
 from ptlreid.settings.distill import LAMBDA, DistillSettings, Lambda
 from ptlreid.settings.fields import COMMON
 from ptlreid.settings.finetune import FinetuneSettings
@@ -27,7 +29,9 @@ class ChainSettings(FinetuneSettings):
     std: Annotated[bool, COMMON] = Field(False, description="Distil the last stage into a plain backbone.")
     lambda_: Lambda = LAMBDA
     stage: list[dict[str, Any]] = Field(
-        [], description="A table for each stage: its data, a recipe, and any setting in which it differs."
+        [],
+        max_length=1000,
+        description="A table for each stage: its data, a recipe, and any setting in which it differs.",
     )
 
     @classmethod
@@ -53,8 +57,10 @@ class ChainSettings(FinetuneSettings):
     def translate(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """As for other settings, also in the tables of the stages."""
         values = super().translate(values)
-        tables = [super(ChainSettings, cls).translate(table) for table in values.get("stage", [])]
-        return {**values, "stage": tables}
+        stages = values.get("stage", [])
+        if not (isinstance(stages, list) and all(isinstance(table, dict) for table in stages)):
+            return values  # refused when it is validated
+        return {**values, "stage": [super(ChainSettings, cls).translate(table) for table in stages]}
 
     @property
     def chain(self) -> list[str]:
@@ -117,6 +123,14 @@ class ChainSettings(FinetuneSettings):
         for number, table in enumerate(self.stage, start=1):
             if not isinstance(table.get("data"), str):
                 raise OptionError(f'Stage {number} names no dataset. Give it a line such as data = "market".')
+            if not isinstance(table.get("recipe", ""), str):
+                raise OptionError(
+                    f"Stage {number}: recipe = {table['recipe']!r}: expected the name of a recipe, as text."
+                )
+            known = {FinetuneSettings.key(name) for name in FinetuneSettings.model_fields} | {"recipe"}
+            if unknown := sorted(set(table) - known - set(RENAMED)):
+                name = printable(unknown[0], 60)
+                raise OptionError(f"Stage {number}: {plugins.unknown_name('setting', name, known)}")
             if fixed := sorted(_WHOLE_CHAIN & set(table)):
                 raise OptionError(
                     f"Stage {number} sets {fixed[0]}, which must be the same for all stages. Set it above the tables."

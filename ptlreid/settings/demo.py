@@ -7,15 +7,15 @@ from typing import Annotated
 from pydantic import Field
 
 from ptlreid.settings.base import Device, RootSettings
-from ptlreid.settings.fields import COMMON, Option
+from ptlreid.settings.fields import COMMON, MAX_SEED, Option
 
 
 class DemoSettings(RootSettings):
     """A synthetic dataset, a small network with and without PTL, and their scores."""
 
     device: Device = "auto"
-    epochs: Annotated[int, COMMON] = Field(3, ge=1, description="Training epochs.")
+    epochs: Annotated[int, COMMON] = Field(3, ge=1, le=1000, description="Training epochs.")
     identities: Annotated[int | None, Option(common=True, default="as `prepare`")] = Field(
-        None, ge=6, description="Identities of the synthetic dataset, at least as many as its cameras."
+        None, ge=6, le=10_000, description="Identities of the synthetic dataset, at least as many as its cameras."
     )
-    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
+    seed: Annotated[int, COMMON] = Field(0, ge=0, le=MAX_SEED, description="Random seed.")

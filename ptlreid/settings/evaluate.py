@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 
 from ptlreid.errors import OptionError
 from ptlreid.settings.base import DataSettings
-from ptlreid.settings.fields import COMMON, Option
+from ptlreid.settings.fields import COMMON, MAX_BATCH, MAX_SEED, Option
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_MAX_BUDGET = 10**15
 
 
 class EvaluateSettings(DataSettings):
@@ -35,26 +36,28 @@ class EvaluateSettings(DataSettings):
         None, description="L2-normalise the features."
     )
     amp: Literal["off", "bf16", "fp16"] = Field("off", description="Mixed precision in feature extraction.")
-    batch_size: int = Field(64, ge=1, description="Images per batch of feature extraction.")
+    batch_size: int = Field(64, ge=1, le=MAX_BATCH, description="Images per batch of feature extraction.")
     dtype: Literal["float32", "float16"] = Field("float32", description="Precision of cached features.")
 
     rerank: Annotated[bool, COMMON] = Field(False, description="k-reciprocal re-ranking.")
-    rerank_k1: int = Field(20, ge=1, description="k1 of re-ranking: neighbours considered.")
-    rerank_k2: int = Field(6, ge=1, description="k2 of re-ranking: neighbours averaged.")
+    rerank_k1: int = Field(20, ge=1, le=10_000, description="k1 of re-ranking: neighbours considered.")
+    rerank_k2: int = Field(6, ge=1, le=10_000, description="k2 of re-ranking: neighbours averaged.")
     rerank_lambda: float = Field(0.3, ge=0, le=1, description="λ of re-ranking: weight of the distance itself.")
-    expand: int = Field(0, ge=0, description="Query expansion: nearest images averaged; 0: off.")
-    expand_alpha: float = Field(0.0, ge=0, description="Query expansion: power of the cosine weights.")
+    expand: int = Field(0, ge=0, le=10_000, description="Query expansion: nearest images averaged; 0: off.")
+    expand_alpha: float = Field(0.0, ge=0, le=100, description="Query expansion: power of the cosine weights.")
     single_shot_samples: Annotated[int | None, Option(default="exact expectation")] = Field(
-        None, ge=1, description="Random galleries of a single-shot CMC."
+        None, ge=1, le=100_000, description="Random galleries of a single-shot CMC."
     )
 
     per_camera: Annotated[bool, COMMON] = Field(False, description="Also score every pair of cameras.")
-    bootstrap: Annotated[int, COMMON] = Field(0, ge=0, description="Bootstrap resamples for 95% CIs; 0: none.")
-    ranklist_size: int = Field(10, ge=1, description="Length of the rank lists in --ranklist.")
+    bootstrap: Annotated[int, COMMON] = Field(
+        0, ge=0, le=1_000_000, description="Bootstrap resamples for 95% CIs; 0: none."
+    )
+    ranklist_size: int = Field(10, ge=1, le=1_000_000, description="Length of the rank lists in --ranklist.")
     memory_budget: Annotated[
         str | None, Option(common=True, machine=True, default="at most 1.07GB", metavar="SIZE")
     ] = Field(None, description="Memory for ranking.")
-    seed: int = Field(0, ge=0, description="Random seed.")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="Random seed.")
 
     @property
     def budget_bytes(self) -> int | None:
@@ -62,11 +65,13 @@ class EvaluateSettings(DataSettings):
         if self.memory_budget is None:
             return None
         parsed = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?B)", self.memory_budget.strip().upper())
-        if not parsed:
+        size = float(parsed[1]) * _UNITS[parsed[2]] if parsed else 0
+        if not 0 < size <= _MAX_BUDGET:
             raise OptionError(
-                f"memory_budget = {self.memory_budget!r}: expected a number and a unit, such as 500MB or 2GB."
+                f"memory_budget = {self.memory_budget!r}: expected a number and a unit, such as 500MB or 2GB, up to "
+                "1000TB."
             )
-        return int(float(parsed[1]) * _UNITS[parsed[2]])
+        return int(size)
 
     @model_validator(mode="after")
     def _check_combination(self) -> Self:
@@ -93,5 +98,7 @@ class CompareSettings(EvaluateSettings):
     data: Annotated[str | None, Option(common=True, default="that of the runs")] = Field(
         None, description="Dataset: its name or folder."
     )
-    bootstrap: Annotated[int, COMMON] = Field(2000, ge=1, description="Bootstrap resamples for the 95% CIs.")
-    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
+    bootstrap: Annotated[int, COMMON] = Field(
+        2000, ge=1, le=1_000_000, description="Bootstrap resamples for the 95% CIs."
+    )
+    seed: Annotated[int, COMMON] = Field(0, ge=0, le=MAX_SEED, description="Random seed.")

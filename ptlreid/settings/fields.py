@@ -32,6 +32,12 @@ class Option:
     panel: str | None = None
 
 
+# The largest values of settings that are of one kind in every command.
+MAX_SEED = 2**32 - 1  # as NumPy's
+MAX_EPOCHS = 1_000_000
+MAX_BATCH = 65_536
+MAX_PIXELS = 2048  # of an image's height or width
+
 COMMON = Option(common=True)
 MACHINE = Option(machine=True)
 
@@ -63,10 +69,10 @@ class Kind:
         if self.low is None and self.high is None:
             return ""
         if self.low is None:
-            return f"{'<' if self.below else '≤'} {self.high:g}"
+            return f"{'<' if self.below else '≤'} {_number(self.high)}"
         if self.high is None:
-            return f"{'>' if self.above else '≥'} {self.low:g}"
-        return f"{'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
+            return f"{'>' if self.above else '≥'} {_number(self.low)}"
+        return f"{'(' if self.above else '['}{_number(self.low)}, {_number(self.high)}{')' if self.below else ']'}"
 
     @property
     def expected(self) -> str:
@@ -80,6 +86,10 @@ class Kind:
         }.get(self.type, ("text", "texts"))
         limits = f" {self.limits}" if self.limits[:1] in "<>≤≥" else f" in {self.limits}"
         return (f"a list of {plural}" if self.many else singular) + (limits if self.limits else "")
+
+
+def _number(value: float | None) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def join_choices(choices: Sequence[str]) -> str:

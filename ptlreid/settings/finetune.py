@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from ptlreid.network_types import Memory
 from ptlreid.settings.base import DataSettings
-from ptlreid.settings.fields import COMMON, MACHINE, Option
+from ptlreid.settings.fields import COMMON, MACHINE, MAX_BATCH, MAX_EPOCHS, MAX_PIXELS, MAX_SEED, Option
 from ptlreid.settings.losses import LOSSES, check_loss, unused_settings, with_loss_settings
 
 
@@ -26,34 +26,40 @@ class FinetuneSettings(DataSettings):
     ptl: Annotated[bool, COMMON] = Field(True, description="Add BConv-Cells (PTL) to the backbone.")
     memory: Annotated[Memory, COMMON] = Field("slot", description="Latent state: slot, batch mean or none.")
     init: Annotated[str, COMMON] = Field("imagenet", description="imagenet, none, a run or a file.")
-    epochs: Annotated[int, COMMON] = Field(50, ge=0, description="Epochs; 0 evaluates the initial weights.")
-    batch_size: Annotated[int, COMMON] = Field(32, ge=2, description="Images per batch and process.")
-    accumulate: int = Field(1, ge=1, description="Batches per update (gradient accumulation).")
+    epochs: Annotated[int, COMMON] = Field(
+        50, ge=0, le=MAX_EPOCHS, description="Epochs; 0 evaluates the initial weights."
+    )
+    batch_size: Annotated[int, COMMON] = Field(32, ge=2, le=MAX_BATCH, description="Images per batch and process.")
+    accumulate: int = Field(1, ge=1, le=10_000, description="Batches per update (gradient accumulation).")
     height: Annotated[int | None, Option(common=True, default="256; mgn: 384")] = Field(
-        None, ge=32, description="Image height in pixels."
+        None, ge=32, le=MAX_PIXELS, description="Image height in pixels."
     )
     width: Annotated[int | None, Option(common=True, default="128")] = Field(
-        None, ge=32, description="Image width in pixels."
+        None, ge=32, le=MAX_PIXELS, description="Image width in pixels."
     )
 
     loss: Annotated[str, Option(common=True, parts=LOSSES)] = Field("ce", description="Training loss.")
-    images_per_identity: int = Field(0, ge=0, description="Images per identity in a batch (P×K); 0: any.")
+    images_per_identity: int = Field(0, ge=0, le=1000, description="Images per identity in a batch (P×K); 0: any.")
 
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Optimiser.")
-    lr: Annotated[float, COMMON] = Field(0.01, gt=0, description="Initial learning rate.")
+    lr: Annotated[float, COMMON] = Field(0.01, gt=0, le=1000, description="Initial learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
-    weight_decay: float = Field(5e-4, ge=0, description="Weight decay.")
+    weight_decay: float = Field(5e-4, ge=0, le=1000, description="Weight decay.")
     amsgrad: bool = Field(False, description="AMSGrad variant of Adam and AdamW.")
-    new_lr_factor: float = Field(1.0, gt=0, description="Learning-rate factor of new layers (all but the backbone).")
-    freeze_epochs: int = Field(0, ge=0, description="Initial epochs with a frozen backbone.")
+    new_lr_factor: float = Field(
+        1.0, gt=0, le=1000, description="Learning-rate factor of new layers (all but the backbone)."
+    )
+    freeze_epochs: int = Field(0, ge=0, le=MAX_EPOCHS, description="Initial epochs with a frozen backbone.")
     schedule: Literal["step", "cosine"] = Field("step", description="Learning-rate schedule.")
-    warmup_epochs: int = Field(0, ge=0, description="Initial epochs of learning-rate warm-up.")
-    decay_every: int = Field(10, ge=1, description="Epochs between decays (step schedule).")
-    decay_at: list[int] = Field([], description="Epochs of the decays; replaces decay-every.")
+    warmup_epochs: int = Field(0, ge=0, le=MAX_EPOCHS, description="Initial epochs of learning-rate warm-up.")
+    decay_every: int = Field(10, ge=1, le=MAX_EPOCHS, description="Epochs between decays (step schedule).")
+    decay_at: list[Annotated[int, Field(ge=0, le=MAX_EPOCHS)]] = Field(
+        [], description="Epochs of the decays; replaces decay-every."
+    )
     decay_factor: float = Field(0.1, gt=0, le=1, description="Learning-rate factor of each decay.")
 
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
-    pad: int = Field(0, ge=0, description="Padding in pixels for a random crop; 0: none.")
+    pad: int = Field(0, ge=0, le=MAX_PIXELS, description="Padding in pixels for a random crop; 0: none.")
     erase: float = Field(0.0, ge=0, le=1, description="Random-erasing probability.")
 
     amp: Annotated[Literal["auto", "off", "bf16", "fp16"], COMMON] = Field(
@@ -61,19 +67,21 @@ class FinetuneSettings(DataSettings):
     )
     channels_last: bool = Field(False, description="Channels-last memory format.")
     compile: bool = Field(False, description="Use torch.compile.")
-    evaluate_every: int = Field(10, ge=0, description="Epochs between evaluations; 0: only at the end.")
-    patience: int = Field(0, ge=0, description="Early stopping: evaluations without a better mAP; 0: off.")
+    evaluate_every: int = Field(10, ge=0, le=MAX_EPOCHS, description="Epochs between evaluations; 0: only at the end.")
+    patience: int = Field(
+        0, ge=0, le=MAX_EPOCHS, description="Early stopping: evaluations without a better mAP; 0: off."
+    )
     checkpoint_minutes: Annotated[float, MACHINE] = Field(
-        10.0, ge=0, description="Minutes between checkpoints; 0: every update."
+        10.0, ge=0, le=10_000, description="Minutes between checkpoints; 0: every update."
     )
     tensorboard: Annotated[bool, MACHINE] = Field(False, description="Write TensorBoard events.")
     report: Annotated[bool, MACHINE] = Field(True, description="Write the run's report.html at the end.")
-    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
+    seed: Annotated[int, COMMON] = Field(0, ge=0, le=MAX_SEED, description="Random seed.")
 
     @classmethod
     def overlay(cls, below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
         """As for other settings; a loss in `above` drops the settings of other losses from `below`."""
-        if "loss" in above:
+        if isinstance(above.get("loss"), str):
             unused = unused_settings(above["loss"], below)
             below = {key: value for key, value in below.items() if key not in unused}
         return {**below, **above}

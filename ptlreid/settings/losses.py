@@ -44,7 +44,7 @@ def with_loss_settings(model: type[M]) -> type[M]:
 def unused_settings(loss: object, keys: Iterable[str]) -> set[str]:
     """The `keys` that are settings of other losses only, not of the one called `loss`; none for an unknown loss."""
     losses = _losses()
-    if loss not in losses:
+    if not isinstance(loss, str) or loss not in losses:
         return set()
     every = {name for module in losses.values() for name in _own_settings(module)}
     return (every & set(keys)) - set(_own_settings(losses[loss]))

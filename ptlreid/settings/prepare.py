@@ -11,18 +11,33 @@ from pydantic import Field, field_validator, model_validator
 from ptlreid.errors import OptionError
 from ptlreid.names import check_name
 from ptlreid.settings.base import Settings
-from ptlreid.settings.fields import COMMON, Option
+from ptlreid.settings.fields import COMMON, MAX_PIXELS, MAX_SEED, Option
+
+_MAX_IMAGES = 1_000_000  # of a synthetic dataset: several times those of any real one
 
 
 class SyntheticSettings(Settings):
     """A synthetic dataset in the layout of Market-1501."""
 
-    identities: Annotated[int, COMMON] = Field(128, ge=4, description="Identities, half of them for training.")
-    cameras: Annotated[int, COMMON] = Field(6, ge=2, description="Cameras of the site.")
-    images_per_camera: Annotated[int, COMMON] = Field(3, ge=2, description="Images per identity and camera.")
-    height: Annotated[int, COMMON] = Field(128, ge=32, description="Image height in pixels.")
-    width: Annotated[int, COMMON] = Field(64, ge=16, description="Image width in pixels.")
-    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
+    identities: Annotated[int, COMMON] = Field(
+        128, ge=4, le=100_000, description="Identities, half of them for training."
+    )
+    cameras: Annotated[int, COMMON] = Field(6, ge=2, le=1000, description="Cameras of the site.")
+    images_per_camera: Annotated[int, COMMON] = Field(3, ge=2, le=1000, description="Images per identity and camera.")
+    height: Annotated[int, COMMON] = Field(128, ge=32, le=MAX_PIXELS, description="Image height in pixels.")
+    width: Annotated[int, COMMON] = Field(64, ge=16, le=MAX_PIXELS, description="Image width in pixels.")
+    seed: Annotated[int, COMMON] = Field(0, ge=0, le=MAX_SEED, description="Random seed.")
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        """`OptionError`, which pydantic lets through, for more images than any dataset has."""
+        images = self.identities * self.cameras * self.images_per_camera
+        if images > _MAX_IMAGES:
+            raise OptionError(
+                f"--identities {self.identities} × --cameras {self.cameras} × --images-per-camera "
+                f"{self.images_per_camera} are {images:,} images: expected at most {_MAX_IMAGES:,}. Lower one of them."
+            )
+        return self
 
 
 Layout = Literal[
@@ -50,7 +65,7 @@ class OwnImagesSettings(Settings):
     name: Annotated[str | None, Option(common=True, default="the source's")] = Field(
         None, description="Name of your own images."
     )
-    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
+    seed: Annotated[int, COMMON] = Field(0, ge=0, le=MAX_SEED, description="Random seed.")
     test_share: Annotated[float, COMMON] = Field(0.5, gt=0, lt=1, description="Share of the identities for testing.")
     layout: Annotated[Layout | None, Option(common=True, default="auto", metavar="LAYOUT")] = Field(
         None, description="What the folders name, from the outermost; * is skipped."
@@ -101,5 +116,5 @@ class OwnImagesSettings(Settings):
 class PackSettings(Settings):
     """The size of packed images, equal to the network's input size."""
 
-    height: Annotated[int, COMMON] = Field(256, ge=1, description="Image height in pixels.")
-    width: Annotated[int, COMMON] = Field(128, ge=1, description="Image width in pixels.")
+    height: Annotated[int, COMMON] = Field(256, ge=1, le=MAX_PIXELS, description="Image height in pixels.")
+    width: Annotated[int, COMMON] = Field(128, ge=1, le=MAX_PIXELS, description="Image width in pixels.")

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.evaluate import EvaluateSettings
-from ptlreid.settings.fields import COMMON, Option
+from ptlreid.settings.fields import COMMON, MAX_SEED, Option
 
 
 class ReportSettings(DataSettings):
@@ -21,12 +21,14 @@ class ReportSettings(DataSettings):
     metric: Annotated[Literal["euclidean", "cosine"], COMMON] = Field(
         "euclidean", description="Distance between features."
     )
-    queries: Annotated[int, COMMON] = Field(12, ge=0, description="Rank lists of the worst and of random queries.")
+    queries: Annotated[int, COMMON] = Field(
+        12, ge=0, le=1000, description="Rank lists of the worst and of random queries."
+    )
     ranklist_size: Annotated[int, COMMON] = Field(10, ge=1, le=50, description="Length of each rank list.")
     false_accept_rates: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [0.01, 0.001], description="False-accept rates of the thresholds."
     )
-    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
+    seed: Annotated[int, COMMON] = Field(0, ge=0, le=MAX_SEED, description="Random seed.")
 
     def evaluation(self) -> EvaluateSettings:
         """The settings of the evaluation that the report shows, so that it reuses the cached features."""

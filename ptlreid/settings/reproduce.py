@@ -13,7 +13,7 @@ from pydantic import Field
 from ptlreid.errors import OptionError
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.chain import ChainSettings
-from ptlreid.settings.fields import COMMON
+from ptlreid.settings.fields import COMMON, MAX_SEED
 from ptlreid.settings.prepare import SyntheticSettings
 
 ALL = "all"
@@ -25,7 +25,7 @@ class ReproduceSettings(DataSettings):
     scale: Annotated[Literal["paper", "tiny"], COMMON] = Field(
         "paper", description="As in the paper, or tiny networks on synthetic data."
     )
-    seed: Annotated[int, COMMON] = Field(0, ge=0, description="Random seed.")
+    seed: Annotated[int, COMMON] = Field(0, ge=0, le=MAX_SEED, description="Random seed.")
 
 
 @dataclass(frozen=True)
