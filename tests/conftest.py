@@ -24,8 +24,11 @@ from ptlreid.network_types import Memory
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# `pytest --hypothesis-profile long` tries fifty times as many examples where a test leaves their number open.
-settings.register_profile("long", max_examples=5000)
+# `pytest --hypothesis-profile long` tries fifty times as many examples where a test leaves their number open. None
+# fails for taking long: other work on the machine would decide.
+settings.register_profile("long", max_examples=5000, deadline=None)
+settings.register_profile("usual", deadline=None)
+settings.load_profile("usual")
 
 # Makes `tiny` a backbone like any other, in every command.
 backbones.__path__.append(str(Path(__file__).parent / "parts"))
