@@ -20,7 +20,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ptlreid"
 
 # Where the name that is imported is not the one that is asked for; jinja2's safe text is a package of its own.
-INSTALLED_AS = {"PIL": "pillow", "tomli_w": "tomli-w", "markupsafe": "jinja2"}
+INSTALLED_AS = {
+    "PIL": "pillow",
+    "tomli_w": "tomli-w",
+    "typing_extensions": "typing-extensions",
+    "markupsafe": "jinja2",
+    "pydantic_core": "pydantic",
+}
 
 
 def setup() -> ConfigParser:
