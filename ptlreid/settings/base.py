@@ -139,7 +139,7 @@ class Settings(BaseModel):
             if kind and value not in kind.choices:
                 raise OptionError(f"{origins[name]}: no such {name}. {plugins.suggest_name(value, kind.choices)}")
             if isinstance(value, str) and re.search(NOT_UTF8, value):  # it could not be written to TOML
-                raise OptionError(f"{origins[cls.key(name)]}: expected text in UTF-8. Rename that file or folder.")
+                raise OptionError(_ask_for_utf8(origins[cls.key(name)]))
         return settings
 
 
@@ -199,10 +199,16 @@ def _explain(error: ValidationError, model: type[Settings], origins: Mapping[str
         if RENAMED.get(key) in fields:
             return f"{place}{key} was renamed in version 0.2: use {RENAMED[key]} instead."
         return f"{place}{plugins.unknown_name('setting', printable(key, 60), fields)}"
+    if fault["type"] == "string_unicode":
+        return _ask_for_utf8(named)
     kind = find_kind(fields[key])
     if kind is None or fault["type"] == "string_pattern_mismatch":
         return f"{named}: {fault['msg'].lower()}. {fields[key].description or ''}".rstrip()
     return f"{named}: expected {fault['msg'] if fault['type'] in ('text', 'huge') else kind.expected}."
+
+
+def _ask_for_utf8(named: str) -> str:
+    return f"{named}: expected text in UTF-8. Rename that file or folder."
 
 
 def _assignment(key: str, value: Any) -> str:
