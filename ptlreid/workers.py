@@ -13,7 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -72,7 +72,7 @@ class WorkerPool(Generic[Task, Result]):
         """
         if self._threads is None:
             return map(self._function, tasks)
-        return self._threads.map(self._ask, tasks)
+        return _in_order([self._threads.submit(self._ask, task) for task in tasks])
 
     def _ask(self, task: Task) -> Result:
         """The result of one task, from an idle process."""
@@ -126,6 +126,15 @@ def serve() -> None:
                 answer = (False, error)
             results.write(pickle.dumps(answer))
             results.flush()
+
+
+def _in_order(futures: list[Future[Result]]) -> Iterator[Result]:
+    for future in futures:
+        # Python runs a signal's handler between steps of the main thread. If the signal comes just before that thread
+        # starts to wait, nothing wakes it: so it never waits for long.
+        while not wait([future], timeout=0.5).done:
+            pass
+        yield future.result()
 
 
 def _start() -> _Process:

@@ -132,3 +132,27 @@ def test_an_image_size_that_the_strides_do_not_divide_is_refused():
 def test_an_unknown_backbone_gets_a_suggestion():
     with pytest.raises(OptionError, match="Did you mean 'densenet161'"):
         models.find("densnet161")
+
+
+def test_cells_and_fusions_start_by_kaiming_normal_with_zero_bias():
+    network = models.build(spec("resnet50", True), seed=0)
+    layers = [network.cells[4].gates, network.fusions[3][0]]
+    for layer in layers:
+        fan_in = layer.weight[0].numel()
+        assert layer.weight.mean().item() == pytest.approx(0, abs=1e-3)
+        assert layer.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.02)
+    assert not layers[0].bias.any()
+    norm = network.fusions[3][1]
+    assert norm.weight.mean().item() == pytest.approx(1, abs=0.01)
+    assert norm.weight.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+@pytest.mark.parametrize("ptl", [False, True])
+def test_mgn_starts_as_in_the_released_code(ptl):
+    head = models.build(spec("mgn", ptl, classes=751, height=384), seed=0).head
+    reduction, norm, _ = head.reduce
+    assert reduction.weight.std().item() == pytest.approx((2 / reduction.in_channels) ** 0.5, rel=0.02)
+    assert norm.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    classifier = head.classifiers["thirds-2"]
+    assert classifier.weight.std().item() == pytest.approx((2 / 751) ** 0.5, rel=0.02)  # by fan-out
+    assert not classifier.bias.any()

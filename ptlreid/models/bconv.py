@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ptlreid import distributed
 from ptlreid.errors import OptionError
+from ptlreid.models.initialisation import kaiming
 from ptlreid.network_types import Memory
 
 
@@ -40,7 +41,7 @@ class BConvCell(nn.Module):
         self.watched = False
         self.mean_gates: Tensor | None = None
         # Output channels: input, output, candidate, forget. Forget is last, so that eval mode can skip it.
-        self.gates = nn.Conv2d(in_channels, 4 * channels, kernel_size, stride, padding=kernel_size // 2)
+        self.gates = kaiming(nn.Conv2d(in_channels, 4 * channels, kernel_size, stride, padding=kernel_size // 2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H', W') from (N, C_in, H, W): H' = H / stride, rounded up."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ptlreid.models import resnet
 from ptlreid.models.bconv import BConvCell
+from ptlreid.models.initialisation import kaiming
 from ptlreid.models.network import Network
 from ptlreid.models.ptl import fusion
 from ptlreid.models.staged import Staged
@@ -52,7 +53,9 @@ class MGNHead(nn.Module):
         super().__init__()
         self.reduce = fusion(in_channels, PART_WIDTH)
         names = [name for branch in PARTS for name in _part_names(branch)]
-        self.classifiers = nn.ModuleDict({name: nn.Linear(PART_WIDTH, num_classes) for name in names})
+        self.classifiers = nn.ModuleDict(
+            {name: kaiming(nn.Linear(PART_WIDTH, num_classes), mode="fan_out") for name in names}
+        )
 
     def forward(self, tops: dict[str, Tensor]) -> Output:
         pooled = {}

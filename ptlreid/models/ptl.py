@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ptlreid.models.bconv import BConvCell
+from ptlreid.models.initialisation import kaiming, near_one
 from ptlreid.models.network import Backbone, Network
 from ptlreid.models.staged import Staged
 from ptlreid.network_types import Memory, Output
@@ -102,9 +103,8 @@ class PTL(Network):
 
 def fusion(in_channels: int, channels: int) -> nn.Sequential:
     """The 1×1 convolution of Figure 1, with batch norm and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, channels, kernel_size=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
-    )
+    convolution = kaiming(nn.Conv2d(in_channels, channels, kernel_size=1, bias=False))
+    return nn.Sequential(convolution, near_one(nn.BatchNorm2d(channels)), nn.ReLU(inplace=True))
 
 
 def with_cells(
