@@ -94,23 +94,24 @@ def _state(row: Mapping[str, Any]) -> str:
 
 def _show_result(result: Mapping[str, Any]) -> None:
     compared = result["setting"] == "paper"
-    columns = ("row", "mAP", "CMC-1", *(("published", "difference") if compared else ()))
+    columns = ("row", "mAP", "step mAP", "CMC-1", "AP", *(("published", "difference") if compared else ()))
     rows = [[_label(row, row["row"]), *_cells(row)][: len(columns)] for row in result["rows"]]
     title = _label(result, f"Table {result['table']}, {result['title']}, in percent")
     console.show_rows(title, columns, rows)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    """Measured mAP and CMC-1, published figures, and differences."""
+    """Measured mAP, by the step AP too, and CMC-1; the AP of the first; published figures; differences."""
     published, difference = row.get("published"), row.get("difference")
     target = f"{published['mAP']:.2f} / {published['cmc1']:.2f}" if published else ""
     if "cited" in row:
-        return ["", "", target, f"cited: {row['cited']}"]
+        return ["", "", "", "", target, f"cited: {row['cited']}"]
     if row["missing"]:
-        return ["", "", target, f"missing: {', '.join(row['missing'])}"]
+        return ["", "", "", row["ap"], target, f"missing: {', '.join(row['missing'])}"]
     measured = row["measured"]
     delta = f"{difference['mAP']:+.2f} / {difference['cmc1']:+.2f}" if difference else ""
-    return [f"{measured['mAP']:.2f}", f"{measured['cmc1']:.2f}", target, delta]
+    scores = [f"{measured[name]:.2f}" for name in ("mAP", "mAP_step", "cmc1")]
+    return [*scores, row["ap"], target, delta]
 
 
 def _label(content: Mapping[str, Any], text: str) -> str:

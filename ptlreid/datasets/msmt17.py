@@ -41,6 +41,7 @@ INFO = DatasetInfo(
     source="https://www.pkuvmc.com/dataset.html",
     protocol="market",
     counts={"v1": _TRAIN, "v2": _TRAIN, "v1-val": _WITH_VAL, "v2-val": _WITH_VAL},
+    paper_ap="trapezoid",  # its evaluation code calls Market-1501's first routine
 )
 
 # The folders of training and of test images.

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ptlreid.errors import DataError
 from ptlreid.files import unsynced_write
@@ -59,6 +59,7 @@ class DatasetInfo:
     variant that leaves out images of its folder, the variant that reads them all. `base_variants`: for a variant that
     shares the folder of another, that one, which takes the place of `{variant}` in `folders`.
     `counts`: published counts by variant, such as `train_images`, `query_identities`, or `cameras` of all parts.
+    `paper_ap`: the definition of average precision in the paper's figures on this dataset: docs/evaluation.md.
     """
 
     title: str
@@ -75,6 +76,7 @@ class DatasetInfo:
     full_variants: Mapping[str, str] = field(default_factory=dict)
     base_variants: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    paper_ap: Literal["step", "trapezoid"] = "step"
 
 
 @dataclass(frozen=True)
