@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +131,7 @@ def finetune(
     """
     from ptlreid.workflows.finetune import finetune
 
-    chosen = FinetuneSettings.resolve(None, recipe=recipe, data=data, **settings)
+    chosen = FinetuneSettings.resolve(None, recipe=recipe, progress=progress, data=data, **settings)
     depends = init_digests(chosen.init, Path(runs))
     splits, run = load_dataset(data, root=chosen.root), name_run(Path(runs), name, chosen)
     return finetune(chosen, splits, run, progress or Silent(), depends=depends)
@@ -149,12 +150,12 @@ def distill(
 
     λ of Eq. 4 is the setting `lambda_`.
     """
-    from ptlreid.transfer.distillation import complete_settings
+    from ptlreid.transfer.distillation import resolve_settings
     from ptlreid.workflows.distill import distill
 
     progress = progress or Silent()
-    given = DistillSettings.resolve(None, recipe=recipe, teacher=teacher, **settings)
-    chosen = complete_settings(given, Path(runs), progress)
+    resolve = partial(DistillSettings.resolve, None, recipe=recipe, **{"teacher": teacher, **settings})
+    chosen = resolve_settings(resolve, Path(runs), progress)
     splits, run = load_dataset(chosen.data, root=chosen.root), name_run(Path(runs), name, chosen)
     return distill(chosen, splits, run, progress)
 
@@ -174,7 +175,7 @@ def transfer_chain(
     from ptlreid.transfer.chain_folder import ChainFolder
     from ptlreid.workflows.chain import run_chain
 
-    chosen = ChainSettings.resolve(None, recipe=recipe, chain=list(data), **settings)
+    chosen = ChainSettings.resolve(None, recipe=recipe, progress=progress, chain=list(data), **settings)
     return run_chain(chosen, ChainFolder.named(Path(runs), name, chosen), progress or Silent())
 
 

@@ -42,6 +42,20 @@ def test_a_stage_is_its_table_over_its_recipe_over_the_chain_over_the_chains_rec
     assert (second.batch_size, second.optimizer, second.epochs, second.lr, second.seed) == (90, "sgd", 50, 0.25, 3)
 
 
+def test_a_chain_takes_the_recipe_of_its_backbone_and_a_stage_may_name_another(tmp_path):
+    text = 'backbone = "mgn"\n[[stage]]\ndata = "duke"\n[[stage]]\ndata = "market"\nrecipe = "paper"\n'
+    first, second = ChainSettings.resolve(file(tmp_path, text)).stages()
+    assert first == FinetuneSettings.resolve(None, recipe="mgn", data="duke")
+    assert second == FinetuneSettings.resolve(None, recipe="paper", data="market", backbone="mgn")
+
+
+def test_a_chain_with_a_named_recipe_has_no_other_in_its_stages():
+    config = ChainSettings.resolve(None, recipe="paper", backbone="mgn", chain=["duke"], std=True)
+    (stage,) = config.stages()
+    assert stage == FinetuneSettings.resolve(None, recipe="paper", backbone="mgn", data="duke")
+    assert config.last_distilled().images_per_identity == 0
+
+
 def test_plain_stages_do_not_differ_in_the_memory_of_cells(tmp_path):
     text = '[[stage]]\ndata = "duke"\nptl = false\n[[stage]]\ndata = "market"\n'
     first, second = ChainSettings.resolve(file(tmp_path, text), memory="mean").stages()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from ptlreid.models.weights import WeightsFile, read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.records import Records, Splits
 from ptlreid.runs import RunFolder
-from ptlreid.settings import DistillSettings, EvaluateSettings, FinetuneSettings
-from ptlreid.transfer.distillation import complete_settings
+from ptlreid.settings import DistillSettings, EvaluateSettings, FinetuneSettings, recipes
+from ptlreid.transfer.distillation import resolve_settings
 from ptlreid.workflows.distill import distill
 from ptlreid.workflows.finetune import finetune
 
@@ -47,7 +48,11 @@ def runs(tmp_path, taught):
 
 
 def make_settings(runs, **changed) -> DistillSettings:
-    return complete_settings(DistillSettings.resolve(None, **SMALL | {"teacher": "ptl"} | changed), runs, Silent())
+    return complete_settings(runs, **SMALL | {"teacher": "ptl"} | changed)
+
+
+def complete_settings(runs, progress=None, **given) -> DistillSettings:
+    return resolve_settings(partial(DistillSettings.resolve, None, **given), runs, progress or Silent())
 
 
 def weights(run: RunFolder) -> dict[str, torch.Tensor]:
@@ -166,8 +171,7 @@ def test_another_teacher_of_the_same_name_is_noticed(runs, splits):
 
 
 def test_settings_that_are_not_given_are_the_teachers(runs, splits, market_folder):
-    given = DistillSettings.resolve(None, teacher="ptl", epochs=3)
-    full = complete_settings(given, runs, Silent())
+    full = complete_settings(runs, teacher="ptl", epochs=3)
     assert (full.data, full.backbone, full.height, full.width) == ("market", "tiny", 64, 32)
     assert (full.ptl, full.epochs, full.lambda_) == (False, 3, 0.8)
     assert full.default_name == "market-tiny-std0.8-s0"
@@ -175,9 +179,21 @@ def test_settings_that_are_not_given_are_the_teachers(runs, splits, market_folde
 
 def test_the_newest_ptl_run_is_the_default_teacher_and_reported(runs):
     progress = At(-1, fault)
-    full = complete_settings(DistillSettings.resolve(None), runs, progress)
+    full = complete_settings(runs, progress)
     assert full.teacher == "ptl"
     assert progress.notes == [f"teacher run: {runs / 'ptl'}, the newest finished PTL run"]
+
+
+@pytest.mark.parametrize("given", [{}, {"backbone": "tiny"}, {"height": 64}])
+def test_the_recipe_of_the_teachers_backbone_applies_except_for_the_image_size(runs, tmp_path, monkeypatch, given):
+    (tmp_path / "tiny.toml").write_text("height = 128\nwidth = 64\nerase = 0.25\nlr = 0.5\n")
+    monkeypatch.setattr(recipes, "_FOLDER", tmp_path)
+    progress = At(-1, fault)
+    full = complete_settings(runs, progress, teacher="ptl", lr=0.1, **given)
+    assert (full.erase, full.lr, full.height, full.width) == (0.25, 0.1, 64, 32)
+    assert progress.notes == ["recipe tiny, that of the backbone; --recipe chooses another"]
+    (tmp_path / "none.toml").write_text("# none\n")
+    assert complete_settings(runs, teacher="ptl", recipe="none", **given).erase == 0
 
 
 @pytest.mark.parametrize(("size", "given"), [({"height": 128}, "128×32"), ({"width": 64}, "64×64")])
@@ -220,7 +236,7 @@ def test_lambda_outside_0_to_1_is_refused(ptlreid, value):
 
 def test_an_unknown_teacher_gets_a_suggestion(runs):
     with pytest.raises(CheckpointError, match=r"Unknown run 'pt'\. Did you mean 'ptl'"):
-        complete_settings(DistillSettings.resolve(None, teacher="pt"), runs, Silent())
+        complete_settings(runs, teacher="pt")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from ptlreid import losses, models, plugins
 from ptlreid.engine import schedule
 from ptlreid.engine.job import resolve_size
 from ptlreid.errors import OptionError
+from ptlreid.progress import Silent
 from ptlreid.settings import FinetuneSettings, read_toml, recipes
 
 
@@ -49,6 +50,12 @@ def test_the_papers_recipe_is_the_default():
     assert FinetuneSettings.resolve(None, recipe="paper") == resolve_size(FinetuneSettings.resolve(None))
 
 
+def test_the_papers_recipe_states_whatever_another_recipe_changes():
+    stated = {key for name in recipes.names() for key in read_toml(recipes.find(name))}
+    other_loss_or_network = {"margin", "backbone", "init", "ptl"}
+    assert stated - other_loss_or_network <= set(read_toml(recipes.find("paper")))
+
+
 def test_the_papers_rate_is_a_tenth_after_every_ten_epochs():
     assert rates("paper", [0, 9, 10, 20, 49]) == pytest.approx([1e-2, 1e-2, 1e-3, 1e-4, 1e-6])
 
@@ -61,9 +68,9 @@ def test_the_large_batch_is_the_papers_recipe_for_90_images_of_the_plain_network
     assert sorted(changed) == sorted(expected)
 
 
-def test_mgns_rate_falls_at_320_and_360():
+def test_mgns_rate_falls_at_320_360_and_400():
     optimizer = SGD([nn.Parameter(nn.Linear(1, 1).weight.detach())], lr=2e-4)
-    theirs, expected = MultiStepLR(optimizer, [320, 360]), []
+    theirs, expected = MultiStepLR(optimizer, [320, 360, 400]), []
     for _ in range(450):
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
@@ -89,6 +96,59 @@ def test_a_file_overrides_the_recipe_and_options_override_the_file(tmp_path):
     (tmp_path / "mine.toml").write_text("epochs = 7\nmargin = 0.5\n")
     config = FinetuneSettings.resolve(tmp_path / "mine.toml", recipe="mgn", epochs=3, backbone=None)
     assert (config.epochs, config.margin, config.lr, config.backbone) == (3, 0.5, 2e-4, "mgn")
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("place", ["option", "file"])
+def test_a_backbone_brings_its_recipe_and_a_note_says_so(tmp_path, place):
+    file, progress = tmp_path / "mine.toml", Notes()
+    file.write_text('backbone = "mgn"\n' if place == "file" else "")
+    given = {"backbone": "mgn"} if place == "option" else {}
+    config = FinetuneSettings.resolve(file, lr=0.5, progress=progress, **given)
+    assert config == FinetuneSettings.resolve(None, recipe="mgn", lr=0.5)
+    assert progress.notes == ["recipe mgn, that of the backbone; --recipe chooses another"]
+
+
+def test_an_option_for_another_backbone_overrides_that_of_the_file_and_its_recipe(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('backbone = "mgn"\n')
+    assert FinetuneSettings.resolve(file, backbone="resnet50") == FinetuneSettings.resolve(None)
+
+
+def test_a_named_recipe_takes_precedence_over_that_of_the_backbone():
+    progress = Notes()
+    config = FinetuneSettings.resolve(None, recipe="paper", backbone="mgn", progress=progress)
+    assert config.differences(FinetuneSettings.resolve(None, recipe="paper")) == ["backbone: 'mgn' -> 'resnet50'"]
+    assert progress.notes == []
+
+
+def test_the_config_of_a_run_needs_nothing_of_the_backbones_recipe(tmp_path):
+    settings, progress = FinetuneSettings.resolve(None, backbone="mgn", loss="ce"), Notes()
+    (tmp_path / "config.toml").write_text(settings.to_toml())
+    assert FinetuneSettings.resolve(tmp_path / "config.toml", progress=progress) == settings
+    assert progress.notes == []
+
+
+def test_a_mistake_in_the_recipe_of_a_backbone_is_said_to_be_there(tmp_path, monkeypatch):
+    (tmp_path / "tiny.toml").write_text("lr = -1.0\n")
+    monkeypatch.setattr(recipes, "_FOLDER", tmp_path)
+    with pytest.raises(OptionError, match=r"^recipe tiny: lr = -1\.0: expected a number"):
+        FinetuneSettings.resolve(None, backbone="tiny")
+
+
+def test_the_command_notes_the_recipe_of_the_backbone_once(ptlreid, market_folder):
+    words = ("--backbone", "mgn", "--batch-size", 6, "--root", market_folder.parent)
+    code, _, err = ptlreid("finetune", *words)
+    assert (code, "compares images within a batch" in err) == (1, True)
+    code, _, err = ptlreid("transfer-chain", "market", "--backbone", "mgn", "--dry-run", "--root", market_folder.parent)
+    assert (code, err.count("recipe mgn, that of the backbone")) == (0, 1)
 
 
 def test_a_misspelt_recipe_gets_a_suggestion(ptlreid):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ptlreid.cli import console
-from ptlreid.cli.options import DryRun, Json, Runs, from_settings
+from ptlreid.cli.options import DryRun, Given, Json, Runs, from_settings
 from ptlreid.errors import OptionError
 from ptlreid.settings import DistillSettings
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @from_settings(DistillSettings, recipe=True)
 def distill(
-    settings: DistillSettings,
+    given: Given,
     *,
     sweep: Annotated[
         str | None, typer.Option("--sweep", metavar="λ,λ,...", help="One run per λ, and one table.")
@@ -44,12 +45,12 @@ def distill(
     """
     from ptlreid import datasets
     from ptlreid.distributed import process_group
-    from ptlreid.transfer.distillation import check_widths, complete_settings
+    from ptlreid.transfer.distillation import check_widths, resolve_settings
     from ptlreid.workflows import distill as workflow
 
     progress = console.Reporter()
-    full = complete_settings(settings, runs, progress)
-    students = [full] if sweep is None else _sweep(full, sweep, given="lambda_" in settings.model_fields_set)
+    full = resolve_settings(partial(given.resolve, DistillSettings), runs, progress)
+    students = [full] if sweep is None else _sweep(full, sweep, given="lambda_" in full.model_fields_set)
     folders = _folders(runs, name, students, sweep)
     splits = datasets.load(full.data, Path(full.root))
     if dry_run:

@@ -33,7 +33,7 @@ def finetune(
 
     Examples:
       ptlreid finetune --data market --backbone densenet161
-      ptlreid finetune --data market --recipe mgn --device 0
+      ptlreid finetune --data market --backbone mgn --device 0
       ptlreid finetune --data duke --init market-resnet50-ptl-s0 --lr 0.001
     """
     from ptlreid import datasets

@@ -20,6 +20,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic.fields import FieldInfo
 
+from ptlreid.progress import Progress
 from ptlreid.settings import DataSettings, Settings
 from ptlreid.settings.fields import Kind, find_kind, find_option
 
@@ -67,15 +68,17 @@ class Given:
     config: Path | None
     recipe: str | None
 
-    def resolve(self, model: type[S], *, config: bool = True, **more: Any) -> S:
+    def resolve(self, model: type[S], *, config: bool = True, progress: Progress | None = None, **more: Any) -> S:
         """The settings of one model, with `more` values. `config`: whether to read the --config file.
+
+        `progress` gets a note if a recipe applies that was not named.
 
         Raises `OptionError` for a device that is not available.
         """
         values = {name: value for name, value in self.values.items() if name in model.model_fields}
         origins = {name: self.origins[name] for name in values}
         file = self.config if config else None
-        settings = model.resolve(file, recipe=self.recipe, origins=origins, **values, **more)
+        settings = model.resolve(file, recipe=self.recipe, origins=origins, progress=progress, **(values | more))
         if getattr(settings, "device", "cpu") not in ("auto", "cpu"):
             from ptlreid.devices import choose_device  # torch
 
@@ -110,7 +113,7 @@ def from_settings(
         def run(ctx: typer.Context, **arguments: Any) -> None:
             given = _read(ctx, {name: field for name, (_, field) in fields.items()}, arguments)
             rest = {name: value for name, value in arguments.items() if name in names}
-            settings = given if first.name == "given" else given.resolve(models[0])
+            settings = given if first.name == "given" else given.resolve(models[0], progress=_reporter())
             with _verify_images() if arguments.get("verify") else nullcontext():
                 command(settings, **rest)
 
@@ -123,6 +126,12 @@ def from_settings(
         return run
 
     return decorate
+
+
+def _reporter() -> Progress:
+    from ptlreid.cli import console
+
+    return console.Reporter()
 
 
 def _verify_images() -> AbstractContextManager[None]:

@@ -38,7 +38,7 @@ def transfer_chain(
       ptlreid transfer-chain duke market msmt17
       ptlreid transfer-chain market duke --backbone densenet161 --std
     """
-    settings = given.resolve(ChainSettings, chain=chain)
+    settings = given.resolve(ChainSettings, chain=chain, progress=console.Reporter())
 
     from ptlreid.transfer.chain_folder import ChainFolder
     from ptlreid.workflows import chain as workflow

@@ -16,6 +16,7 @@ from ptlreid import plugins
 from ptlreid.errors import OptionError
 from ptlreid.file_kinds import identify, printable
 from ptlreid.names import NOT_UTF8
+from ptlreid.progress import Progress
 from ptlreid.settings import recipes
 from ptlreid.settings.fields import Option, find_kind, find_option
 
@@ -68,24 +69,39 @@ class Settings(BaseModel):
         *,
         recipe: str | None = None,
         origins: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
         **given: Any,
     ) -> Self:
         """The settings: defaults, a named `recipe`, the TOML `file`, and the `given` values (None: not given).
 
-        Each overrides those before it. `origins`: what messages call a given value, by key, instead of `key = value`,
-        such as `--metric cos`.
+        Each overrides those before it. Without a named recipe, it is `own_recipe`, on which `progress` gets a note.
+        `origins`: what messages call a given value, by key, instead of `key = value`, such as `--metric cos`.
         """
+        above = [(f"{file}: ", read_toml(file))] if file else []
+        above.append(("", {cls.key(name): value for name, value in given.items() if value is not None}))
+        chosen = {key: value for _, layer in above for key, value in layer.items()}
+        name = recipe or cls.own_recipe(chosen)
+        below = [(f"recipe {name}: ", read_toml(recipes.find(name)))] if name else []
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
-        for place, path in ((f"recipe {recipe}", recipes.find(recipe) if recipe else None), (str(file), file)):
-            if path:
-                layer = read_toml(path)
-                values = cls.overlay(values, layer)
-                sources |= {key: f"{place}: {_assignment(key, value)}" for key, value in layer.items()}
-        layer = {cls.key(name): value for name, value in given.items() if value is not None}
-        sources |= {key: _assignment(key, value) for key, value in layer.items()}
+        for place, layer in below + above:
+            values = cls.overlay(values, layer)
+            sources |= {key: f"{place}{_assignment(key, value)}" for key, value in layer.items()}
         sources |= {cls.key(name): text for name, text in (origins or {}).items()}
-        return cls._check(cls.overlay(values, layer), sources)
+        if progress and not recipe and values.keys() - chosen.keys():
+            progress.note(f"recipe {name}, that of the backbone; --recipe chooses another")
+        return cls._check(values, sources)
+
+    @classmethod
+    def make(cls, **values: Any) -> Self:
+        """The settings with these values (None: not given), and the defaults of all others: no recipe."""
+        layer = {cls.key(name): value for name, value in values.items() if value is not None}
+        return cls._check(layer, {key: _assignment(key, value) for key, value in layer.items()})
+
+    @classmethod
+    def own_recipe(cls, values: Mapping[str, Any]) -> str | None:
+        """The recipe that applies where none is named, given the other `values`; None for no recipe."""
+        return None
 
     @classmethod
     def load(cls, file: Path) -> Self:

@@ -12,6 +12,7 @@ from pydantic import Field
 from ptlreid import plugins
 from ptlreid.errors import OptionError
 from ptlreid.file_kinds import printable
+from ptlreid.progress import Progress
 from ptlreid.settings import recipes
 from ptlreid.settings.base import RENAMED, read_toml
 from ptlreid.settings.distill import LAMBDA, DistillSettings, Lambda
@@ -41,6 +42,7 @@ class ChainSettings(FinetuneSettings):
         *,
         recipe: str | None = None,
         origins: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
         chain: list[str] | None = None,
         **given: Any,
     ) -> Self:
@@ -49,7 +51,7 @@ class ChainSettings(FinetuneSettings):
             raise OptionError(f"{file} has [[stage]] tables already. Leave the datasets out of the command.")
         if chain:
             given["stage"] = [{"data": name} for name in chain]
-        settings = super().resolve(file, recipe=recipe, origins=origins, **given)
+        settings = super().resolve(file, recipe=recipe, origins=origins, progress=progress, **given)
         settings._check_stages()
         return settings
 
@@ -88,12 +90,12 @@ class ChainSettings(FinetuneSettings):
         `init` is the chain's in all of them, although only the first stage starts from it.
         """
         count = len(self.stage)
-        return [FinetuneSettings.resolve(None, **self._stage_values(number, **changed)) for number in range(count)]
+        return [FinetuneSettings.make(**self._stage_values(number, **changed)) for number in range(count)]
 
     def last_distilled(self) -> DistillSettings:
         """The settings of the final distillation: those of the last stage, for a plain student."""
         values = self._stage_values(len(self.stage) - 1, ptl=False)
-        return DistillSettings.resolve(None, **values, lambda_=self.lambda_)
+        return DistillSettings.make(**values, lambda_=self.lambda_)
 
     def to_toml(self) -> str:
         """The settings that were given, as TOML: the run folder of a stage has all of its settings."""
@@ -136,6 +138,6 @@ class ChainSettings(FinetuneSettings):
                     f"Stage {number} sets {fixed[0]}, which must be the same for all stages. Set it above the tables."
                 )
             try:
-                FinetuneSettings.resolve(None, **self._stage_values(number - 1))
+                FinetuneSettings.make(**self._stage_values(number - 1))
             except OptionError as error:
                 raise OptionError(f"Stage {number}: {error}") from None

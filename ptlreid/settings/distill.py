@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -26,6 +26,11 @@ class DistillSettings(FinetuneSettings):
     )
     lambda_: Lambda = LAMBDA
     ptl: bool = Field(False, description="Add BConv-Cells (PTL) to the student.")
+
+    @classmethod
+    def own_recipe(cls, values: Mapping[str, Any]) -> str | None:
+        """As for fine-tuning, once the teacher has given what was left open: the recipe must not override it."""
+        return super().own_recipe(values) if values.keys() >= {"teacher", *cls.SHOWN_DEFAULTS} else None
 
     def differences(self, other: Self, same: Collection[str] = ()) -> list[str]:
         """As for other settings; with λ = 0 on both sides the teacher is ignored."""

@@ -10,6 +10,7 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from ptlreid.network_types import Memory
+from ptlreid.settings import recipes
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.fields import COMMON, MACHINE, MAX_BATCH, MAX_EPOCHS, MAX_PIXELS, MAX_SEED, Option
 from ptlreid.settings.losses import LOSSES, check_loss, unused_settings, with_loss_settings
@@ -77,6 +78,11 @@ class FinetuneSettings(DataSettings):
     tensorboard: Annotated[bool, MACHINE] = Field(False, description="Write TensorBoard events.")
     report: Annotated[bool, MACHINE] = Field(True, description="Write the run's report.html at the end.")
     seed: Annotated[int, COMMON] = Field(0, ge=0, le=MAX_SEED, description="Random seed.")
+
+    @classmethod
+    def own_recipe(cls, values: Mapping[str, Any]) -> str | None:
+        """That of the backbone, if it has one."""
+        return recipes.of_backbone(values.get("backbone"))
 
     @classmethod
     def overlay(cls, below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,11 @@ def find(name: str) -> Path:
     return _FOLDER / f"{name}.toml"
 
 
+def of_backbone(backbone: object) -> str | None:
+    """The recipe of a backbone: the one of its name; None for a backbone that has none, and for any other value."""
+    return backbone if isinstance(backbone, str) and backbone in names() else None
+
+
 def about(name: str) -> str:
     """The source of the recipe, in a sentence: the first line of its file, a comment."""
     first, *_ = find(name).read_text(encoding="utf-8").splitlines()

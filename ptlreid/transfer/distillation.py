@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ptlreid.errors import OptionError
 from ptlreid.models.pretrained import init_digests
@@ -22,26 +22,34 @@ if TYPE_CHECKING:
     from ptlreid.network_types import Output
 
 
-def complete_settings(settings: DistillSettings, runs: Path, progress: Progress) -> DistillSettings:
+class Resolve(Protocol):
+    """Resolves the settings that were given, with more values and with notes: see `Settings.resolve`."""
+
+    def __call__(self, *, progress: Progress | None = None, **more: Any) -> DistillSettings: ...
+
+
+def resolve_settings(resolve: Resolve, runs: Path, progress: Progress) -> DistillSettings:
     """The settings with those that were not given taken from the teacher: dataset, backbone and image size.
 
-    Without a teacher, takes the newest finished PTL run below `runs` and notes it in `progress`. Raises
-    `CheckpointError` if there is no such run, `OptionError` for another image size than the teacher's.
+    Without a teacher, takes the newest finished PTL run below `runs` and notes it in `progress`. If the teacher's
+    backbone has a recipe, it applies. Raises `CheckpointError` if there is no such run, `OptionError` for another image
+    size than the teacher's.
     """
-    teacher = find_run(runs, settings.teacher) if settings.teacher else find_newest_ptl(runs)
-    if not settings.teacher:
+    given = resolve()
+    teacher = find_run(runs, given.teacher) if given.teacher else find_newest_ptl(runs)
+    if not given.teacher:
         progress.note(f"teacher run: {teacher.path}, the newest finished PTL run")
     spec = read_weights_header(teacher.weights()).spec
     values = {"data": teacher.settings().data, "backbone": spec.backbone, "height": spec.height, "width": spec.width}
-    missing = {name: value for name, value in values.items() if name not in settings.model_fields_set}
-    completed = settings.model_copy(update={**missing, "teacher": settings.teacher or teacher.path.name})
-    if (completed.height, completed.width) != (spec.height, spec.width):
+    missing = {name: value for name, value in values.items() if name not in given.model_fields_set}
+    settings = resolve(progress=progress, **missing, teacher=given.teacher or teacher.path.name)
+    if (settings.height, settings.width) != (spec.height, spec.width):
         raise OptionError(
-            f"Image size {completed.height}×{completed.width}: expected {spec.height}×{spec.width}, the size of the "
+            f"Image size {settings.height}×{settings.width}: expected {spec.height}×{spec.width}, the size of the "
             f"teacher {teacher.path.name}, as both see the same images. Leave out --height and --width, or choose "
             "another --teacher."
         )
-    return completed
+    return settings
 
 
 def dependency_digests(settings: FinetuneSettings, runs: Path) -> dict[str, str]:
@@ -54,7 +62,7 @@ def dependency_digests(settings: FinetuneSettings, runs: Path) -> dict[str, str]
 
 def read_teacher(settings: DistillSettings, runs: Path) -> WeightsFile:
     """The weights of the teacher run's last epoch, not loaded; does not import torch."""
-    assert settings.teacher is not None, "set by complete_settings"
+    assert settings.teacher is not None, "set by resolve_settings"
     return read_weights_header(find_run(runs, settings.teacher).weights())
 
 

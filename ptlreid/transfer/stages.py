@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder, name_run, training_manifest
 from ptlreid.settings import ChainSettings, DistillSettings, FinetuneSettings
-from ptlreid.transfer.distillation import complete_settings, dependency_digests
+from ptlreid.transfer.distillation import dependency_digests, resolve_settings
 
 # Trains a run to its end, or reuses it if it is finished: see workflows/chain.py.
 Train = Callable[[FinetuneSettings, Splits, RunFolder, Progress], object]
@@ -105,7 +106,7 @@ class StageRunner:
         runs |= {"teacher": self.find(stage.teacher)} if stage.teacher else {}
         settings = stage.settings.model_copy(update={name: run.path.name for name, run in runs.items() if run})
         if isinstance(settings, DistillSettings):
-            return complete_settings(settings, self.runs, self.progress)
+            return resolve_settings(partial(_with, settings), self.runs, self.progress)
         return resolve_size(settings)
 
     def _folder(self, settings: FinetuneSettings) -> RunFolder:
@@ -129,6 +130,11 @@ def missing_datasets(data: str, root: Path) -> list[str]:
         except DataError:
             missing.append(name)
     return missing
+
+
+def _with(settings: DistillSettings, *, progress: Progress | None = None, **more: Any) -> DistillSettings:
+    """The settings with `more` values. A stage's recipe is among its settings already."""
+    return settings.model_copy(update=more)
 
 
 def _link_stages(settings: Sequence[FinetuneSettings]) -> list[Stage]:

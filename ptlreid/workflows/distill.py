@@ -19,7 +19,7 @@ from ptlreid.workflows.finetune import finetune
 
 
 def distill(settings: DistillSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
-    """The metrics of the finished run, also written to `run.metrics`; `settings` come from `complete_settings`.
+    """The metrics of the finished run, also written to `run.metrics`; `settings` come from `resolve_settings`.
 
     As `finetune`, and the same as it for λ = 0, when the teacher is not run. Raises `OptionError` if the features of
     teacher and student differ in width.
