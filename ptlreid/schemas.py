@@ -52,6 +52,57 @@ class Summary(TypedDict, total=False):
     gallery: Gallery
 
 
+ArithmeticName = Literal["float32", "tf32", "bf16", "fp16"]
+
+
+@with_config(_STRICT)
+class Precisions(TypedDict):
+    """The precision of convolutions and matrix products, in training and for the features that were scored."""
+
+    training: ArithmeticName
+    extraction: ArithmeticName
+
+
+@with_config(_STRICT)
+class Facts(TypedDict):
+    """What a run is trained with: see `ptlreid.environment`. `cuda`, `cudnn`: None on a CPU; `commit`: if known."""
+
+    device: str
+    device_name: str
+    precision: Precisions
+    tf32: bool
+    torch: str
+    cuda: str | None
+    cudnn: str | None
+    processes: Count
+    images_per_update: Count
+    version: str
+    commit: str | None
+
+
+@with_config(_STRICT)
+class Session(Facts):
+    """Updates with the same facts, in a checkpoint: their number and the seconds that they took."""
+
+    updates: Count
+    seconds: Number
+
+
+@with_config(_STRICT)
+class SessionSpeed(Facts):
+    """A session in `metrics.json`. `images_per_second`: None without an update."""
+
+    seconds: Number
+    images_per_second: Number | None
+
+
+@with_config(_STRICT)
+class Environment(SessionSpeed):
+    """`environment` in `metrics.json`. `sessions`: in order, where their facts differ."""
+
+    sessions: NotRequired[list[SessionSpeed]]
+
+
 @with_config(_STRICT)
 class Metrics(Summary, total=False):
     """`metrics.json`. `weights_digest`, `test_images`: digests of what the scores were made with."""
@@ -62,6 +113,7 @@ class Metrics(Summary, total=False):
     weights: Literal["last"]
     weights_digest: str
     test_images: str
+    environment: Environment
 
 
 @with_config(_STRICT)

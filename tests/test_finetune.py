@@ -283,3 +283,34 @@ def test_an_unknown_run_gets_a_suggestion(tmp_path):
     with pytest.raises(CheckpointError, match="Did you mean 'market-tiny-ptl-s0'"):
         find_run(tmp_path, "market-tiny-s0")
     assert find_run(Path("nowhere"), str(tmp_path / "market-tiny-ptl-s0")).path.name == "market-tiny-ptl-s0"
+
+
+def test_the_metrics_say_what_the_run_was_trained_with(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    finetune(make_settings(), splits, run, Silent())
+    found = run.read_metrics()["environment"]
+    assert (found["device"], found["processes"], found["images_per_update"]) == ("cpu", 1, 8)
+    updates = [line for line in history.read(run.history) if line["kind"] == "step"]
+    images = sum(line["images"] for line in updates)
+    assert found["images_per_second"] * found["seconds"] == pytest.approx(images, rel=0.01)
+    # Each line's speed is rounded.
+    assert found["seconds"] == pytest.approx(sum(8 / line["images_per_second"] for line in updates), rel=0.01)
+
+
+def test_a_run_that_was_continued_under_other_conditions_says_so(tmp_path, splits, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as changed, pytest.raises(Stop):
+        changed.setattr(torch, "__version__", "2.7.0")
+        finetune(make_settings(), splits, run, StoppedAt(7))
+    found = finetune(make_settings(), splits, run, Silent())["environment"]
+    assert [one["torch"] for one in found["sessions"]] == ["2.7.0", found["torch"]] != [found["torch"]] * 2
+    assert sum(one["seconds"] for one in found["sessions"]) == pytest.approx(found["seconds"], abs=0.002)
+
+
+def test_scores_that_are_made_again_keep_the_environment_of_the_training(tmp_path, market_folder):
+    copy = shutil.copytree(market_folder, tmp_path / "data" / "market")
+    run = RunFolder(tmp_path / "run")
+    first = finetune(make_settings(), datasets.load("market", copy.parent), run, Silent())
+    write_image(copy / "query" / "0005_c1s1_000001_00.jpg", 99)
+    again = finetune(make_settings(), datasets.load("market", copy.parent), run, Silent())
+    assert again["test_images"] != first["test_images"] and again["environment"] == first["environment"]

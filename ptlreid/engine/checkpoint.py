@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from pydantic import ConfigDict, InstanceOf, with_config
@@ -21,11 +21,11 @@ from ptlreid.json_files import check_schema
 from ptlreid.models.bconv import load_memory_state, memory_state
 from ptlreid.models.network import Network
 from ptlreid.models.tensor_files import read_content
-from ptlreid.schemas import Count, Number
+from ptlreid.schemas import Count, Number, Session
 
 SCHEMA = 2
 # The fields of `Training` that are numbers or dictionaries of numbers, saved as they are.
-_PLAIN = ("epoch", "step", "best", "stale", "cells", "history_bytes")
+_PLAIN = ("epoch", "step", "best", "stale", "cells", "history_bytes", "sessions")
 _ADVICE = "Start another run (--name)."
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
@@ -54,6 +54,7 @@ class _Content(TypedDict):
     stale: Count
     cells: dict[str, dict[str, float]]
     history_bytes: Count
+    sessions: NotRequired[list[Session]]  # missing in checkpoints of version 0.1
 
 
 @dataclass
@@ -63,7 +64,8 @@ class Training:
     `scaler`: keeps fp16 gradients in range, disabled otherwise. `epoch`: completed epochs, with their evaluation.
     `step`: completed updates of the current epoch. `best`: the highest mAP so far, negative before the first
     evaluation; `stale`: evaluations since then. `cells`: statistics of the cells at the end of the epoch.
-    `history_bytes`: the length of the history file at this point. `generators`: the states of torch's random generators
+    `history_bytes`: the length of the history file at this point. `sessions`: what the updates were computed
+    with, see `environment`. `generators`: the states of torch's random generators
     in a checkpoint within an epoch.
     """
 
@@ -77,6 +79,7 @@ class Training:
     stale: int = 0
     cells: dict[str, dict[str, float]] = field(default_factory=dict)
     history_bytes: int = 0
+    sessions: list[Session] = field(default_factory=list)
     generators: list[Tensor] = field(default_factory=list)
 
 
@@ -135,7 +138,7 @@ def load(training: Training, path: Path) -> None:
         ) from None
     training.generators = own["generators"]
     for name in _PLAIN:
-        setattr(training, name, content[name])
+        setattr(training, name, content.get(name, []))
 
 
 def restore_generators(training: Training) -> None:

@@ -22,6 +22,7 @@ from ptlreid.engine.history import History
 from ptlreid.engine.interrupts import Interrupts
 from ptlreid.engine.job import TrainingJob
 from ptlreid.engine.recorder import Recorder
+from ptlreid.environment import count_update
 from ptlreid.errors import Stopped
 from ptlreid.images import Batch, load_batches
 from ptlreid.models import bconv
@@ -103,6 +104,7 @@ def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, s
         _watch_last_update(job, training)
         for step in steps:
             setup.recorder.step(training.epoch, step)
+            count_update(training.sessions, step.seconds)
             if training.step == job.updates:
                 training.cells = bconv.cell_statistics(training.network)
             _watch_last_update(job, training)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ptlreid import distributed
+from ptlreid import distributed, environment
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.job import TrainingJob
 from ptlreid.evaluation import evaluate, evaluate_run, extract_retrieval
@@ -41,13 +41,14 @@ def score_epoch(job: TrainingJob, training: Training, *, before: Callable[[], No
 
 def finish(job: TrainingJob, training: Training) -> dict[str, Any]:
     """Evaluate the last weights, save them as the best if they are, and write the metrics, which completes the run."""
+    evaluation = default_evaluation(job.settings)
     metrics: dict[str, Any] = {"run": job.run.path.name, "data": job.settings.data, "epochs": training.epoch}
     if job.splits.has_test:
-        settings = default_evaluation(job.settings)
-        scores = evaluate_run(job.run, job.splits, settings, job.progress)
+        scores = evaluate_run(job.run, job.splits, evaluation, job.progress)
         digests = distributed.run_on_main(lambda: score_digests(job.run, job.splits))
         metrics |= {"weights": "last", **digests, **scores.summary()}
         if scores.mean_ap > training.best:
             distributed.run_on_main(lambda: weights.save(training.network, job.spec, job.run.weights("best")))
+    metrics["environment"] = environment.summarize(training.sessions, amp=evaluation.amp)
     distributed.run_on_main(lambda: write_json(job.run.metrics, metrics))
     return metrics

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ptlreid import distributed, models
+from ptlreid import distributed, environment, models
 from ptlreid.devices import choose_amp, choose_device
 from ptlreid.engine import checkpoint, optim, schedule
 from ptlreid.engine.checkpoint import Training
@@ -28,6 +28,9 @@ def train(job: TrainingJob, score_epoch: ScoreEpoch) -> Training:
     device = choose_device(settings.device)
     precision = Precision(choose_amp(settings.amp, device), settings.channels_last)
     training = prepare_training(job, device, precision)
+    amp = {None: "off", torch.bfloat16: "bf16", torch.float16: "fp16"}[precision.dtype]
+    facts = environment.describe_machine(device, amp=amp, images_per_update=settings.batch_size * settings.accumulate)
+    environment.begin_session(training.sessions, facts)
     distributed.run_on_main(lambda: job.run.claim(settings, job.splits, job.depends))
     with catch_dead_workers():
         train_epochs(job, training, device, precision, score_epoch=score_epoch)

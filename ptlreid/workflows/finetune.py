@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptlreid import distributed
+from ptlreid import distributed, environment
 from ptlreid.distributed import process_group
 from ptlreid.engine.job import TrainingJob, build_sampler, resolve_size
 from ptlreid.json_files import has_digest, write_json
@@ -126,6 +126,8 @@ def _score_again_if_changed(
     progress.note(f"{run.path}: {' and '.join(changed) or 'scores are missing'}, scoring again")
     evaluation = default_evaluation(settings)
     metrics = metrics | digests | evaluate_run(run, splits, evaluation, progress).summary()
+    if "environment" in metrics:  # the training's, as nothing was trained
+        metrics["environment"] = environment.with_extraction(metrics["environment"], evaluation.amp)
     distributed.run_on_main(lambda: _rewrite_metrics(run.metrics, metrics))
     return metrics
 
