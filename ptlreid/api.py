@@ -89,7 +89,8 @@ def build_network(backbone: str, num_classes: int, **settings: Any) -> Network:
 
     chosen = resolve_size(FinetuneSettings.resolve(None, backbone=backbone, **settings))
     assert chosen.height is not None and chosen.width is not None, "set by resolve_size"
-    spec = NetworkSpec(chosen.backbone, chosen.ptl, chosen.memory, num_classes, chosen.height, chosen.width)
+    size = chosen.height, chosen.width
+    spec = NetworkSpec(chosen.backbone, chosen.ptl, chosen.memory, num_classes, *size, chosen.interpolation)
     network = models.build(spec, chosen.seed)
     if chosen.init == "imagenet":
         pretrained.load_imagenet(network, chosen.backbone)

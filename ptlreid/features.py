@@ -53,7 +53,7 @@ class Extractor:
     @classmethod
     def from_weights(cls, weights: WeightsFile, settings: EvaluateSettings) -> Extractor:
         """The extractor of a weights file; `settings` may override how the network's features are read."""
-        view = EvalView(weights.spec.height, weights.spec.width)
+        view = EvalView(weights.spec.height, weights.spec.width, weights.spec.interpolation)
         readout = _readout(weights.readout, settings)
         return cls(weights, readout, view, settings.device, settings.batch_size, settings.workers)
 
@@ -138,7 +138,7 @@ class Extractor:
         try:
             for at in range(0, len(images), self.batch_size):
                 pixels = [decode(image) for image in images[at : at + self.batch_size]]
-                yield self._forward(torch.from_numpy(resize(pixels, self.view.height, self.view.width)))
+                yield self._forward(torch.from_numpy(resize(pixels, self.view)))
         finally:
             self.network.train(mode)
 

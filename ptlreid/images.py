@@ -18,9 +18,7 @@ from ptlreid import packs, signals
 from ptlreid.errors import DataError
 from ptlreid.packs import PackedImages
 from ptlreid.progress import Progress
-from ptlreid.views import EvalView, TrainView, decode, resize
-
-View = EvalView | TrainView
+from ptlreid.views import View, decode, resize
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,12 @@ def load_batches(
 ) -> Iterator[Batch]:
     """The images of each batch of `rows`, in that order for any number of `workers`.
 
-    If the dataset has a pack of the view's size, identical pixels are read from it; `progress` gets a note
-    if it cannot be used. Each image has its own random generator, from `augmentation_seed` and its row:
+    If the dataset has a pack of the view's size and interpolation, identical pixels are read from it; `progress` gets a
+    note if it cannot be used. Each image has its own random generator, from `augmentation_seed` and its row:
     augmentation depends neither on the other images of the batch nor on the process that loads it. Raises `DataError`
     for a file that cannot be decoded.
     """
-    packed = packs.find_packed(paths, view.height, view.width, progress)
+    packed = packs.find_packed(paths, view, progress)
     loader = DataLoader(
         _Images(paths, view, packed, augmentation_seed),
         sampler=list(rows),  # a batch at a time: one fetch, one array
@@ -112,7 +110,7 @@ class _Images(Dataset[Batch | DataError]):
                 pixels.append(decode(self.paths[row]) if packed is None else packed)
         except DataError as error:
             return error  # raised in a worker, it would carry that worker's traceback
-        images = resize(pixels, self.view.height, self.view.width)
+        images = resize(pixels, self.view)
         for image, rng in zip(images, self._make_generators(rows.tolist()), strict=True):
             self.view.augment(image, rng)
         return Batch(torch.from_numpy(images), torch.from_numpy(np.array(rows, dtype=np.int64)))

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # How the latent state of a BConv-Cell is shared in a batch: see models/bconv.py.
 Memory = Literal["slot", "mean", "none"]
+# How images are resized: see views.py.
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Output:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Everything that determines a network's structure: with the weights, it gives the same features anywhere."""
+    """A network's structure, and the size and interpolation of its images: with the weights, it gives the same features
+    anywhere."""
 
     backbone: str
     ptl: bool
@@ -36,10 +39,14 @@ class NetworkSpec:
     num_classes: int
     height: int
     width: int
+    interpolation: Interpolation = "bilinear"
 
     def describe(self) -> dict[str, Any]:
-        """The fields by name, for JSON."""
-        return asdict(self)
+        """The fields by name, for JSON; without `interpolation` if it is bilinear, the only one of version 0.1."""
+        fields = asdict(self)
+        if self.interpolation == "bilinear":
+            del fields["interpolation"]
+        return fields
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import numpy as np
 
 from ptlreid.contents import file_state
 from ptlreid.errors import DataError
-from ptlreid.image_files import DECODING
+from ptlreid.network_types import Interpolation
 from ptlreid.progress import Progress
-from ptlreid.views import INTERPOLATION
+from ptlreid.views import EvalView, View
 
 SCHEMA = "2"
 FORMAT = "v108"  # of HDF5, in h5py's words
@@ -33,20 +34,16 @@ _LEVELS = 4  # folders that are searched for a pack, upwards from that of the im
 _ADVICE = "Rebuild it with `ptlreid pack`, or remove it."
 
 
-def pack_name(height: int, width: int) -> str:
-    """The file name of a pack, such as packed-256x128.h5."""
-    return f"packed-{height}x{width}.h5"
+def pack_name(view: View) -> str:
+    """The file name of a pack for this view, such as packed-256x128.h5 or packed-384x128-bicubic.h5."""
+    suffix = "" if view.interpolation == "bilinear" else f"-{view.interpolation}"
+    return f"packed-{view.height}x{view.width}{suffix}.h5"
 
 
-def pack_attributes(height: int, width: int) -> dict[str, str | int]:
+def pack_attributes(view: View) -> dict[str, str | int]:
     """Everything that the pixels of a pack depend on, besides the image files."""
-    return {
-        "schema": SCHEMA,
-        "height": height,
-        "width": width,
-        "decoding": DECODING,
-        "interpolation": INTERPOLATION,
-    }
+    described = view.describe()
+    return {"schema": SCHEMA, **{key: described[key] for key in ("height", "width", "decoding", "interpolation")}}
 
 
 @dataclass(frozen=True)
@@ -110,9 +107,10 @@ def open_pack(file: Path) -> Pack:
                 raise ValueError("damaged, or of an earlier version")
         with h5py.File(file, "r", locking=False) as content:
             images = content["images"]
-            expected = pack_attributes(*images.shape[1:3])
+            views = {pack_name(view): view for view in _views(*images.shape[1:3])}
+            expected = pack_attributes(views.get(file.name) or next(iter(views.values())))
             found = {key: _plain(content.attrs.get(key)) for key in expected}
-            if found != expected or file.name != pack_name(*images.shape[1:3]):
+            if found != expected or file.name not in views:
                 raise DataError(f"{file}: a pack with {found}: expected {expected}. {_ADVICE}")
             index = {key: content[key][:] for key in ("paths", "states", "digests", "contents")}
             if _plain(content.attrs.get("index")) != index_digest(index):
@@ -129,6 +127,11 @@ def open_pack(file: Path) -> Pack:
             f"{file}: not a complete pack (its parts differ in length, or its pixels are not contiguous). {_ADVICE}"
         )
     return Pack(file, version, shape, offset, paths, states, digests, pixel_digests)
+
+
+def _views(height: int, width: int) -> list[EvalView]:
+    """The views of images of this size."""
+    return [EvalView(height, width, interpolation) for interpolation in get_args(Interpolation)]
 
 
 def _plain(value: object) -> object:
@@ -157,12 +160,11 @@ class PackedImages:
         return None if pack.images is None else pack.images[position]
 
 
-def find_packed(paths: Iterable[Path], height: int, width: int, progress: Progress | None = None) -> PackedImages:
-    """The images at `paths` that are in a pack of this size in a folder above them.
+def find_packed(paths: Iterable[Path], view: View, progress: Progress | None = None) -> PackedImages:
+    """The images at `paths` that are in a pack for this view in a folder above them.
 
     `progress` gets a note on each pack that cannot be used, or not for all images, with the reason.
     """
-    name = pack_name(height, width)
     packs: dict[Path, Pack | None] = {}  # each pack is searched for, and opened, once
     homes: dict[str, tuple[Pack, str] | None] = {}
     found: dict[int, tuple[Pack, int]] = {}
@@ -170,7 +172,7 @@ def find_packed(paths: Iterable[Path], height: int, width: int, progress: Progre
     for row, path in enumerate(map(str, paths)):
         folder, _, file = path.rpartition(os.sep)
         if folder not in homes:
-            homes[folder] = _find_home(Path(folder), name, packs, progress)
+            homes[folder] = _find_home(Path(folder), view, packs, progress)
         home = homes[folder]
         if home is None:
             continue
@@ -190,17 +192,29 @@ def find_packed(paths: Iterable[Path], height: int, width: int, progress: Progre
 
 
 def _find_home(
-    folder: Path, name: str, packs: dict[Path, Pack | None], progress: Progress | None
+    folder: Path, view: View, packs: dict[Path, Pack | None], progress: Progress | None
 ) -> tuple[Pack, str] | None:
     """The pack for a folder of images, and the path from the pack's folder to it, such as `query/`."""
     for parent in [folder, *folder.parents][:_LEVELS]:
-        file = parent / name
+        file = parent / pack_name(view)
         if file not in packs:
             packs[file] = _try_to_open(file, progress) if file.is_file() else None
+            if progress and not file.is_file():
+                _note_others(parent, view, progress)
         pack = packs[file]
         if pack is not None:
             return pack, "".join(f"{part}/" for part in folder.relative_to(parent).parts)
     return None
+
+
+def _note_others(folder: Path, view: View, progress: Progress) -> None:
+    """A note on each pack in `folder` of the view's size but of another interpolation."""
+    for other in _views(view.height, view.width):
+        if other.interpolation != view.interpolation and (folder / pack_name(other)).is_file():
+            progress.note(
+                f"{folder / pack_name(other)}: a pack of {other.interpolation} images: expected {view.interpolation}. "
+                f"Image files are decoded; `ptlreid pack --interpolation {view.interpolation}` packs them."
+            )
 
 
 def _try_to_open(file: Path, progress: Progress | None) -> Pack | None:

@@ -220,6 +220,7 @@ class NetworkDescription(TypedDict):
     num_classes: Annotated[int, Field(ge=1, le=10_000_000)]
     height: Pixels
     width: Pixels
+    interpolation: NotRequired[Literal["bilinear", "bicubic"]]
 
 
 @with_config(_STRICT)

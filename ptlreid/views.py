@@ -17,6 +17,7 @@ from PIL import Image
 
 from ptlreid.errors import DataError
 from ptlreid.image_files import DECODING, read_image, to_rgb
+from ptlreid.network_types import Interpolation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
 # ImageNet's, which all of torchvision's weights expect: docs.pytorch.org/vision/stable/models.html
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-INTERPOLATION = "bilinear, antialiased"
 
-_PIXELS = {"decoding": DECODING, "interpolation": INTERPOLATION, "mean": MEAN, "std": STD}
+_PIXELS = {"decoding": DECODING, "mean": MEAN, "std": STD}
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,14 @@ class EvalView:
 
     height: int
     width: int
+    interpolation: Interpolation = "bilinear"
 
     def augment(self, image: np.ndarray, rng: np.random.Generator) -> None:
         """Leaves the image unchanged."""
 
     def describe(self) -> dict[str, Any]:
         """Everything that features depend on, for JSON."""
-        return {"view": "eval", **asdict(self), **_PIXELS}
+        return {"view": "eval", **asdict(self), **_PIXELS, "interpolation": f"{self.interpolation}, antialiased"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class TrainView:
 
     height: int
     width: int
+    interpolation: Interpolation = "bilinear"
     _: KW_ONLY
     flip: float
     pad: int
@@ -71,7 +73,10 @@ class TrainView:
 
     def describe(self) -> dict[str, Any]:
         """Every setting by name, for JSON."""
-        return {"view": "train", **asdict(self), **_PIXELS}
+        return {"view": "train", **asdict(self), **_PIXELS, "interpolation": f"{self.interpolation}, antialiased"}
+
+
+View = EvalView | TrainView
 
 
 def standardize(images: Tensor) -> Tensor:
@@ -100,32 +105,32 @@ def decode(source: Path | np.ndarray | Image.Image) -> np.ndarray:
     return np.asarray(read_image(source))
 
 
-def resize(images: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """(B, height, width, 3) uint8: B images of any size, (H, W, 3) uint8 each.
+def resize(images: Sequence[np.ndarray], view: View) -> np.ndarray:
+    """(B, height, width, 3) uint8 in the size of `view`: B images of any size, (H, W, 3) uint8 each.
 
     Images that have that size already are copied. The result for an image does not depend on the others.
     """
-    resized = np.empty((len(images), height, width, 3), dtype=np.uint8)
+    resized = np.empty((len(images), view.height, view.width, 3), dtype=np.uint8)
     sizes = [image.shape for image in images]
     for size in dict.fromkeys(sizes):  # one call per size takes two thirds of the time
         rows = [row for row, other in enumerate(sizes) if other == size]
         batch = np.stack([images[row] for row in rows])
         if size != resized.shape[1:]:
-            batch = _interpolate(batch, height, width)
+            batch = _interpolate(batch, view)
         if len(rows) == len(images):
             return batch
         resized[rows] = batch
     return resized
 
 
-def _interpolate(images: np.ndarray, height: int, width: int) -> np.ndarray:
+def _interpolate(images: np.ndarray, view: View) -> np.ndarray:
     # The kernel behind torchvision's v2 resize: Pillow's result in a fifth of the time if, as here, the channels are
     # last in memory.
     import torch
     from torch.nn import functional as F
 
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    resized = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+    resized = F.interpolate(pixels, (view.height, view.width), mode=view.interpolation, antialias=True)
     return np.asarray(resized.permute(0, 2, 3, 1).contiguous().numpy())
 
 

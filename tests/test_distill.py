@@ -186,20 +186,28 @@ def test_the_newest_ptl_run_is_the_default_teacher_and_reported(runs):
 
 @pytest.mark.parametrize("given", [{}, {"backbone": "tiny"}, {"height": 64}])
 def test_the_recipe_of_the_teachers_backbone_applies_except_for_the_image_size(runs, tmp_path, monkeypatch, given):
-    (tmp_path / "tiny.toml").write_text("height = 128\nwidth = 64\nerase = 0.25\nlr = 0.5\n")
+    (tmp_path / "tiny.toml").write_text('height = 128\nwidth = 64\ninterpolation = "bicubic"\nerase = 0.25\nlr = 0.5\n')
     monkeypatch.setattr(recipes, "_FOLDER", tmp_path)
     progress = At(-1, fault)
     full = complete_settings(runs, progress, teacher="ptl", lr=0.1, **given)
-    assert (full.erase, full.lr, full.height, full.width) == (0.25, 0.1, 64, 32)
+    assert (full.erase, full.lr, full.height, full.width, full.interpolation) == (0.25, 0.1, 64, 32, "bilinear")
     assert progress.notes == ["recipe tiny, that of the backbone; --recipe chooses another"]
     (tmp_path / "none.toml").write_text("# none\n")
     assert complete_settings(runs, teacher="ptl", recipe="none", **given).erase == 0
 
 
-@pytest.mark.parametrize(("size", "given"), [({"height": 128}, "128×32"), ({"width": 64}, "64×64")])
+@pytest.mark.parametrize(
+    ("size", "given"),
+    [
+        ({"height": 128}, r"128×32 \(bilinear\)"),
+        ({"width": 64}, r"64×64 \(bilinear\)"),
+        ({"interpolation": "bicubic"}, r"64×32 \(bicubic\)"),
+    ],
+)
 def test_another_image_size_than_the_teachers_is_refused(runs, size, given):
     with pytest.raises(
-        OptionError, match=rf"Image size {given}: expected 64×32, the size of the teacher ptl.*Leave out --height"
+        OptionError,
+        match=rf"Image size {given}: expected 64×32 \(bilinear\), the size of the teacher ptl.*Leave out --h",
     ):
         make_settings(runs, **size)
 

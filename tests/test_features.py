@@ -42,7 +42,7 @@ def test_row_i_is_the_feature_of_record_i(network, gallery, batch_size):
     network.eval()
     for row, path in enumerate(gallery.paths):
         with torch.inference_mode():
-            image = resize([decode(path)], VIEW.height, VIEW.width)
+            image = resize([decode(path)], VIEW)
             alone = network(standardize(torch.from_numpy(image))).embedding[0]
         np.testing.assert_allclose(features.matrix[row], alone.numpy(), atol=1e-6)
     assert features.pids.tolist() == gallery.pids.tolist()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import write_image
 
-from ptlreid import datasets
+from ptlreid import datasets, views
 from ptlreid.engine import epochs, history
 from ptlreid.engine.fit import train_epoch
 from ptlreid.errors import CheckpointError, DataError, OptionError
@@ -90,6 +90,15 @@ def test_a_run_writes_all_its_files_and_its_scores_are_those_of_evaluate(tmp_pat
     written = {path.name for path in run.path.iterdir()}
     weights = {"checkpoint.pt", "weights.safetensors", "best.safetensors"}
     assert written == weights | {"config.toml", "data.json", "history.jsonl", "metrics.json", "features"}
+
+
+def test_training_and_every_evaluation_of_a_run_see_images_of_its_interpolation(tmp_path, splits, monkeypatch):
+    run, seen = RunFolder(tmp_path / "run"), []
+    monkeypatch.setattr("ptlreid.images.resize", lambda images, view: seen.append(view) or views.resize(images, view))
+    finetune(make_settings(interpolation="bicubic"), splits, run, Silent())
+    assert {type(view).__name__ for view in seen} == {"TrainView", "EvalView"}
+    assert {view.interpolation for view in seen} == {"bicubic"}
+    assert read_weights_header(run.weights()).spec.interpolation == "bicubic"
 
 
 def test_a_report_is_written_at_the_end(tmp_path, splits):

@@ -105,6 +105,32 @@ def test_another_size_is_read_from_the_files(folder):
     assert notes.notes == []
 
 
+def test_bicubic_images_have_a_pack_of_their_own(folder, undecoded):
+    records, view = train_of(folder), EvalView(48, 24, "bicubic")
+    expected = images(records, view)
+    assert not torch.equal(expected, images(records, EVAL))
+    bilinear, notes = pack(folder), Notes()
+    assert torch.equal(images(records, view, notes=notes), expected)
+    (note,) = notes.notes
+    assert note == (
+        f"{bilinear.file}: a pack of bilinear images: expected bicubic. Image files are decoded; `ptlreid pack "
+        "--interpolation bicubic` packs them."
+    )
+    made = pack(folder, PackSettings(height=48, width=24, interpolation="bicubic"))
+    assert made.file == folder / "packed-48x24-bicubic.h5"
+    undecoded()
+    notes = Notes()
+    assert torch.equal(images(records, view, notes=notes), expected)
+    assert len(packs.find_packed(records.paths, EVAL, notes)) == len(records)
+    assert notes.notes == []
+
+
+def test_a_pack_renamed_to_another_interpolation_is_not_used(folder):
+    made = pack(folder)
+    made.file.rename(folder / "packed-48x24-bicubic.h5")
+    assert len(packs.find_packed(train_of(folder).paths, EvalView(48, 24, "bicubic"))) == 0
+
+
 def test_a_pack_contains_all_parts_and_describes_their_files(folder):
     made = pack(folder)
     assert made == packing.Packing(folder / "packed-48x24.h5", 16 + 6 + 8, 16 + 6 + 8)
@@ -144,7 +170,7 @@ def test_an_image_that_changed_is_decoded_from_its_file_with_a_note(folder, chan
         victim.write_bytes(victim.read_bytes() + b"\0")
         os.utime(victim, ns=(0, before.st_mtime_ns))
     records, notes = train_of(folder), Notes()
-    assert len(packs.find_packed(records.paths, 48, 24)) == 15
+    assert len(packs.find_packed(records.paths, EVAL)) == 15
     found = images(records, EVAL, notes=notes)
     (folder / "packed-48x24.h5").unlink()
     assert torch.equal(found, images(records, EVAL))
@@ -187,10 +213,10 @@ def test_a_union_takes_from_each_pack_what_is_there(folder, tmp_path):
     union = datasets.load("market+duke", tmp_path / "data").train
     expected = images(union, TRAIN)
     pack(other)
-    assert len(packs.find_packed(union.paths, 48, 24)) == len(union) // 2
+    assert len(packs.find_packed(union.paths, EVAL)) == len(union) // 2
     assert torch.equal(images(union, TRAIN), expected)
     pack(tmp_path / "data" / "market")
-    assert len(packs.find_packed(union.paths, 48, 24)) == len(union)
+    assert len(packs.find_packed(union.paths, EVAL)) == len(union)
     assert torch.equal(images(union, TRAIN), expected)
 
 
@@ -199,7 +225,7 @@ def test_images_two_folders_deep_are_found_and_those_of_val_are_packed(tmp_path)
     found = datasets.find("msmt17", tmp_path)
     made = packing.pack(found, tmp_path / "msmt17-v1", SIZE, Silent())
     assert made.images == 9 + 4 + 4
-    assert len(packs.find_packed(datasets.load("msmt17:v1-val", tmp_path).train.paths, 48, 24)) == 9
+    assert len(packs.find_packed(datasets.load("msmt17:v1-val", tmp_path).train.paths, EVAL)) == 9
 
 
 def test_a_second_variant_is_added_to_the_pack_of_the_first(tmp_path, monkeypatch):
@@ -216,7 +242,7 @@ def test_a_second_variant_is_added_to_the_pack_of_the_first(tmp_path, monkeypatc
     assert detected.images == labeled.images + detected.new
     for one in ("labeled", "detected"):
         train = datasets.load(f"cuhk03:{one}", root).train
-        assert len(packs.find_packed(train.paths, 48, 24)) == len(train)
+        assert len(packs.find_packed(train.paths, EVAL)) == len(train)
 
 
 def test_packing_again_decodes_changed_files_only(folder, monkeypatch):
@@ -320,13 +346,13 @@ def test_an_incomplete_pack_is_not_used_with_a_note(folder, kind):
 def test_a_pack_under_the_name_of_another_size_is_not_used(folder):
     pack(folder)
     (folder / "packed-48x24.h5").rename(folder / "packed-24x12.h5")
-    assert len(packs.find_packed(train_of(folder).paths, 24, 12)) == 0
+    assert len(packs.find_packed(train_of(folder).paths, EvalView(24, 12))) == 0
 
 
 def test_a_pack_that_is_replaced_before_it_is_mapped_is_not_used(folder):
     pack(folder)
     records = train_of(folder)
-    found = packs.find_packed(records.paths, 48, 24)
+    found = packs.find_packed(records.paths, EVAL)
     write_image(folder / "bounding_box_train" / "0001_c1s1_000000_00.jpg", 98)  # all others move on by one place
     pack(folder)
     assert found.get(0) is None
@@ -377,9 +403,9 @@ def test_a_check_sees_pixels_that_are_not_those_that_were_packed(folder):
     rewrite(folder / "query" / "0005_c1s1_000001_00.jpg", 99)
     pack(folder)  # keeps what is intact
     assert findings(folder) == []
-    packed = packs.find_packed([folder / victim], 48, 24).get(0)
+    packed = packs.find_packed([folder / victim], EVAL).get(0)
     assert packed is not None
-    assert np.array_equal(packed, resize([decode(folder / victim)], 48, 24)[0])
+    assert np.array_equal(packed, resize([decode(folder / victim)], EVAL)[0])
 
 
 @damage_examples()
@@ -393,7 +419,7 @@ def test_a_damaged_pack_is_ignored_with_a_note_or_a_check_names_each_wrong_image
     file.write_bytes(data.draw(damaged(sound.read_bytes())))
     paths, notes = [*file.parent.glob("*/*.jpg")], Notes()
     with within_seconds():
-        found = packs.find_packed(paths, 48, 24, notes)
+        found = packs.find_packed(paths, EVAL, notes)
         if not found:
             (note,) = notes.notes
             assert note.startswith(f"{file}: not a complete pack (")
@@ -401,7 +427,7 @@ def test_a_damaged_pack_is_ignored_with_a_note_or_a_check_names_each_wrong_image
         named = "\n".join(map(str, packing.faults(file, {}, Silent())))
     assert (len(found), notes.notes) == (len(paths), [])
     for row, path in enumerate(paths):
-        right = np.array_equal(found.get(row), resize([decode(path)], 48, 24)[0])
+        right = np.array_equal(found.get(row), resize([decode(path)], EVAL)[0])
         assert right != (f"the pixels of {path.relative_to(file.parent).as_posix()} in it have changed" in named)
 
 

@@ -17,7 +17,7 @@ from ptlreid.views import MEAN, STD, EvalView, TrainView, decode, resize, standa
 
 def view_image(view: EvalView | TrainView, path: Path, seed: int = 0) -> np.ndarray:
     """One file as the view shows it."""
-    image = resize([decode(path)], view.height, view.width)[0]
+    image = resize([decode(path)], view)[0]
     view.augment(image, np.random.default_rng(seed))
     return image
 
@@ -57,6 +57,29 @@ def test_resizing_is_pillows(picture, size):
     np.testing.assert_allclose(view_image(EvalView(*size), picture).astype(int), expected.astype(int), atol=1)
 
 
+def pillows_bicubic(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """The width first, as Pillow did in one call until version 13, which resizes first what shrinks."""
+    across = image.resize((width, image.height), Image.Resampling.BICUBIC)
+    return np.asarray(across.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+
+
+@pytest.mark.parametrize("size", [(64, 32), (70, 50), (256, 128), (31, 90)])
+def test_bicubic_resizing_is_pillows(picture, size):
+    with Image.open(picture) as image:
+        expected = pillows_bicubic(image, *size)
+    difference = np.abs(view_image(EvalView(*size, "bicubic"), picture) - expected)
+    assert difference.max() <= 2  # weights of the kernel have 15 bits, Pillow's 22
+    assert (difference > 1).mean() < 1e-4
+
+
+@pytest.mark.parametrize("size", [(64, 32), (19, 11)], ids=["up", "down"])
+def test_bicubic_overshoot_is_cut_off_as_in_pillow(size):
+    pixels = np.zeros((32, 16, 3), dtype=np.uint8)
+    pixels[8:24, 4:12] = 255  # next to an edge, the kernel gives less than 0 and more than 255
+    expected = pillows_bicubic(Image.fromarray(pixels), *size)
+    np.testing.assert_allclose(resize([pixels], EvalView(*size, "bicubic"))[0].astype(int), expected, atol=1)
+
+
 def test_a_padded_crop_is_a_shift_with_black_borders(picture):
     plain = view_image(EvalView(64, 32), picture)
     framed = np.zeros((64 + 6, 32 + 6, 3), dtype=np.uint8)
@@ -91,14 +114,14 @@ def test_an_image_does_not_depend_on_those_it_is_resized_with(height):
     rng = np.random.default_rng(0)
     sizes = [(70, 50), (64, 32), (70, 50), (256, 128), (64, 32), (70, 50)]
     images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
-    together = resize(images, height, 128)
+    together = resize(images, EvalView(height, 128))
     for image, one in zip(together, images, strict=True):
-        assert np.array_equal(image, resize([one], height, 128)[0])
+        assert np.array_equal(image, resize([one], EvalView(height, 128))[0])
 
 
 def test_an_image_that_fits_is_a_copy():
     image = np.zeros((64, 32, 3), dtype=np.uint8)
-    resize([image], 64, 32)[0][:] = 1
+    resize([image], EvalView(64, 32))[0][:] = 1
     assert not image.any()
 
 
@@ -117,10 +140,18 @@ def test_a_file_that_cannot_be_decoded_is_named(tmp_path, picture, content):
         decode(path)
 
 
+def test_a_bilinear_view_is_described_as_by_earlier_versions():
+    """Otherwise their cached features would be extracted again."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    pixels = {"decoding": 2, "interpolation": "bilinear, antialiased", "mean": mean, "std": std}
+    assert EvalView(64, 32).describe() == {"view": "eval", "height": 64, "width": 32, **pixels}
+
+
 def test_a_view_describes_all_that_features_depend_on():
     about = EvalView(64, 32).describe()
     assert json.loads(json.dumps(about))["interpolation"].startswith("bilinear")
     assert about != EvalView(64, 33).describe()
     assert about["decoding"] == 2  # as image files are decoded since 0.2: features of 0.1 did not state it
+    assert about != EvalView(64, 32, "bicubic").describe()
     train = TrainView(64, 32, flip=0.5, pad=0, erase=0.5).describe()
     assert (train["view"], train["erase"], train["pad"]) == ("train", 0.5, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from torch import nn
 
 from ptlreid import files, models
 from ptlreid.errors import CheckpointError, OptionError
+from ptlreid.features import Extractor
 from ptlreid.models import pretrained, weights
 from ptlreid.network_types import NetworkSpec
 from ptlreid.runs import RunFolder
-from ptlreid.settings import FinetuneSettings
+from ptlreid.settings import EvaluateSettings, FinetuneSettings
+from ptlreid.views import EvalView
 
 
 def spec(backbone: str = "resnet18", ptl: bool = True, classes: int = 3) -> NetworkSpec:
@@ -47,6 +50,21 @@ def assert_is_torchvisions(network, state):
     with torch.inference_mode():
         top = network.eval().backbone(images)[-1].mean(dim=(2, 3))
         torch.testing.assert_close(top, theirs.eval()(images))
+
+
+def test_the_interpolation_of_the_images_is_saved_with_the_weights(tmp_path):
+    network, bicubic = models.build(spec("tiny"), seed=4), replace(spec("tiny"), interpolation="bicubic")
+    weights.save(network, bicubic, tmp_path / "w.safetensors")
+    found = weights.read_weights_header(tmp_path / "w.safetensors")
+    assert found.spec == bicubic
+    assert Extractor.from_weights(found, EvaluateSettings.resolve(None)).view == EvalView(64, 32, "bicubic")
+
+
+def test_bilinear_weights_have_the_header_of_earlier_versions(tmp_path):
+    """Otherwise the features of the same weights would be extracted again."""
+    expected = {"backbone": "tiny", "ptl": True, "memory": "slot", "num_classes": 3, "height": 64, "width": 32}
+    assert spec("tiny").describe() == expected
+    assert NetworkSpec(**expected) == spec("tiny")
 
 
 def test_saved_weights_rebuild_the_same_network(tmp_path):

@@ -24,8 +24,9 @@ def pack(
 ) -> None:
     """Resize all images of a dataset once, into one file that loads faster.
 
-    Training and evaluation at that size read the pack, packed-HEIGHTxWIDTH.h5 in the dataset's folder, instead of the
-    image files. The same command again packs images that have changed since.
+    Training and evaluation at that size and interpolation read the pack, packed-HEIGHTxWIDTH.h5 or
+    packed-HEIGHTxWIDTH-bicubic.h5 in the dataset's folder, instead of the image files. The same command again packs
+    images that have changed since.
     """
     from ptlreid import datasets
 

@@ -124,11 +124,18 @@ def _load_batches(job: TrainingJob, training: Training, device: torch.device) ->
     rows = job.sampler.epoch(training.epoch)[training.step * settings.accumulate : job.updates * settings.accumulate]
     return load_batches(
         job.splits.train.paths,
-        TrainView(job.spec.height, job.spec.width, flip=settings.flip, pad=settings.pad, erase=settings.erase),
+        _train_view(job),
         rows,
         augmentation_seed=(settings.seed, training.epoch),
         workers=choose_workers(settings.workers, device),
         progress=job.progress if training.step + training.epoch == 0 else None,  # one note per run is enough
+    )
+
+
+def _train_view(job: TrainingJob) -> TrainView:
+    spec, settings = job.spec, job.settings
+    return TrainView(
+        spec.height, spec.width, spec.interpolation, flip=settings.flip, pad=settings.pad, erase=settings.erase
     )
 
 

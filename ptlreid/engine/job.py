@@ -44,7 +44,8 @@ class TrainingJob:
         settings = self.settings
         classes = int(self.splits.train.labels().max()) + 1
         assert settings.height is not None and settings.width is not None, "set by resolve_size"
-        return NetworkSpec(settings.backbone, settings.ptl, settings.memory, classes, settings.height, settings.width)
+        size = settings.height, settings.width
+        return NetworkSpec(settings.backbone, settings.ptl, settings.memory, classes, *size, settings.interpolation)
 
     @property
     def updates(self) -> int:

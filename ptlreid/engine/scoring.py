@@ -30,7 +30,8 @@ def score_epoch(job: TrainingJob, training: Training, *, before: Callable[[], No
     before()
     distributed.broadcast_buffers(network)  # all processes extract with the network that is saved
     evaluation = default_evaluation(settings)
-    extractor = Extractor.from_network(network, EvalView(job.spec.height, job.spec.width), evaluation)
+    view = EvalView(job.spec.height, job.spec.width, job.spec.interpolation)
+    extractor = Extractor.from_network(network, view, evaluation)
     scores = evaluate(extract_retrieval(extractor, splits), evaluation)
     training.stale += 1
     if scores.mean_ap > training.best:

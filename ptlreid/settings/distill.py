@@ -19,7 +19,9 @@ LAMBDA = 0.8  # section 5.2
 class DistillSettings(FinetuneSettings):
     """Fine-tuning one network, the student, towards the features of another, the teacher."""
 
-    SHOWN_DEFAULTS: ClassVar[Mapping[str, str]] = dict.fromkeys(("data", "backbone", "height", "width"), "teacher's")
+    SHOWN_DEFAULTS: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("data", "backbone", "height", "width", "interpolation"), "teacher's"
+    )
 
     teacher: Annotated[str | None, Option(common=True, default="newest PTL run", metavar="RUN")] = Field(
         None, description="Teacher: a finished run."

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import Field, model_validator
 
-from ptlreid.network_types import Memory
+from ptlreid.network_types import Interpolation, Memory
 from ptlreid.settings import recipes
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.fields import COMMON, MACHINE, MAX_BATCH, MAX_EPOCHS, MAX_PIXELS, MAX_SEED, Option
@@ -38,6 +38,7 @@ class FinetuneSettings(DataSettings):
     width: Annotated[int | None, Option(common=True, default="128")] = Field(
         None, ge=32, le=MAX_PIXELS, description="Image width in pixels."
     )
+    interpolation: Interpolation = Field("bilinear", description="Interpolation when images are resized.")
 
     loss: Annotated[str, Option(common=True, parts=LOSSES)] = Field("ce", description="Training loss.")
     images_per_identity: int = Field(0, ge=0, le=1000, description="Images per identity in a batch (P×K); 0: any.")

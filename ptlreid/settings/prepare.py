@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ptlreid.errors import OptionError
 from ptlreid.names import check_name
+from ptlreid.network_types import Interpolation
 from ptlreid.settings.base import Settings
 from ptlreid.settings.fields import COMMON, MAX_PIXELS, MAX_SEED, Option
 
@@ -114,7 +115,10 @@ class OwnImagesSettings(Settings):
 
 
 class PackSettings(Settings):
-    """The size of packed images, equal to the network's input size."""
+    """The size and interpolation of packed images, equal to those of the network's images."""
 
     height: Annotated[int, COMMON] = Field(256, ge=1, le=MAX_PIXELS, description="Image height in pixels.")
     width: Annotated[int, COMMON] = Field(128, ge=1, le=MAX_PIXELS, description="Image width in pixels.")
+    interpolation: Annotated[Interpolation, COMMON] = Field(
+        "bilinear", description="Interpolation when images are resized."
+    )

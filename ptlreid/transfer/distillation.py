@@ -29,25 +29,26 @@ class Resolve(Protocol):
 
 
 def resolve_settings(resolve: Resolve, runs: Path, progress: Progress) -> DistillSettings:
-    """The settings with those that were not given taken from the teacher: dataset, backbone and image size.
+    """The settings with those that were not given taken from the teacher: dataset, backbone and images.
 
     Without a teacher, takes the newest finished PTL run below `runs` and notes it in `progress`. If the teacher's
-    backbone has a recipe, it applies. Raises `CheckpointError` if there is no such run, `OptionError` for another image
-    size than the teacher's.
+    backbone has a recipe, it applies. Raises `CheckpointError` if there is no such run, `OptionError` for other images
+    than the teacher's.
     """
     given = resolve()
     teacher = find_run(runs, given.teacher) if given.teacher else find_newest_ptl(runs)
     if not given.teacher:
         progress.note(f"teacher run: {teacher.path}, the newest finished PTL run")
     spec = read_weights_header(teacher.weights()).spec
-    values = {"data": teacher.settings().data, "backbone": spec.backbone, "height": spec.height, "width": spec.width}
+    size = {"height": spec.height, "width": spec.width, "interpolation": spec.interpolation}
+    values = {"data": teacher.settings().data, "backbone": spec.backbone, **size}
     missing = {name: value for name, value in values.items() if name not in given.model_fields_set}
     settings = resolve(progress=progress, **missing, teacher=given.teacher or teacher.path.name)
-    if (settings.height, settings.width) != (spec.height, spec.width):
+    if (settings.height, settings.width, settings.interpolation) != tuple(size.values()):
         raise OptionError(
-            f"Image size {settings.height}×{settings.width}: expected {spec.height}×{spec.width}, the size of the "
-            f"teacher {teacher.path.name}, as both see the same images. Leave out --height and --width, or choose "
-            "another --teacher."
+            f"Image size {settings.height}×{settings.width} ({settings.interpolation}): expected {spec.height}×"
+            f"{spec.width} ({spec.interpolation}), the size of the teacher {teacher.path.name}, as both see the same "
+            "images. Leave out --height, --width and --interpolation, or choose another --teacher."
         )
     return settings
 

@@ -18,7 +18,7 @@ from ptlreid.locks import wait_for_lock
 from ptlreid.packs import Pack
 from ptlreid.progress import Progress
 from ptlreid.settings.prepare import PackSettings
-from ptlreid.views import decode, resize
+from ptlreid.views import EvalView, decode, resize
 
 _INDEX_BYTES = 256  # for each image: its digests and state, and where its path is
 _BLOCK = 64  # images at a time: 6 MB at 256×128
@@ -46,12 +46,13 @@ _FileStates = dict[str, tuple[tuple[int, int], str]]  # state and digest of file
 
 
 def pack(dataset: DatasetRef, folder: Path, settings: PackSettings, progress: Progress) -> Packing:
-    """Pack all images of the dataset in `folder`, in the size of `settings`.
+    """Pack all images of the dataset in `folder`, in the size and with the interpolation of `settings`.
 
-    Images in an existing pack of that size are kept if their files are unchanged, also those of other variants.
+    Images in an existing pack of that kind are kept if their files are unchanged, also those of other variants.
     Raises `DataError` for an image that cannot be decoded; the existing pack is then left unchanged.
     """
-    file = folder / packs.pack_name(settings.height, settings.width)
+    view = EvalView(settings.height, settings.width, settings.interpolation)
+    file = folder / packs.pack_name(view)
     parts = dataset.read(folder, all_images=True).parts
     wanted = {path.relative_to(folder).as_posix() for part in parts for path in part.paths}
     with wait_for_lock(file, progress, command="ptlreid pack"):
@@ -59,7 +60,7 @@ def pack(dataset: DatasetRef, folder: Path, settings: PackSettings, progress: Pr
             leftover.unlink()
         existing = _read_current(file, progress)
         if not wanted <= existing.keys():
-            _write(file, sorted(wanted | existing.keys()), existing, settings, progress)
+            _write(file, sorted(wanted | existing.keys()), existing, view, progress)
     return Packing(file, len(wanted | existing.keys()), len(wanted - existing.keys()))
 
 
@@ -78,7 +79,7 @@ def faults(file: Path, digests: Mapping[Path, str], progress: Progress) -> Itera
     missing = [path for path in digests if path not in current]
     if missing:
         fault = f"lacks {len(missing):,} images that are new or changed, such as {missing[0]}; their files are decoded"
-        remedy = "Update it with `ptlreid pack` and its --height and --width."
+        remedy = "Update it with `ptlreid pack` and its --height, --width and --interpolation."
         yield Fault("pack", file, fault, remedy, serious=False)
     for path in sorted(current):
         if packed.digests[rows[path]] != digests[path]:
@@ -114,10 +115,10 @@ def _read_current(file: Path, progress: Progress) -> dict[str, tuple[Pack, int]]
 
 
 def _write(
-    file: Path, paths: list[str], before: dict[str, tuple[Pack, int]], settings: PackSettings, progress: Progress
+    file: Path, paths: list[str], before: dict[str, tuple[Pack, int]], view: EvalView, progress: Progress
 ) -> None:
     """Write a pack of the images at `paths` below its folder, their pixels from `before` or from their files."""
-    shape = (len(paths), settings.height, settings.width, 3)
+    shape = (len(paths), view.height, view.width, 3)
     needed = math.prod(shape) + sum(map(len, paths)) + _INDEX_BYTES * len(paths)
     described = _describe_files(file.parent, [path for path in paths if path not in before])
     states, digests, pixel_digests = [], [], []
@@ -129,7 +130,7 @@ def _write(
         pixels = content.create_dataset("images", shape, np.uint8)  # contiguous, see `packs`
         for start in range(0, len(paths), _BLOCK):
             images = [_load(file.parent, path, before, described) for path in paths[start : start + _BLOCK]]
-            resized = resize([image.pixels for image in images], settings.height, settings.width)
+            resized = resize([image.pixels for image in images], view)
             pixels[start : start + len(images)] = resized
             states += [image.state for image in images]
             digests += [image.digest for image in images]
@@ -138,7 +139,7 @@ def _write(
         index = packs.index_arrays(paths, states, digests, pixel_digests)
         for key, values in index.items():
             content[key] = values
-        attributes = {**packs.pack_attributes(settings.height, settings.width), "index": packs.index_digest(index)}
+        attributes = {**packs.pack_attributes(view), "index": packs.index_digest(index)}
         for key, value in attributes.items():
             content.attrs[key] = np.bytes_(value) if isinstance(value, str) else value
 
