@@ -20,6 +20,8 @@ from ptlreid.packs import PackedImages
 from ptlreid.progress import Progress
 from ptlreid.views import View, decode, resize
 
+_AUGMENTATIONS, _CUTS = 0, 1  # uses of random numbers: those of one do not depend on whether there is another
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -56,9 +58,8 @@ def load_batches(
     augmentation depends neither on the other images of the batch nor on the process that loads it. Raises `DataError`
     for a file that cannot be decoded.
     """
-    packed = packs.find_packed(paths, view, progress)
     loader = DataLoader(
-        _Images(paths, view, packed, augmentation_seed),
+        _Images(paths, view, _find_packed(paths, view, progress), augmentation_seed),
         sampler=list(rows),  # a batch at a time: one fetch, one array
         batch_size=None,
         num_workers=workers,
@@ -71,6 +72,15 @@ def load_batches(
             if isinstance(item, DataError):
                 raise item
             yield item
+
+
+def _find_packed(paths: Sequence[Path] | np.ndarray, view: View, progress: Progress | None) -> PackedImages:
+    """The images that are read from packs: none of a view that cuts from the original image, with a note on it."""
+    if not view.crop:
+        return packs.find_packed(paths, view, progress)
+    if progress and len(packs.find_packed(paths, view)):
+        progress.note("packs are not used for training: crops (--crop) are cut from the original images")
+    return PackedImages({})
 
 
 @contextmanager
@@ -110,20 +120,23 @@ class _Images(Dataset[Batch | DataError]):
                 pixels.append(decode(self.paths[row]) if packed is None else packed)
         except DataError as error:
             return error  # raised in a worker, it would carry that worker's traceback
+        if self.view.crop:
+            cuts = self._make_generators(rows.tolist(), _CUTS)
+            pixels = [self.view.cut(image, rng) for image, rng in zip(pixels, cuts, strict=True)]
         images = resize(pixels, self.view)
-        for image, rng in zip(images, self._make_generators(rows.tolist()), strict=True):
+        for image, rng in zip(images, self._make_generators(rows.tolist(), _AUGMENTATIONS), strict=True):
             self.view.augment(image, rng)
         return Batch(torch.from_numpy(images), torch.from_numpy(np.array(rows, dtype=np.int64)))
 
-    def _make_generators(self, rows: list[int]) -> Iterator[np.random.Generator]:
+    def _make_generators(self, rows: list[int], use: int) -> Iterator[np.random.Generator]:
         """A generator for each row, valid until the next is requested: one generator, set to each row in turn.
 
-        Philox is counter-based, and the row is the highest word of the counter: no two rows share numbers. A new
-        generator for each would take eight times as long.
+        Philox is counter-based, and the row and the `use` of the numbers are the highest words of the counter: no two
+        rows or uses share numbers. A new generator for each would take eight times as long.
         """
         philox = np.random.Philox(key=self._key)
         start, rng = philox.state, np.random.Generator(philox)
         for row in rows:
-            start["state"]["counter"][3] = row
+            start["state"]["counter"][2:] = use, row
             philox.state = start
             yield rng

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -36,6 +36,11 @@ class EvalView:
     height: int
     width: int
     interpolation: Interpolation = "bilinear"
+    crop: ClassVar[float] = 0.0
+
+    def cut(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The image: evaluation sees all of it."""
+        return image
 
     def augment(self, image: np.ndarray, rng: np.random.Generator) -> None:
         """Leaves the image unchanged."""
@@ -47,20 +52,30 @@ class EvalView:
 
 @dataclass(frozen=True)
 class TrainView:
-    """Augmentation for training: resizing, then random horizontal flip, padded random crop and random erasing.
+    """Augmentation for training: random rectangle crop, resizing, horizontal flip, padded random crop, random erasing.
 
-    `flip`: probability of the horizontal flip. `pad`: black rows and columns added on each side before a crop of the
-    original size is taken at a random position; 0 for none. `erase`: probability of random erasing (Zhong et al., AAAI
-    2020): a rectangle of 2 to 40% of the image, with an aspect ratio of 0.3 to 3.3, is filled with the mean colour.
+    `crop`: probability of open-reid's rectangle crop (github.com/Cysu/open-reid): of the original image, a rectangle of
+    64 to 100% of its area, two to three times as high as wide, is resized instead of all of it. `flip`: probability of
+    the horizontal flip. `pad`: black rows and columns added on each side before a crop of the original size is taken at
+    a random position; 0 for none. `erase`: probability of random erasing (Zhong et al., AAAI 2020): a rectangle of 2 to
+    40% of the image, with an aspect ratio of 0.3 to 3.3, is filled with the mean colour.
     """
 
     height: int
     width: int
     interpolation: Interpolation = "bilinear"
     _: KW_ONLY
+    crop: float
     flip: float
     pad: int
     erase: float
+
+    def cut(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The part of an original (H, W, 3) image that is resized, with random numbers from `rng`: not a copy."""
+        if rng.random() >= self.crop:
+            return image
+        window = _sample_window(image, rng, areas=(0.64, 1), ratios=(2, 3))
+        return image if window is None else image[window]
 
     def augment(self, image: np.ndarray, rng: np.random.Generator) -> None:
         """Changes the (height, width, 3) uint8 image in place, with random numbers from `rng`."""
@@ -152,12 +167,24 @@ def _crop(image: np.ndarray, pad: int, top: int, left: int) -> None:
 
 def _erase(image: np.ndarray, rng: np.random.Generator) -> None:
     """Fills one rectangle with the mean colour; none if none of ten random ones fits."""
+    window = _sample_window(image, rng, areas=(0.02, 0.4), ratios=(0.3, 1 / 0.3))
+    if window is not None:
+        image[window] = np.rint(255 * np.array(MEAN))
+
+
+def _sample_window(
+    image: np.ndarray, rng: np.random.Generator, *, areas: tuple[float, float], ratios: tuple[float, float]
+) -> tuple[slice, slice] | None:
+    """Rows and columns of a random rectangle of the image; None if none of ten random ones fits.
+
+    `areas`: limits of its share of the image's area. `ratios`: limits of its height divided by its width.
+    """
     rows, columns = image.shape[:2]
     for _ in range(10):
-        area = rng.uniform(0.02, 0.4) * rows * columns
-        ratio = rng.uniform(0.3, 1 / 0.3)
+        area = rng.uniform(*areas) * rows * columns
+        ratio = rng.uniform(*ratios)
         height, width = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < height <= rows and 0 < width <= columns:
             top, left = rng.integers(0, rows - height + 1), rng.integers(0, columns - width + 1)
-            image[top : top + height, left : left + width] = np.rint(255 * np.array(MEAN))
-            return
+            return slice(top, top + height), slice(left, left + width)
+    return None

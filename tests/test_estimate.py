@@ -46,6 +46,7 @@ def measured(work):
         network,
         lr=settings.lr,
         momentum=0.9,
+        nesterov=False,
         weight_decay=0.0,
         amsgrad=settings.amsgrad,
         new_lr_factor=1.0,

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import write_image
 
 from ptlreid import datasets
 from ptlreid.errors import DataError
@@ -17,7 +18,8 @@ from ptlreid.images import load_batches
 from ptlreid.records import Records
 from ptlreid.views import EvalView, TrainView, decode
 
-VIEW = TrainView(64, 32, flip=0.5, pad=0, erase=0.0)
+VIEW = TrainView(64, 32, crop=0.0, flip=0.5, pad=0, erase=0.0)
+CROPS = TrainView(64, 32, crop=0.5, flip=0.5, pad=0, erase=0.0)
 
 
 @pytest.fixture
@@ -33,12 +35,13 @@ def test_batches_come_in_the_order_asked_for(train):
     assert np.array_equal(batches[0].images[1].numpy(), decode(train.paths[0]))
 
 
-def test_augmentation_depends_on_seed_and_row_alone(train):
+@pytest.mark.parametrize("view", [VIEW, CROPS], ids=["plain", "crops"])
+def test_augmentation_depends_on_seed_and_row_alone(train, view):
     rows = np.arange(16)
 
     def images(parts: list[np.ndarray], seed: tuple[int, ...], workers: int = 0) -> torch.Tensor:
         return torch.cat(
-            [batch.images for batch in load_batches(train.paths, VIEW, parts, augmentation_seed=seed, workers=workers)]
+            [batch.images for batch in load_batches(train.paths, view, parts, augmentation_seed=seed, workers=workers)]
         )
 
     expected = images([rows], (0, 1))
@@ -46,6 +49,39 @@ def test_augmentation_depends_on_seed_and_row_alone(train):
     assert torch.equal(images(np.array_split(rows, 4), (0, 1), workers=2), expected)
     assert torch.equal(images([rows[::-1]], (0, 1)).flip(0), expected)
     assert not torch.equal(images([rows], (0, 2)), expected)
+
+
+def test_the_random_numbers_of_a_view_are_the_same_with_and_without_crops(tmp_path):
+    for number in range(8):  # wide images: no rectangle fits, and all of them remain
+        write_image(tmp_path / f"{number}.png", number, height=32, width=64)
+    paths = sorted(tmp_path.iterdir())
+    plain, crops = (
+        TrainView(64, 32, crop=0.0, flip=0.5, pad=4, erase=0.5),
+        TrainView(64, 32, crop=1.0, flip=0.5, pad=4, erase=0.5),
+    )
+    expected, found = (next(load_batches(paths, view, [np.arange(8)], workers=0)).images for view in (plain, crops))
+    assert torch.equal(found, expected)
+
+
+class Recording(TrainView):
+    """Keeps the first random number of each use instead of changing the image."""
+
+    def cut(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        FIRST["cut"].append(rng.random())
+        return image
+
+    def augment(self, image: np.ndarray, rng: np.random.Generator) -> None:
+        FIRST["augment"].append(rng.random())
+
+
+FIRST: dict[str, list[float]] = {"cut": [], "augment": []}
+
+
+def test_the_random_numbers_of_crops_are_not_those_of_the_rest():
+    """Otherwise a part of the image would always be flipped."""
+    view, image = Recording(64, 32, crop=1.0, flip=0.5, pad=0, erase=0.0), np.zeros((64, 32, 3), dtype=np.uint8)
+    list(load_batches([image] * 20, view, [np.arange(20)], workers=0))
+    assert len(set(FIRST["cut"]) | set(FIRST["augment"])) == 40
 
 
 def test_the_global_generators_are_left_alone(train):

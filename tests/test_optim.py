@@ -11,7 +11,7 @@ from ptlreid.engine import optim
 
 
 def build(name: str, network: nn.Module, **settings: float) -> torch.optim.Optimizer:
-    usual = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "amsgrad": False, "new_lr_factor": 1.0}
+    usual = {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "amsgrad": False, "new_lr_factor": 1.0}
     return optim.build_optimizer(name, network, **usual | settings)
 
 
@@ -28,6 +28,11 @@ def weight_after(name: str, gradients: list[float], **settings: float) -> float:
 def test_sgd_carries_its_momentum():
     # 1 - 0.1 * 2 = 0.8; velocity 0.9 * 2 + 1 = 2.8; 0.8 - 0.1 * 2.8 = 0.52
     assert weight_after("sgd", [2.0, 1.0]) == pytest.approx(0.52)
+
+
+def test_nesterov_adds_the_velocity_that_comes_next():
+    # Step 1: velocity 2, 1 - 0.1 * (2 + 0.9 * 2) = 0.62; step 2: velocity 2.8, 0.62 - 0.1 * (1 + 0.9 * 2.8) = 0.268
+    assert weight_after("sgd", [2.0, 1.0], nesterov=True) == pytest.approx(0.268)
 
 
 def test_weight_decay_is_part_of_the_gradient_but_not_in_adamw():

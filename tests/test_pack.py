@@ -32,7 +32,7 @@ from ptlreid.workflows.check import check
 
 SIZE = PackSettings(height=48, width=24)
 EVAL = EvalView(48, 24)
-TRAIN = TrainView(48, 24, flip=0.5, pad=4, erase=0.5)
+TRAIN = TrainView(48, 24, crop=0.0, flip=0.5, pad=4, erase=0.5)
 
 
 class Notes(Silent):
@@ -103,6 +103,15 @@ def test_another_size_is_read_from_the_files(folder):
     notes = Notes()
     assert torch.equal(images(records, EvalView(24, 12), notes=notes), expected)
     assert notes.notes == []
+
+
+def test_crops_are_cut_from_the_original_images_also_where_there_is_a_pack(folder):
+    records, view = train_of(folder), TrainView(48, 24, crop=1.0, flip=0.5, pad=0, erase=0.0)
+    expected = images(records, view)
+    pack(folder)
+    notes = Notes()
+    assert torch.equal(images(records, view, notes=notes), expected)
+    assert notes.notes == ["packs are not used for training: crops (--crop) are cut from the original images"]
 
 
 def test_bicubic_images_have_a_pack_of_their_own(folder, undecoded):

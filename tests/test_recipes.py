@@ -86,6 +86,15 @@ def test_mgn_compares_four_images_of_four_identities_at_its_own_size():
     assert (config.erase, config.flip, config.epochs) == (0.5, 0.5, 450)
 
 
+def test_open_reids_recipe_has_its_crop_and_optimiser_on_the_papers_schedule():
+    config = FinetuneSettings.resolve(None, recipe="open-reid")
+    changed = [line.partition(":")[0] for line in config.differences(FinetuneSettings.resolve(None, recipe="paper"))]
+    assert changed == ["lr", "nesterov", "new_lr_factor", "crop"]
+    assert (config.crop, config.nesterov, config.lr) == (1.0, True, 0.001)
+    assert config.lr * config.new_lr_factor == pytest.approx(0.01)  # the backbone learns at a tenth of the rate
+    assert rates("open-reid", [0, 9, 10, 49]) == pytest.approx([1e-3, 1e-3, 1e-4, 1e-7])
+
+
 def test_the_strong_recipe_warms_up_from_a_hundredth():
     # Luo et al.: 3.5e-4 after 10 of 120 epochs, a tenth of it after 40 and after 70; here each epoch is four.
     expected = [3.5e-6, 3.5e-4 * (0.01 + 0.99 / 2), 3.5e-4, 3.5e-4, 3.5e-5, 3.5e-6]

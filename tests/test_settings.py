@@ -76,6 +76,11 @@ def test_default_names_contain_data_backbone_method_and_seed():
     assert FinetuneSettings.resolve(None, data="some/crops", memory="mean").default_name == "crops-resnet50-ptl-mean-s0"
 
 
+def test_nesterov_needs_momentum():
+    with pytest.raises(OptionError, match="nesterov = True with momentum = 0: expected a momentum above 0"):
+        FinetuneSettings.resolve(None, nesterov=True, momentum=0.0)
+
+
 @pytest.mark.parametrize("loss", ["triplet", "ce-triplet"])
 @pytest.mark.parametrize("batch", [{}, {"images_per_identity": 1}, {"images_per_identity": 4, "batch_size": 4}])
 def test_a_loss_with_positives_needs_several_images_of_an_identity(loss, batch):

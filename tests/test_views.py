@@ -43,9 +43,11 @@ def test_evaluation_is_torchvisions_resize_and_normalize(picture):
 
 def test_training_mirrors_with_the_given_probability(picture):
     plain = view_image(EvalView(64, 32), picture)
-    assert np.array_equal(view_image(TrainView(64, 32, flip=0.0, pad=0, erase=0.0), picture, 0), plain)
-    assert np.array_equal(view_image(TrainView(64, 32, flip=1.0, pad=0, erase=0.0), picture, 0), plain[:, ::-1])
-    view = TrainView(64, 32, flip=0.25, pad=0, erase=0.0)
+    assert np.array_equal(view_image(TrainView(64, 32, crop=0.0, flip=0.0, pad=0, erase=0.0), picture, 0), plain)
+    assert np.array_equal(
+        view_image(TrainView(64, 32, crop=0.0, flip=1.0, pad=0, erase=0.0), picture, 0), plain[:, ::-1]
+    )
+    view = TrainView(64, 32, crop=0.0, flip=0.25, pad=0, erase=0.0)
     mirrored = sum(not np.array_equal(view_image(view, picture, seed), plain) for seed in range(400))
     assert 70 <= mirrored <= 130  # 100 expected, and 3.5 standard deviations (8.7) either way
 
@@ -80,6 +82,40 @@ def test_bicubic_overshoot_is_cut_off_as_in_pillow(size):
     np.testing.assert_allclose(resize([pixels], EvalView(*size, "bicubic"))[0].astype(int), expected, atol=1)
 
 
+def coordinates(height: int, width: int) -> np.ndarray:
+    """An image whose pixels hold their row and column."""
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    image[..., 0], image[..., 1] = np.arange(height)[:, None], np.arange(width)
+    return image
+
+
+def test_a_rectangle_crop_is_a_part_of_the_image_within_its_limits():
+    image, view = coordinates(200, 100), TrainView(64, 32, crop=1.0, flip=0.0, pad=0, erase=0.0)
+    cuts = [view.cut(image, np.random.default_rng(seed)) for seed in range(500)]
+    for cut in cuts:
+        top, left = cut[0, 0, :2]
+        assert np.array_equal(cut, image[top : top + cut.shape[0], left : left + cut.shape[1]])
+    heights, widths = np.array([cut.shape[:2] for cut in cuts if cut.shape != image.shape]).T
+    assert len(heights) > 490  # three of four rectangles fit: all of ten tries fail once in a million
+    # Rounding to pixels changes a side by half a pixel, and the narrowest is 65 pixels wide.
+    assert heights.min() / widths.max() > 1
+    assert ((heights / widths > 1.98) & (heights / widths < 3.03)).all()
+    assert ((heights * widths > 0.63 * image.size / 3) & (heights * widths <= image.size / 3)).all()
+    assert len({tuple(cut[0, 0, :2]) for cut in cuts}) > 100
+
+
+def test_an_image_that_no_rectangle_fits_is_resized_as_it_is():
+    image, view = coordinates(64, 128), TrainView(64, 32, crop=1.0, flip=0.0, pad=0, erase=0.0)
+    # 64% of the area, twice as high as wide, would be 102 rows.
+    assert all(view.cut(image, np.random.default_rng(seed)) is image for seed in range(20))
+
+
+def test_a_rectangle_crop_is_as_frequent_as_asked_for():
+    image, view = coordinates(200, 100), TrainView(64, 32, crop=0.25, flip=0.0, pad=0, erase=0.0)
+    cut = sum(view.cut(image, np.random.default_rng(seed)) is not image for seed in range(400))
+    assert 70 <= cut <= 130  # 100 expected, and 3.5 standard deviations (8.7) either way
+
+
 def test_a_padded_crop_is_a_shift_with_black_borders(picture):
     plain = view_image(EvalView(64, 32), picture)
     framed = np.zeros((64 + 6, 32 + 6, 3), dtype=np.uint8)
@@ -87,7 +123,7 @@ def test_a_padded_crop_is_a_shift_with_black_borders(picture):
     shifts = {(top, left): framed[top : top + 64, left : left + 32] for top in range(7) for left in range(7)}
     found = set()
     for seed in range(600):
-        image = view_image(TrainView(64, 32, flip=0.0, pad=3, erase=0.0), picture, seed)
+        image = view_image(TrainView(64, 32, crop=0.0, flip=0.0, pad=3, erase=0.0), picture, seed)
         found |= {place for place, shifted in shifts.items() if np.array_equal(image, shifted)}
     assert found == set(shifts)  # fixed seeds: 600 samples cover all 49 positions
 
@@ -96,7 +132,7 @@ def test_erasing_fills_one_rectangle_with_the_mean_colour(picture):
     plain = view_image(EvalView(64, 32), picture)
     shares = []
     for seed in range(200):
-        image = view_image(TrainView(64, 32, flip=0.0, pad=0, erase=1.0), picture, seed)
+        image = view_image(TrainView(64, 32, crop=0.0, flip=0.0, pad=0, erase=1.0), picture, seed)
         changed = (image != plain).any(axis=2)
         rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
         box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -104,7 +140,7 @@ def test_erasing_fills_one_rectangle_with_the_mean_colour(picture):
         shares.append(box.shape[0] * box.shape[1] / (64 * 32))
     assert 0.015 < min(shares) < 0.05
     assert 0.3 < max(shares) < 0.42
-    view = TrainView(64, 32, flip=0.0, pad=0, erase=0.25)
+    view = TrainView(64, 32, crop=0.0, flip=0.0, pad=0, erase=0.25)
     erased = sum(not np.array_equal(view_image(view, picture, seed), plain) for seed in range(400))
     assert 70 <= erased <= 130  # 100 expected, and 3.5 standard deviations (8.7) either way
 
@@ -153,5 +189,5 @@ def test_a_view_describes_all_that_features_depend_on():
     assert about != EvalView(64, 33).describe()
     assert about["decoding"] == 2  # as image files are decoded since 0.2: features of 0.1 did not state it
     assert about != EvalView(64, 32, "bicubic").describe()
-    train = TrainView(64, 32, flip=0.5, pad=0, erase=0.5).describe()
+    train = TrainView(64, 32, crop=0.0, flip=0.5, pad=0, erase=0.5).describe()
     assert (train["view"], train["erase"], train["pad"]) == ("train", 0.5, 0)

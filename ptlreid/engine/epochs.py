@@ -135,7 +135,13 @@ def _load_batches(job: TrainingJob, training: Training, device: torch.device) ->
 def _train_view(job: TrainingJob) -> TrainView:
     spec, settings = job.spec, job.settings
     return TrainView(
-        spec.height, spec.width, spec.interpolation, flip=settings.flip, pad=settings.pad, erase=settings.erase
+        spec.height,
+        spec.width,
+        spec.interpolation,
+        crop=settings.crop,
+        flip=settings.flip,
+        pad=settings.pad,
+        erase=settings.erase,
     )
 
 

@@ -16,22 +16,24 @@ def build_optimizer(
     *,
     lr: float,
     momentum: float,
+    nesterov: bool,
     weight_decay: float,
     amsgrad: bool,
     new_lr_factor: float,
 ) -> Optimizer:
     """The optimiser called `name` for all parameters: `sgd` (the paper's SGD-M), `adam` or `adamw`.
 
-    `momentum` is SGD's; Adam and AdamW use torch's default betas, and with `amsgrad` the maximum of second moments
-    (Reddi et al., ICLR 2018). AdamW's weight decay is decoupled. The first group is the backbone with learning rate
-    `lr`, the second everything else with `lr` times `new_lr_factor`.
+    `momentum` is SGD's, and so is `nesterov`, its variant that looks ahead (Sutskever et al., ICML 2013). Adam and
+    AdamW use torch's default betas, and with `amsgrad` the maximum of second moments (Reddi et al., ICLR 2018). AdamW's
+    weight decay is decoupled. The first group is the backbone with learning rate `lr`, the second everything else with
+    `lr` times `new_lr_factor`.
     """
     groups = _groups(network, lr, new_lr_factor)
     # One pass over all weights: on a CPU, the unfused loop of AdamW takes a seventh of a small network's step.
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in network.parameters())
     match name:
         case "sgd":
-            return SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
+            return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
         case "adam":
             return Adam(groups, lr=lr, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused)
         case "adamw":

@@ -63,6 +63,7 @@ def _build_training(network: Network, job: TrainingJob, device: torch.device, pr
         network,
         lr=settings.lr,
         momentum=settings.momentum,
+        nesterov=settings.nesterov,
         weight_decay=settings.weight_decay,
         amsgrad=settings.amsgrad,
         new_lr_factor=settings.new_lr_factor,

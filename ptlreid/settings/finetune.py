@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import tomli_w
 from pydantic import Field, model_validator
 
+from ptlreid.errors import OptionError
 from ptlreid.network_types import Interpolation, Memory
 from ptlreid.settings import recipes
 from ptlreid.settings.base import DataSettings
@@ -46,6 +47,7 @@ class FinetuneSettings(DataSettings):
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Optimiser.")
     lr: Annotated[float, COMMON] = Field(0.01, gt=0, le=1000, description="Initial learning rate.")
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
+    nesterov: bool = Field(False, description="Nesterov momentum of SGD.")
     weight_decay: float = Field(5e-4, ge=0, le=1000, description="Weight decay.")
     amsgrad: bool = Field(False, description="AMSGrad variant of Adam and AdamW.")
     new_lr_factor: float = Field(
@@ -60,6 +62,9 @@ class FinetuneSettings(DataSettings):
     )
     decay_factor: float = Field(0.1, gt=0, le=1, description="Learning-rate factor of each decay.")
 
+    crop: float = Field(
+        0.0, ge=0, le=1, description="Probability of a random rectangle crop (open-reid's) before resizing."
+    )
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
     pad: int = Field(0, ge=0, le=MAX_PIXELS, description="Padding in pixels for a random crop; 0: none.")
     erase: float = Field(0.0, ge=0, le=1, description="Random-erasing probability.")
@@ -106,8 +111,13 @@ class FinetuneSettings(DataSettings):
         return tomli_w.dumps(self.model_dump(exclude_none=True, by_alias=True, exclude=unused))
 
     @model_validator(mode="after")
-    def _check_loss(self) -> Self:
-        """`OptionError`, which pydantic lets through, for settings that the chosen loss cannot use."""
+    def _check_together(self) -> Self:
+        """`OptionError`, which pydantic lets through, for settings that optimiser or loss cannot use."""
+        if self.nesterov and not self.momentum:
+            raise OptionError(
+                "nesterov = True with momentum = 0: expected a momentum above 0. Set --momentum 0.9, or leave out "
+                "--nesterov."
+            )
         check_loss(self.loss, self.model_fields_set, self.batch_size, self.images_per_identity)
         return self
 

@@ -59,7 +59,7 @@ def main() -> None:
             for part in ("bounding_box_train", "query", "bounding_box_test"):
                 (folder / name / part).symlink_to((source / part).resolve())
         for height, width in ((128, 64), (256, 128), (384, 128)):
-            compare(folder, TrainView(height, width, flip=0.5, pad=0, erase=0.0))
+            compare(folder, TrainView(height, width, crop=0.0, flip=0.5, pad=0, erase=0.0))
 
 
 def compare(folder: Path, view: TrainView) -> None:
