@@ -50,9 +50,9 @@ def test_a_chain_takes_the_recipe_of_its_backbone_and_a_stage_may_name_another(t
 
 
 def test_a_chain_with_a_named_recipe_has_no_other_in_its_stages():
-    config = ChainSettings.resolve(None, recipe="paper", backbone="mgn", chain=["duke"], std=True)
+    config = ChainSettings.resolve(None, recipe="small", backbone="mgn", chain=["duke"], std=True)
     (stage,) = config.stages()
-    assert stage == FinetuneSettings.resolve(None, recipe="paper", backbone="mgn", data="duke")
+    assert stage == FinetuneSettings.resolve(None, recipe="small", backbone="mgn", data="duke")
     assert config.last_distilled().images_per_identity == 0
 
 

@@ -92,12 +92,12 @@ def test_a_run_writes_all_its_files_and_its_scores_are_those_of_evaluate(tmp_pat
     assert written == weights | {"config.toml", "data.json", "history.jsonl", "metrics.json", "features"}
 
 
-def test_training_and_every_evaluation_of_a_run_see_images_of_its_interpolation(tmp_path, splits, monkeypatch):
+def test_training_and_every_evaluation_of_a_run_see_images_as_its_settings_say(tmp_path, splits, monkeypatch):
     run, seen = RunFolder(tmp_path / "run"), []
     monkeypatch.setattr("ptlreid.images.resize", lambda images, view: seen.append(view) or views.resize(images, view))
-    finetune(make_settings(interpolation="bicubic"), splits, run, Silent())
-    assert {type(view).__name__ for view in seen} == {"TrainView", "EvalView"}
-    assert {view.interpolation for view in seen} == {"bicubic"}
+    augmentation = {"crop": 0.5, "flip": 0.25, "pad": 3, "erase": 0.75}
+    finetune(make_settings(interpolation="bicubic", **augmentation), splits, run, Silent())
+    assert set(seen) == {views.TrainView(64, 32, "bicubic", **augmentation), views.EvalView(64, 32, "bicubic")}
     assert read_weights_header(run.weights()).spec.interpolation == "bicubic"
 
 
