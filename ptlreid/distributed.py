@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ptlreid.errors import PtlreidError, Stopped, is_out_of_memory
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+
+    A = TypeVar("A", Tensor, np.ndarray)
 
 T = TypeVar("T")
 
@@ -38,6 +41,12 @@ def rank() -> int:
 def is_main() -> bool:
     """Whether this is the process that writes files and prints."""
     return rank() == 0
+
+
+def own_part(batch: A) -> A:
+    """This process's part of a batch over all processes: contiguous, by rank, and as long as any other's."""
+    size = len(batch) // world_size()
+    return batch[rank() * size : (rank() + 1) * size]
 
 
 @contextmanager
@@ -126,6 +135,38 @@ def broadcast_buffers(network: nn.Module) -> None:
 
     for buffer in network.buffers():
         distributed.broadcast(buffer, src=0)
+
+
+def gather_batch(part: Tensor) -> Tensor:
+    """The batch over all processes from the `part` of each, in the order of `own_part`; `part` itself on one.
+
+    For a loss that all processes compute alike from the result. Its gradient reaches the own part, multiplied by the
+    number of processes, as DistributedDataParallel will take the mean over them.
+    """
+    if not active():
+        return part
+    import torch
+    from torch import distributed
+
+    values = part.detach().contiguous()
+    parts = [torch.empty_like(values) for _ in range(world_size())]
+    distributed.all_gather(parts, values)
+    parts[rank()] = values + world_size() * (part - values)  # the same values, as the difference is 0
+    return torch.cat(parts)
+
+
+def gather(value: T) -> list[T]:
+    """The `value` of every process, by rank, on the main process; an empty list on the others.
+
+    It is pickled and exchanged on the CPU: no tensors on a GPU.
+    """
+    if not active():
+        return [value]
+    from torch import distributed
+
+    values: list[Any] = [None] * world_size() if is_main() else []
+    distributed.gather_object(value, values if is_main() else None)
+    return values
 
 
 def all_gather(value: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,12 +83,17 @@ def with_extraction(environment: Environment, amp: str) -> Environment:
     return {**environment, "precision": precision}
 
 
+def recorded_sessions(environment: Environment) -> Sequence[SessionSpeed]:
+    """The sessions of a run whose facts differ, in order; one for most runs."""
+    return environment.get("sessions", [environment])
+
+
 def describe_environment(metrics: Metrics | Mapping[str, Any] | None) -> str:
     """The environment of a run in one line, such as `NVIDIA H200, bf16, torch 2.14.1, …`; of all its sessions."""
     environment = (metrics or {}).get("environment")
     if not environment:
         return f"{_UNKNOWN}: trained by version 0.1" if metrics else _UNKNOWN
-    lines = dict.fromkeys(_describe(one) for one in environment.get("sessions", [environment]))
+    lines = dict.fromkeys(_describe(one) for one in recorded_sessions(environment))
     return "; resumed on ".join(lines)
 
 

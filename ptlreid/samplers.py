@@ -1,4 +1,4 @@
-"""Batch samplers: the images of each mini-batch of an epoch, which several processes divide among themselves."""
+"""Batch samplers: the images of each mini-batch of an epoch, the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -14,30 +14,27 @@ class ShuffleSampler:
     """Batches of `batch_size` from all of `num_images`, shuffled in each epoch.
 
     The last incomplete batch is dropped: a latent state belongs to a full batch. The order depends only on `seed` and
-    the epoch. With `ranks` processes, each has `batch_size` different images in every step.
+    the epoch.
     """
 
     num_images: int
     batch_size: int
     seed: int
-    rank: int = 0
-    ranks: int = 1
 
     def __post_init__(self) -> None:
         if len(self) == 0:
             raise DataError(
-                f"{self.num_images} training images do not fill one batch of {self.batch_size * self.ranks}. "
+                f"{self.num_images} training images do not fill one batch of {self.batch_size}. "
                 "Lower --batch-size, or choose a larger dataset."
             )
 
     def __len__(self) -> int:
-        return self.num_images // (self.batch_size * self.ranks)
+        return self.num_images // self.batch_size
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """The rows of each batch of this epoch, (batch_size,) each."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
-        shares = order[: len(self) * self.batch_size * self.ranks].reshape(len(self), self.ranks, self.batch_size)
-        return list(shares[:, self.rank])
+        return list(order[: len(self) * self.batch_size].reshape(len(self), -1))
 
 
 @dataclass(frozen=True)
@@ -46,15 +43,13 @@ class IdentitySampler:
 
     Every identity occurs once per epoch, in random order; those that do not fill the last batch are left out of that
     epoch. `labels`: (N,) int64. For an identity with fewer than K images, K are sampled from K copies of each, as in
-    the MGN code that the paper used. With `ranks` processes, each has P different identities in every step.
+    the MGN code that the paper used.
     """
 
     labels: np.ndarray
     identities: int
     images_per_identity: int
     seed: int
-    rank: int = 0
-    ranks: int = 1
     _rows: list[np.ndarray] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -63,7 +58,7 @@ class IdentitySampler:
         object.__setattr__(self, "_rows", np.split(order, firsts))
         if len(self) == 0:
             raise DataError(
-                f"{len(self._rows)} identities do not fill one batch of {self.identities * self.ranks}. "
+                f"{len(self._rows)} identities do not fill one batch of {self.identities}. "
                 "Lower --batch-size, or choose a larger dataset."
             )
 
@@ -80,14 +75,13 @@ class IdentitySampler:
         return cls(labels, batch_size // images_per_identity, images_per_identity, seed)
 
     def __len__(self) -> int:
-        return len(self._rows) // (self.identities * self.ranks)
+        return len(self._rows) // self.identities
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """The rows of each batch of this epoch, (P * K,) each, the K of one identity next to each other."""
         rng = np.random.default_rng((self.seed, epoch))
         sampled = np.stack([self._sample(self._rows[label], rng) for label in rng.permutation(len(self._rows))])
-        shares = sampled[: len(self) * self.identities * self.ranks].reshape(len(self), self.ranks, -1)
-        return list(shares[:, self.rank])
+        return list(sampled[: len(self) * self.identities].reshape(len(self), -1))
 
     def _sample(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         choice = rows if len(rows) >= self.images_per_identity else np.repeat(rows, self.images_per_identity)

@@ -15,6 +15,8 @@ from ptlreid import models
 from ptlreid.engine import checkpoint
 from ptlreid.engine.checkpoint import Training
 from ptlreid.errors import CheckpointError
+from ptlreid.models import bconv
+from ptlreid.models.bconv import memory_state
 from ptlreid.network_types import NetworkSpec
 
 
@@ -106,20 +108,46 @@ def test_one_changed_bit_of_a_weight_is_found(saved, tmp_path):
         ({"best": float("nan")}, "best = nan: expected a finite number"),
         ({"cells": {"a": 1}}, r"cells\.a = 1: expected a JSON object"),
         ({"network": {"a": 1}}, r"network\.a = 1: expected an instance of Tensor"),
-        ({"processes": [{"memory": {}}]}, r"processes\[0\]\.generators is missing"),
+        ({"generators": []}, r"generators = \[\]: list should have at least 1 item"),
+        ({"generators": [[]]}, r"generators\[0\] = \[\]: list should have at least 1 item"),
         ({"more": 1}, "more is no key of this file"),
-        ({"schema": 1}, "schema 1, expected 2"),
+        ({"schema": 1}, "schema 1, expected 3"),
         ({"schema": None}, "schema = None: expected"),
         ({"network": {}}, "does not fit the network and settings of the run"),
         ({"optimizer": {"state": 3}}, r"does not fit .*param_groups"),
-        ({"processes": [{"memory": {}, "generators": [torch.zeros(3)]}]}, "does not fit .*RNG state"),
-        ({"processes": [{"memory": {}, "generators": []}]}, "does not fit"),
+        ({"generators": [[torch.zeros(3)]]}, "does not fit .*RNG state"),
     ],
     ids=str,
 )
 def test_fields_that_are_missing_or_wrong_are_named(write, changed, message):
     with pytest.raises(CheckpointError, match=rf"checkpoint\.pt: {message}.*[Ss]tart another run \(--name\)\."):
         checkpoint.load(make_training(), write(**changed))
+
+
+def as_schema_2(content: dict, processes: int) -> dict:
+    """A checkpoint as version 0.2 wrote it before `memory` and `generators` were fields of their own."""
+    own = {"memory": content.pop("memory"), "generators": content.pop("generators")[0]}
+    return content | {"schema": 2, "processes": [own] * processes}
+
+
+def test_schema_2_of_one_process_gives_the_same_state(write, expected):
+    path = write()
+    content = torch.load(path, weights_only=True)
+    memory = content["memory"]
+    torch.save(as_schema_2(content, 1), path)
+    training = make_training()
+    bconv.reset_memory(training.network)
+    checkpoint.load(training, path)
+    torch.testing.assert_close(state_of(training), expected, rtol=0, atol=0)
+    torch.testing.assert_close(memory_state(training.network), memory, rtol=0, atol=0)
+    assert len(training.generators) == 1
+
+
+def test_schema_2_of_several_processes_is_refused_as_their_batches_were_others(write):
+    path = write()
+    torch.save(as_schema_2(torch.load(path, weights_only=True), 2), path)
+    with pytest.raises(CheckpointError, match=r"schema 2, expected 3\. Resume with the version"):
+        checkpoint.load(make_training(), path)
 
 
 def test_a_missing_field_is_named(write, tmp_path):

@@ -20,7 +20,7 @@ import torch
 
 from ptlreid import datasets, signals
 from ptlreid.engine import epochs, history
-from ptlreid.errors import CheckpointError, DataError, PtlreidError, Stopped
+from ptlreid.errors import DataError, PtlreidError, Stopped
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
@@ -287,16 +287,6 @@ def test_the_history_has_loss_terms_speed_memory_and_cells(tmp_path, splits):
     for cell in first["cells"].values():
         assert cell["state_norm"] > 0
         assert all(0 < cell[gate] < 1 for gate in ("input", "forget", "output"))
-
-
-def test_a_checkpoint_of_another_number_of_processes_is_refused(tmp_path, splits, monkeypatch):
-    run = RunFolder(tmp_path / "run")
-    with pytest.raises(Fault):
-        finetune(make_settings(), splits, run, At(7, fault))
-    content = torch.load(run.checkpoint, weights_only=True)
-    torch.save(content | {"processes": content["processes"] * 2}, run.checkpoint)
-    with pytest.raises(CheckpointError, match=r"written by 2 processes, expected 1.*Resume with 2 processes"):
-        finetune(make_settings(), splits, run, Silent())
 
 
 def test_frozen_weights_do_not_change_until_they_are_unfrozen(tmp_path, splits):

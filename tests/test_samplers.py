@@ -32,14 +32,6 @@ def test_the_order_depends_on_seed_and_epoch():
     assert order(0, 0) != order(1, 0)
 
 
-@given(num_images=st.integers(6, 100), ranks=st.integers(1, 3), epoch=st.integers(0, 3))
-def test_ranks_divide_each_batch_without_loss_or_repeat(num_images, ranks, epoch):
-    parts = [ShuffleSampler(num_images, 2, 5, rank, ranks).epoch(epoch) for rank in range(ranks)]
-    together = [np.concatenate(step) for step in zip(*parts, strict=True)]
-    whole = ShuffleSampler(num_images, 2 * ranks, 5).epoch(epoch)
-    assert [step.tolist() for step in together] == [step.tolist() for step in whole]
-
-
 LABELS = np.array([2, 0, 2, 1, 2, 1, 2, 3])  # four identities with 1, 2, 4 and 1 images
 
 
@@ -60,12 +52,6 @@ def test_over_epochs_every_image_of_an_identity_is_sampled():
     sampler = IdentitySampler(LABELS, identities=4, images_per_identity=2, seed=0)
     seen = {int(row) for epoch in range(20) for batch in sampler.epoch(epoch) for row in batch}
     assert seen == set(range(8))
-
-
-def test_ranks_have_different_identities():
-    first, second = (IdentitySampler(LABELS, 1, 2, 7, rank, 2).epoch(0) for rank in (0, 1))
-    for mine, other in zip(first, second, strict=True):
-        assert not set(LABELS[mine]) & set(LABELS[other])
 
 
 def test_a_batch_size_that_does_not_divide_and_too_few_identities_are_refused():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, InstanceOf, with_config
+from pydantic import ConfigDict, Field, InstanceOf, with_config
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,12 +18,12 @@ from ptlreid.errors import CheckpointError, DataError, PtlreidError, is_out_of_m
 from ptlreid.file_kinds import printable
 from ptlreid.files import atomic_output
 from ptlreid.json_files import check_schema
-from ptlreid.models.bconv import load_memory_state, memory_state
+from ptlreid.models.bconv import gather_memory_state, load_memory_state
 from ptlreid.models.network import Network
 from ptlreid.models.tensor_files import read_content
 from ptlreid.schemas import Count, Number, Session
 
-SCHEMA = 2
+SCHEMA = 3
 # The fields of `Training` that are numbers or dictionaries of numbers, saved as they are.
 _PLAIN = ("epoch", "step", "best", "stale", "cells", "history_bytes", "sessions")
 _ADVICE = "Start another run (--name)."
@@ -31,30 +31,27 @@ _STRICT = ConfigDict(strict=True, extra="forbid")
 
 
 @with_config(_STRICT)
-class _Process(TypedDict):
-    """What a process has of its own: the latent states of its cells, the states of its random generators."""
-
-    memory: dict[str, InstanceOf[Tensor]]
-    generators: list[InstanceOf[Tensor]]
-
-
-@with_config(_STRICT)
 class _Content(TypedDict):
-    """A checkpoint. torch checks what it restores itself."""
+    """A checkpoint. torch checks what it restores itself.
+
+    `memory`: the latent states of the batch over all processes, by cell. `generators`: the states of each process's
+    random generators.
+    """
 
     schema: int
     network: dict[str, InstanceOf[Tensor]]
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
     scaler: dict[str, Any]
-    processes: list[_Process]
+    memory: dict[str, InstanceOf[Tensor]]
+    generators: Annotated[list[Annotated[list[InstanceOf[Tensor]], Field(min_length=1)]], Field(min_length=1)]
     epoch: Count
     step: Count
     best: Number
     stale: Count
     cells: dict[str, dict[str, float]]
     history_bytes: Count
-    sessions: NotRequired[list[Session]]  # missing in checkpoints of version 0.1
+    sessions: list[Session]
 
 
 @dataclass
@@ -65,8 +62,8 @@ class Training:
     `step`: completed updates of the current epoch. `best`: the highest mAP so far, negative before the first
     evaluation; `stale`: evaluations since then. `cells`: statistics of the cells at the end of the epoch.
     `history_bytes`: the length of the history file at this point. `sessions`: what the updates were computed
-    with, see `environment`. `generators`: the states of torch's random generators
-    in a checkpoint within an epoch.
+    with, see `environment`. `generators`: the states of this process's random generators in the checkpoint, none if
+    another number of processes wrote it.
     """
 
     network: Network
@@ -89,8 +86,8 @@ def save(training: Training, path: Path) -> None:
     Called by every process, as each has its own latent states and generators; the main one writes. Raises
     `PtlreidError` if weights are not finite, and leaves the file as it was.
     """
-    own = {"memory": _on_cpu(memory_state(training.network)), "generators": _generators()}
-    processes = distributed.all_gather(own)
+    memory = gather_memory_state(training.network)
+    generators = distributed.gather(_generators())
     if not distributed.is_main():
         return
     weights = training.network.state_dict()
@@ -106,7 +103,8 @@ def save(training: Training, path: Path) -> None:
         "optimizer": training.optimizer.state_dict(),
         "schedule": training.schedule.state_dict(),
         "scaler": training.scaler.state_dict(),
-        "processes": processes,
+        "memory": memory,
+        "generators": generators,
         **{name: getattr(training, name) for name in _PLAIN},
     }
     with atomic_output(path) as output:
@@ -116,19 +114,20 @@ def save(training: Training, path: Path) -> None:
 def load(training: Training, path: Path) -> None:
     """Restore `training` from a checkpoint, except the generators: see `restore_generators`.
 
-    `CheckpointError` for a file that is damaged, of another version, network or number of processes.
+    `CheckpointError` for a file that is damaged, of another version or network.
     """
-    content = read_content(path, own=True, advice=_ADVICE)
-    _check(content, path)
+    content = _check(_translate(read_content(path, own=True, advice=_ADVICE)), path)
+    same = len(content["generators"]) == distributed.world_size()
+    generators = content["generators"][distributed.rank()] if same else []
     try:
         training.network.load_state_dict(content["network"])
         training.optimizer.load_state_dict(content["optimizer"])
         _check_shapes(training.optimizer)
         training.schedule.load_state_dict(content["schedule"])
         training.scaler.load_state_dict(content["scaler"])
-        own = content["processes"][distributed.rank()]
-        load_memory_state(training.network, own["memory"])
-        torch.Generator().set_state(own["generators"][0])  # raises where `restore_generators` would
+        load_memory_state(training.network, content["memory"])
+        for state in generators[:1]:
+            torch.Generator().set_state(state)  # raises where `restore_generators` would
     except Exception as error:  # torch takes any content, and raises any exception
         if is_out_of_memory(error):
             raise
@@ -136,9 +135,9 @@ def load(training: Training, path: Path) -> None:
         raise CheckpointError(
             f"{path}: does not fit the network and settings of the run ({reason}). {_ADVICE}"
         ) from None
-    training.generators = own["generators"]
+    training.generators = generators
     for name in _PLAIN:
-        setattr(training, name, content.get(name, []))
+        setattr(training, name, content[name])  # type: ignore[literal-required]
 
 
 def restore_generators(training: Training) -> None:
@@ -153,12 +152,16 @@ def _generators() -> list[Tensor]:
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
 
 
-def _on_cpu(states: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: state.cpu() for name, state in states.items()}
+def _translate(content: Any) -> Any:
+    """The content of schema 2 that one process wrote as one of schema 3; any other as it is."""
+    match content:
+        case {"schema": 2, "processes": [{"memory": memory, "generators": generators}], **others}:
+            return {"sessions": [], **others, "schema": SCHEMA, "memory": memory, "generators": [generators]}
+    return content
 
 
-def _check(content: Any, path: Path) -> None:
-    """Raise `CheckpointError` if the content is not as `save` wrote it, by the processes that there are."""
+def _check(content: Any, path: Path) -> _Content:
+    """The content; `CheckpointError` if it is not as `save` wrote it."""
     schema = content.get("schema") if isinstance(content, dict) else None
     if isinstance(schema, int) and schema != SCHEMA:
         raise CheckpointError(
@@ -166,14 +169,9 @@ def _check(content: Any, path: Path) -> None:
             "start another run (--name)."
         )
     try:
-        count = len(check_schema(content, _Content, str(path), _ADVICE)["processes"])
+        return check_schema(content, _Content, str(path), _ADVICE)
     except DataError as error:
         raise CheckpointError(str(error)) from None
-    if count != distributed.world_size():
-        raise CheckpointError(
-            f"{path}: written by {count} processes, expected {distributed.world_size()}, as batches depend on it. "
-            f"Resume with {count} processes, or start another run (--name)."
-        )
 
 
 def _check_shapes(optimizer: Optimizer) -> None:

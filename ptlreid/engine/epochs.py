@@ -121,11 +121,10 @@ def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, s
 def _load_batches(job: TrainingJob, training: Training, device: torch.device) -> Iterator[Batch]:
     """The remaining batches of the epoch."""
     settings = job.settings
-    rows = job.sampler.epoch(training.epoch)[training.step * settings.accumulate : job.updates * settings.accumulate]
     return load_batches(
         job.splits.train.paths,
         _train_view(job),
-        rows,
+        job.batches(training.epoch, training.step),
         augmentation_seed=(settings.seed, training.epoch),
         workers=choose_workers(settings.workers, device),
         progress=job.progress if training.step + training.epoch == 0 else None,  # one note per run is enough
@@ -147,11 +146,12 @@ def _train_view(job: TrainingJob) -> TrainView:
 
 def _start_epoch(job: TrainingJob, training: Training) -> None:
     """Set the latent states and the generators for the next update."""
-    if training.step:
+    if not training.step:
+        bconv.reset_memory(training.network)
+    elif training.generators:
         checkpoint.restore_generators(training)
         return
-    bconv.reset_memory(training.network)
-    seed = (job.settings.seed, training.epoch, distributed.rank())
+    seed = (job.settings.seed, training.epoch, distributed.rank(), training.step)
     torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
 
@@ -169,6 +169,8 @@ def _wrap_network(job: TrainingJob, training: Training) -> nn.Module:
     optim.freeze_backbone(training.network, training.epoch < settings.freeze_epochs)
     forward: nn.Module = training.network
     if distributed.active():
+        if settings.sync_bn:
+            nn.SyncBatchNorm.convert_sync_batchnorm(training.network)  # keeps parameters and names
         # Without cross-entropy the classifier gets no gradient, for which the other processes would wait.
         forward = DistributedDataParallel(forward, find_unused_parameters=settings.loss == "triplet")
     return torch.compile(forward) if settings.compile else forward  # type: ignore[return-value]

@@ -79,7 +79,7 @@ def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
         training.network.register_forward_hook(lambda *_: after_forward.append(footprint.live))
         # On meta torch steps tensor by tensor, with temporaries; the real, fused step has none.
         training.optimizer.register_step_pre_hook(lambda *_: before_step.append(footprint.peak))
-        updates = _run_updates(job, training, loop, job.settings.batch_size, accumulate=accumulate, count=2)
+        updates = _run_updates(job, training, loop, job.images_per_process, accumulate=accumulate, count=2)
         next(updates)
         footprint.peak = footprint.live
         live_between = footprint.live - gradients  # gradients are freed at the start of the next update
@@ -108,7 +108,7 @@ def estimate_time(job: TrainingJob, device: torch.device, precision: Precision) 
     """
     began = time.perf_counter()
     load_average = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
-    size = job.settings.batch_size
+    size = job.images_per_process
     job.progress.note(f"timing a few updates on {device}: about {_SECONDS:.0f} seconds")
     training = _prepare_training(job, device, precision)
 

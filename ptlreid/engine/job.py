@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ptlreid import distributed, models
-from ptlreid.errors import DataError
+from ptlreid import models
+from ptlreid.distributed import own_part, world_size
+from ptlreid.errors import DataError, OptionError
 from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
 from ptlreid.samplers import IdentitySampler, ShuffleSampler
+from ptlreid.schemas import Facts
 from ptlreid.settings import FinetuneSettings
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from ptlreid.engine.fit import Objective
@@ -52,6 +55,17 @@ class TrainingJob:
         """Updates of the weights in one epoch."""
         return len(self.sampler) // self.settings.accumulate
 
+    @property
+    def images_per_process(self) -> int:
+        """Images of a batch in each process."""
+        return self.settings.batch_size // world_size()
+
+    def batches(self, epoch: int, first_update: int) -> list[np.ndarray]:
+        """This process's rows of the training set, for each batch of the epoch from update `first_update` on."""
+        accumulate = self.settings.accumulate
+        batches = self.sampler.epoch(epoch)[first_update * accumulate : self.updates * accumulate]
+        return [own_part(batch) for batch in batches]
+
 
 def resolve_size(settings: FinetuneSettings) -> FinetuneSettings:
     """The settings with height and width filled in from the backbone where they were not given."""
@@ -62,7 +76,11 @@ def resolve_size(settings: FinetuneSettings) -> FinetuneSettings:
 
 
 def build_sampler(settings: FinetuneSettings, splits: Splits) -> ShuffleSampler | IdentitySampler:
-    """This process's sampler; `DataError` if the training images teach nothing or do not fill one update."""
+    """The batches over all processes; `DataError` if the training images teach nothing or do not fill one update.
+
+    `OptionError` if the processes cannot take equal parts of a batch.
+    """
+    _check_parts(settings.batch_size)
     splits.require_train()
     sampler: ShuffleSampler | IdentitySampler
     if settings.images_per_identity:
@@ -72,8 +90,6 @@ def build_sampler(settings: FinetuneSettings, splits: Splits) -> ShuffleSampler 
         )
     else:
         sampler = ShuffleSampler(len(splits.train), settings.batch_size, settings.seed)
-    if distributed.world_size() > 1:
-        sampler = replace(sampler, rank=distributed.rank(), ranks=distributed.world_size())
     if len(sampler) < settings.accumulate:
         raise DataError(
             f"{len(splits.train)} training images make {len(sampler)} batches per epoch: expected at least "
@@ -81,3 +97,29 @@ def build_sampler(settings: FinetuneSettings, splits: Splits) -> ShuffleSampler 
             "larger dataset."
         )
     return sampler
+
+
+def note_other_parts(run: RunFolder, settings: FinetuneSettings, sessions: Iterable[Facts], progress: Progress) -> None:
+    """Note if batch norm saw other parts of a batch in the `sessions` of the run than it would see here."""
+    others = sorted({session["processes"] for session in sessions} - {world_size()})
+    if others and settings.epochs and not settings.sync_bn:
+        theirs = " and by ".join(_describe_parts(settings, number) for number in others)
+        progress.note(
+            f"{run.path}: trained by {theirs}, not by {_describe_parts(settings, world_size())}. Batch norm normalises "
+            "the images of each process by themselves, so its statistics differ (--sync-bn: those of all processes)"
+        )
+
+
+def _describe_parts(settings: FinetuneSettings, processes: int) -> str:
+    images = f"{settings.batch_size // processes} images of a batch"
+    return f"{processes} processes with {images} each" if processes > 1 else f"1 process with {images}"
+
+
+def _check_parts(batch_size: int) -> None:
+    """Raise `OptionError` unless all processes get equal parts of a batch: batch norm needs two images in each."""
+    processes = world_size()
+    if batch_size % processes or batch_size < 2 * processes:
+        raise OptionError(
+            f"batch_size = {batch_size} is divided among {processes} processes: expected a multiple of {processes} "
+            f"from {2 * processes} on. Give such a --batch-size, or start another number of processes."
+        )

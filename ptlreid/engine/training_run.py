@@ -12,11 +12,13 @@ from ptlreid.engine import checkpoint, optim, schedule
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.epochs import ScoreEpoch, train_epochs
 from ptlreid.engine.fit import Precision
-from ptlreid.engine.job import TrainingJob
+from ptlreid.engine.job import TrainingJob, note_other_parts
+from ptlreid.errors import OptionError
 from ptlreid.images import catch_dead_workers
 from ptlreid.models import pretrained, weights
 from ptlreid.models.network import Network
 from ptlreid.runs import find_run
+from ptlreid.settings import FinetuneSettings
 
 
 def train(job: TrainingJob, score_epoch: ScoreEpoch) -> Training:
@@ -26,6 +28,7 @@ def train(job: TrainingJob, score_epoch: ScoreEpoch) -> Training:
     """
     settings = job.settings
     device = choose_device(settings.device)
+    _check_sync_bn(settings, device)
     precision = Precision(choose_amp(settings.amp, device), settings.channels_last)
     training = prepare_training(job, device, precision)
     amp = {None: "off", torch.bfloat16: "bf16", torch.float16: "fp16"}[precision.dtype]
@@ -40,7 +43,8 @@ def train(job: TrainingJob, score_epoch: ScoreEpoch) -> Training:
 
 def prepare_training(job: TrainingJob, device: torch.device, precision: Precision) -> Training:
     """The training state before the first update, or that of the run's checkpoint."""
-    network = models.build(job.spec, job.settings.seed)
+    settings = job.settings
+    network = models.build(job.spec, settings.seed)
     resume = job.run.checkpoint.is_file()
     if not resume:
         _initialise(network, job)
@@ -52,7 +56,17 @@ def prepare_training(job: TrainingJob, device: torch.device, precision: Precisio
         checkpoint.load(training, job.run.checkpoint)
         updates = f" and {training.step} of {job.updates} updates" if training.step else ""
         job.progress.note(f"{job.run.path}: resuming after epoch {training.epoch}{updates}")
+        note_other_parts(job.run, settings, training.sessions, job.progress)
     return training
+
+
+def _check_sync_bn(settings: FinetuneSettings, device: torch.device) -> None:
+    """Raise `OptionError` where torch cannot exchange the statistics of batch norm."""
+    if settings.sync_bn and distributed.world_size() > 1 and device.type != "cuda":
+        raise OptionError(
+            f"sync_bn = true with {distributed.world_size()} processes on {device.type}: expected CUDA, which torch's "
+            "SyncBatchNorm needs. Train on GPUs, with one process, or without --sync-bn."
+        )
 
 
 def _build_training(network: Network, job: TrainingJob, device: torch.device, precision: Precision) -> Training:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
+from ptlreid.distributed import gather_batch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,11 +27,12 @@ def loss(output: Output, labels: Tensor, *, margin: float) -> dict[str, Tensor]:
 
     For each anchor max(0, margin + farthest positive - nearest negative): distances 1 and 4 with margin 5 give 2. An
     anchor without a positive (another image of its identity in the batch) is left out of the mean; a batch without a
-    triplet has loss 0 and zero gradient.
+    triplet has loss 0 and zero gradient. The batch is that of all processes.
     """
     import torch
 
-    vectors = output.metric.values()
+    labels = gather_batch(labels)
+    vectors = [gather_batch(metric) for metric in output.metric.values()]
     return {"triplet": torch.stack([batch_hard(metric, labels, margin) for metric in vectors]).mean()}
 
 

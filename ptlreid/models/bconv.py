@@ -99,11 +99,27 @@ def memory_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: cell.state for name, cell in _cells(network) if cell.state is not None}
 
 
+def gather_memory_state(network: nn.Module) -> dict[str, Tensor]:
+    """`memory_state` of the batch over all processes, on the CPU; empty on all but the main process."""
+    parts = distributed.gather({name: state.cpu() for name, state in memory_state(network).items()})
+    return {
+        name: torch.cat([part[name] for part in parts]) if cell.memory == "slot" else parts[0][name]
+        for name, cell in _cells(network)
+        if parts and name in parts[0]
+    }
+
+
 def load_memory_state(network: nn.Module, states: dict[str, Tensor]) -> None:
-    """Restore the latent states that `memory_state` returned; cells that are not in `states` are set to zero."""
+    """Restore this process's part of the states that `gather_memory_state` returned, by any number of processes.
+
+    Cells that are not in `states` are set to zero.
+    """
     for name, cell in _cells(network):
         state = states.get(name)
-        cell.state = None if state is None else state.to(cell.gates.weight.device, torch.float32)
+        if state is not None:
+            state = distributed.own_part(state) if cell.memory == "slot" else state
+            state = state.to(cell.gates.weight.device, torch.float32)
+        cell.state = state
 
 
 def watch_cells(network: nn.Module, watched: bool) -> None:
@@ -113,7 +129,7 @@ def watch_cells(network: nn.Module, watched: bool) -> None:
 
 
 def cell_statistics(network: nn.Module) -> dict[str, dict[str, float]]:
-    """Statistics of the last watched batch, by the name of each watched cell.
+    """Statistics of the last watched batch over all processes, by the name of each watched cell.
 
     `state_norm`: the root mean square of the latent state, 0 with memory `none`; |state| may exceed 1, as each batch
     adds to it. `input`, `forget`, `output`: the mean activations of the gates, in (0, 1).
@@ -121,9 +137,10 @@ def cell_statistics(network: nn.Module) -> dict[str, dict[str, float]]:
     statistics = {}
     for name, cell in _cells(network):
         if cell.mean_gates is not None:
-            gates = dict(zip(("input", "forget", "output"), cell.mean_gates.tolist(), strict=True))
-            norm = 0.0 if cell.state is None else float(cell.state.square().mean().sqrt())
-            statistics[name] = {"state_norm": norm, **gates}
+            square = torch.zeros_like(cell.mean_gates[0]) if cell.state is None else cell.state.square().mean()
+            means = distributed.all_reduce_mean(torch.stack([square, *cell.mean_gates]))
+            names = ("state_norm", "input", "forget", "output")
+            statistics[name] = dict(zip(names, [*means[:1].sqrt().tolist(), *means[1:].tolist()], strict=True))
     return statistics
 
 

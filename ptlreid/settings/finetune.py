@@ -31,7 +31,9 @@ class FinetuneSettings(DataSettings):
     epochs: Annotated[int, COMMON] = Field(
         50, ge=0, le=MAX_EPOCHS, description="Epochs; 0 evaluates the initial weights."
     )
-    batch_size: Annotated[int, COMMON] = Field(32, ge=2, le=MAX_BATCH, description="Images per batch and process.")
+    batch_size: Annotated[int, COMMON] = Field(
+        32, ge=2, le=MAX_BATCH, description="Images per batch, over all processes."
+    )
     accumulate: int = Field(1, ge=1, le=10_000, description="Batches per update (gradient accumulation).")
     height: Annotated[int | None, Option(common=True, default="256; mgn: 384")] = Field(
         None, ge=32, le=MAX_PIXELS, description="Image height in pixels."
@@ -74,6 +76,7 @@ class FinetuneSettings(DataSettings):
     )
     channels_last: bool = Field(False, description="Channels-last memory format.")
     compile: bool = Field(False, description="Use torch.compile.")
+    sync_bn: bool = Field(False, description="Batch norm over the images of all processes (CUDA).")
     evaluate_every: int = Field(10, ge=0, le=MAX_EPOCHS, description="Epochs between evaluations; 0: only at the end.")
     patience: int = Field(
         0, ge=0, le=MAX_EPOCHS, description="Early stopping: evaluations without a better mAP; 0: off."

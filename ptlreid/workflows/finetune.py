@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptlreid import distributed, environment
 from ptlreid.distributed import process_group
-from ptlreid.engine.job import TrainingJob, build_sampler, resolve_size
+from ptlreid.engine.job import TrainingJob, build_sampler, note_other_parts, resolve_size
 from ptlreid.json_files import has_digest, write_json
 from ptlreid.locks import lock_run
 from ptlreid.progress import Progress
@@ -92,6 +92,8 @@ def _finished_metrics(
         progress.note(
             f"{run.metrics}: of version 0.1, without a digest of its content; its scores are used as they are"
         )
+    if "environment" in metrics:
+        note_other_parts(run, settings, environment.recorded_sessions(metrics["environment"]), progress)
     return dict(metrics)
 
 
