@@ -46,7 +46,8 @@ def test_a_chain_takes_the_recipe_of_its_backbone_and_a_stage_may_name_another(t
     text = 'backbone = "mgn"\n[[stage]]\ndata = "duke"\n[[stage]]\ndata = "market"\nrecipe = "paper"\n'
     first, second = ChainSettings.resolve(file(tmp_path, text)).stages()
     assert first == FinetuneSettings.resolve(None, recipe="mgn", data="duke")
-    assert second == FinetuneSettings.resolve(None, recipe="paper", data="market", backbone="mgn")
+    size = {"height": 384, "width": 128}  # which the recipe `paper` leaves as it is
+    assert second == FinetuneSettings.resolve(None, recipe="paper", data="market", backbone="mgn", **size)
 
 
 def test_a_chain_with_a_named_recipe_has_no_other_in_its_stages():

@@ -47,12 +47,19 @@ def test_every_recipe_is_a_set_of_settings_that_can_run(name):
 
 
 def test_the_papers_recipe_is_the_default():
-    assert FinetuneSettings.resolve(None, recipe="paper") == resolve_size(FinetuneSettings.resolve(None))
+    assert FinetuneSettings.resolve(None, recipe="paper") == FinetuneSettings.resolve(None)
+
+
+def test_the_papers_recipe_leaves_every_backbone_its_image_size():
+    sizes = [
+        resolve_size(FinetuneSettings.resolve(None, recipe="paper", backbone=name)) for name in ("resnet50", "mgn")
+    ]
+    assert [(size.height, size.width) for size in sizes] == [(256, 128), (384, 128)]
 
 
 def test_the_papers_recipe_states_whatever_another_recipe_changes():
     stated = {key for name in recipes.names() for key in read_toml(recipes.find(name))}
-    other_loss_or_network = {"margin", "backbone", "init", "ptl"}
+    other_loss_or_network = {"margin", "backbone", "init", "ptl", "height", "width"}
     assert stated - other_loss_or_network <= set(read_toml(recipes.find("paper")))
 
 
@@ -61,9 +68,8 @@ def test_the_papers_rate_is_a_tenth_after_every_ten_epochs():
 
 
 def test_the_large_batch_is_the_papers_recipe_for_90_images_of_the_plain_network():
-    changed = FinetuneSettings.resolve(None, recipe="paper").differences(
-        FinetuneSettings.resolve(None, recipe="large-batch")
-    )
+    paper = resolve_size(FinetuneSettings.resolve(None, recipe="paper"))
+    changed = paper.differences(FinetuneSettings.resolve(None, recipe="large-batch"))
     expected = ["backbone: 'resnet50' -> 'densenet161'", "ptl: True -> False", "batch_size: 32 -> 90"]
     assert sorted(changed) == sorted(expected)
 
@@ -88,7 +94,8 @@ def test_mgn_compares_four_images_of_four_identities_at_its_own_size():
 
 def test_open_reids_recipe_has_its_crop_and_optimiser_on_the_papers_schedule():
     config = FinetuneSettings.resolve(None, recipe="open-reid")
-    changed = [line.partition(":")[0] for line in config.differences(FinetuneSettings.resolve(None, recipe="paper"))]
+    paper = resolve_size(FinetuneSettings.resolve(None, recipe="paper"))
+    changed = [line.partition(":")[0] for line in config.differences(paper)]
     assert changed == ["lr", "nesterov", "new_lr_factor", "crop"]
     assert (config.crop, config.nesterov, config.lr) == (1.0, True, 0.001)
     assert config.lr * config.new_lr_factor == pytest.approx(0.01)  # the backbone learns at a tenth of the rate
