@@ -86,10 +86,12 @@ def _join(device: str) -> None:
 
     from ptlreid.devices import choose_device
 
-    backend = "gloo"
-    if choose_device(device).type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        backend = "cuda:nccl,cpu:gloo"
+    backend, chosen = "gloo", choose_device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+        # A GPU that is named is that of every process on the machine, which NCCL refuses.
+        shared = device.startswith("cuda:") and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1
+        backend = "gloo" if shared else "cuda:nccl,cpu:gloo"
     distributed.init_process_group(backend, timeout=TIMEOUT)
 
 

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
+from ptlreid import distributed
 from ptlreid.distributed import all_reduce_mean
 from ptlreid.models.bconv import BConvCell
 
@@ -68,6 +70,27 @@ def test_two_processes_compute_what_one_does(tmp_path, memory):
 def test_on_one_process_the_mean_is_the_value_itself():
     value = torch.ones(2)
     assert all_reduce_mean(value) is value
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "gpu", "backend"),
+    [
+        ("cuda", "2", "cuda:1", "cuda:nccl,cpu:gloo"),
+        ("auto", "2", "cuda:1", "cuda:nccl,cpu:gloo"),
+        ("cuda:0", "2", "cuda:0", "gloo"),  # NCCL ends with "Duplicate GPU detected"
+        ("cuda:0", "1", "cuda:0", "cuda:nccl,cpu:gloo"),  # one process on each of several machines
+    ],
+)
+def test_processes_that_share_a_named_gpu_exchange_by_gloo(monkeypatch, device, processes, gpu, backend):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    joined = []
+    monkeypatch.setattr(torch, "empty", lambda *_, device: SimpleNamespace(device=torch.device(device)))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: joined.append(str(device)))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: joined.append(backend))
+    distributed._join(device)
+    assert joined == [gpu, backend]
 
 
 # Two processes by a fork that train one step and print the names of the threads that are left. A fresh interpreter,

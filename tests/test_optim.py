@@ -109,3 +109,21 @@ def test_freezing_affects_the_backbone_only():
     assert frozen == {"backbone": True, "fusions": False, "cells": False, "head": False}
     optim.freeze_backbone(network, False)
     assert all(weight.requires_grad for weight in network.parameters())
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_first_update_that_fp16_skips_leaves_no_trace(name):
+    # torch fills memory that nobody has written with nan under deterministic algorithms.
+    torch.use_deterministic_algorithms(True)
+    try:
+        network = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(network.weight)
+        optimizer, scaler = build(name, network), torch.amp.GradScaler("cpu", init_scale=1.0)
+        for gradient in (float("inf"), 2.0):
+            network.weight.grad = None
+            scaler.scale(network.weight.sum() * gradient).backward()
+            scaler.step(optimizer)
+            scaler.update(1.0)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert network.weight.item() == pytest.approx(weight_after(name, [2.0]))

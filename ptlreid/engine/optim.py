@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -33,7 +34,11 @@ def build_optimizer(
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in network.parameters())
     match name:
         case "sgd":
-            return SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
+            optimizer = SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
+            # torch's fused SGD does not initialise the momentum of a first update that fp16 skips, and uses it later.
+            for parameter in network.parameters() if fused and momentum else ():
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            return optimizer
         case "adam":
             return Adam(groups, lr=lr, weight_decay=weight_decay, amsgrad=amsgrad, fused=fused)
         case "adamw":
