@@ -154,5 +154,5 @@ def test_mgn_starts_as_in_the_released_code(ptl):
     assert reduction.weight.std().item() == pytest.approx((2 / reduction.in_channels) ** 0.5, rel=0.02)
     assert norm.weight.std().item() == pytest.approx(0.02, rel=0.2)
     classifier = head.classifiers["thirds-2"]
-    assert classifier.weight.std().item() == pytest.approx((2 / 751) ** 0.5, rel=0.02)  # by fan-out
+    assert classifier.weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.02)  # 256 channels in
     assert not classifier.bias.any()

@@ -1,21 +1,21 @@
-"""How new layers start: as in the MGN code that the paper's authors built on (github.com/GNAYUOHZ/ReID-MGN)."""
+"""How new layers start: as in the code that the paper's authors released for MGN."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
-def kaiming(layer: Layer, mode: Literal["fan_in", "fan_out"] = "fan_in") -> Layer:
-    """The layer, its weights from Kaiming He's normal distribution with variance 2 / fan, its bias, if any, zero.
+def kaiming(layer: Layer) -> Layer:
+    """The layer, its weights from Kaiming He's normal distribution with variance 2 / fan-in, its bias, if any, zero.
 
-    torch's own initialisation has a sixth of that variance with `fan_in`: a cell would contribute almost nothing to
-    the feature at the start.
+    torch's own initialisation has a sixth of that variance: a cell would contribute almost nothing to the feature at
+    the start.
     """
-    nn.init.kaiming_normal_(layer.weight, mode=mode)
+    nn.init.kaiming_normal_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer

@@ -53,9 +53,7 @@ class MGNHead(nn.Module):
         super().__init__()
         self.reduce = fusion(in_channels, PART_WIDTH)
         names = [name for branch in PARTS for name in _part_names(branch)]
-        self.classifiers = nn.ModuleDict(
-            {name: kaiming(nn.Linear(PART_WIDTH, num_classes), mode="fan_out") for name in names}
-        )
+        self.classifiers = nn.ModuleDict({name: kaiming(nn.Linear(PART_WIDTH, num_classes)) for name in names})
 
     def forward(self, tops: dict[str, Tensor]) -> Output:
         pooled = {}
