@@ -69,7 +69,7 @@ def test_help_shows_the_common_options_and_the_others_work(ptlreid, market_folde
     code, out, _ = ptlreid("finetune", "--help")
     assert code == 0
     shown = set(re.findall(r"^  (--\S+)", out, re.MULTILINE))
-    assert len(shown) <= 24
+    assert len(shown) <= 25
     assert shown >= {"--data", "--backbone", "--[no-]ptl", "--recipe", "--lr", "--amp", "--resume", "--dry-run"}
     tiny = ("--backbone", "tiny", "--height", 64, "--width", 32, "--batch-size", 8)
     found = settings(ptlreid, *tiny, "--optimizer", "adam", "--workers", 1, "--root", market_folder.parent)

@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any, Literal, TextIO, cast
 
 from rich.console import Console
@@ -97,6 +98,12 @@ def say(text: str) -> None:
     _print(Text(printable(text)), soft_wrap=True)
 
 
+def show_folders(paths: Iterable[Path]) -> None:
+    """Print the folder of each run."""
+    for path in paths:
+        say(f"Run folder: {path}")
+
+
 def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
     """Print the plan of a dry run: one JSON document, or `key = value` lines with dotted nested keys.
 
@@ -114,17 +121,38 @@ def show_plan(plan: Mapping[str, Any], *, as_json: bool) -> None:
             say(f"{key} = {value}")
 
 
-def show_scores(title: str, rows: Mapping[str, Mapping[str, Any] | None]) -> None:
-    """Print a table of scores in percent, one row each; None for a run without a test set."""
+def show_scores(
+    title: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    means: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] | None = None,
+) -> None:
+    """Print a table of scores in percent, one row each; a run without a test set has no mAP.
+
+    `means`: further rows, each the mean and the standard deviation of scores over seeds.
+    """
     cells = []
     for name, scores in rows.items():
-        if scores is None:
+        if "mAP" not in scores:
             cells.append([name, "no test set", *[""] * 4])
             continue
-        cmc = scores["cmc"]
-        values = (scores["mAP"], cmc["1"], cmc["5"], cmc["10"], scores["mINP"])
-        cells.append([name, *(f"{100 * value:.1f}" for value in values)])
+        cells.append([name, *(f"{100 * value:.1f}" for value in _shown(scores))])
+    for name, (mean, sd) in (means or {}).items():
+        cells.append([name, *(mean_text(*pair) for pair in zip(_shown(mean), _shown(sd), strict=True))])
     show_rows(title, ("", "mAP", "CMC-1", "CMC-5", "CMC-10", "mINP"), cells, right=True)
+
+
+def mean_text(mean: float, sd: float | None, *, sign: str = "") -> str:
+    """A mean of fractions in percent, with its standard deviation unless that is None: `21.6 ± 0.9`.
+
+    `sign`: "+" to show that of a positive mean.
+    """
+    return f"{100 * mean:{sign}.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
+
+
+def _shown(scores: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The columns of `show_scores`."""
+    cmc = scores["cmc"]
+    return scores["mAP"], cmc["1"], cmc["5"], cmc["10"], scores["mINP"]
 
 
 def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: bool = False) -> None:

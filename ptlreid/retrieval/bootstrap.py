@@ -6,6 +6,7 @@ single queries would make intervals too narrow. The gallery stays as it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,11 @@ def bootstrap_intervals(values: np.ndarray, pids: np.ndarray, *, resamples: int,
     `pids`: (V,) the identity of each query. The mean of a resample is over its queries, so that an identity with more
     of them counts more, as in the score itself. Raises `DataError` for fewer than two identities.
     """
+    return [central_interval(column) for column in resampled_means(values, pids, resamples=resamples, seed=seed).T]
+
+
+def resampled_means(values: np.ndarray, pids: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, K) the means that `bootstrap_intervals` takes its percentiles of."""
     if resamples < 1:
         raise OptionError(f"A bootstrap of {resamples} resamples: expected 1 or more; 2000 is common.")
     present, identity = np.unique(pids, return_inverse=True)
@@ -48,8 +54,13 @@ def bootstrap_intervals(values: np.ndarray, pids: np.ndarray, *, resamples: int,
         part = means[start : start + chunk]
         times = rng.multinomial(len(sizes), even, size=len(part))  # how often each identity is sampled
         part[...] = (times @ sums) / (times @ sizes)[:, None]
-    tail = (1 - LEVEL) / 2
-    return [Interval(*(float(end) for end in np.quantile(column, (tail, 1 - tail)))) for column in means.T]
+    return means
+
+
+def central_interval(values: np.ndarray) -> Interval:
+    """The central `LEVEL` of the values."""
+    low, high = np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Interval(float(low), float(high))
 
 
 def score_intervals(scores: Scores, pids: np.ndarray, *, resamples: int, seed: int) -> dict[str, object]:
@@ -84,14 +95,19 @@ def score_differences(
 
     `pids`: (Q,) the identities of all queries, which must be the same for both scores.
     """
-    if not np.array_equal(first.rows, second.rows):
-        raise DataError(
-            "The two scores are of different queries. Evaluate both on the same dataset under the same protocol."
-        )
+    require_same_queries([first, second])
     left, right = (np.column_stack([one.average_precision, one.cmc_by_query[:, 0]]) for one in (first, second))
     gaps = right - left
     intervals = bootstrap_intervals(gaps, pids[first.rows], resamples=resamples, seed=seed)
     return [Difference(float(gap), one) for gap, one in zip(gaps.mean(axis=0), intervals, strict=True)]
+
+
+def require_same_queries(scores: Sequence[Scores]) -> None:
+    """Raise `DataError` unless all scores are of the same queries."""
+    if not all(np.array_equal(one.rows, scores[0].rows) for one in scores):
+        raise DataError(
+            "The scores are of different queries. Evaluate all on the same dataset under the same protocol."
+        )
 
 
 def _printed(scores: Scores) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from ptlreid import distributed
 from ptlreid.engine.job import build_sampler
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
@@ -31,6 +33,19 @@ def distill(settings: DistillSettings, splits: Splits, run: RunFolder, progress:
         if not run.finished:
             check_widths(settings, runs)
     return finetune(settings, splits, run, progress, objective=objective, depends=dependency_digests(settings, runs))
+
+
+def check_all(pairs: Sequence[tuple[DistillSettings, RunFolder]], splits: Splits) -> None:
+    """Raise the errors that `distill` would raise before its first update, for all of several runs before the first."""
+
+    def check() -> None:
+        for settings, run in pairs:
+            runs = run.path.parent
+            run.check(settings, splits, dependency_digests(settings, runs))
+            if not run.finished:
+                check_widths(settings, runs)
+
+    distributed.run_on_main(check)
 
 
 def dry_run(settings: DistillSettings, splits: Splits, run: RunFolder) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,27 @@ def dry_run(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress
     from ptlreid.engine.estimate import estimate_training
 
     return estimate_training(settings, splits, run, progress)
+
+
+def dry_run_all(
+    pairs: Sequence[tuple[FinetuneSettings, RunFolder]], splits: Splits, progress: Progress
+) -> list[dict[str, Any]]:
+    """The plans of runs that differ in their seed only, estimated once: see `dry_run`."""
+    check_all(pairs, splits)
+    plan = dry_run(pairs[0][0], splits, pairs[0][1], progress)
+    return [plan | {"run": str(run.path), "settings": plan["settings"] | {"seed": one.seed}} for one, run in pairs]
+
+
+def check_all(
+    pairs: Sequence[tuple[FinetuneSettings, RunFolder]], splits: Splits, depends: Mapping[str, str] | None = None
+) -> None:
+    """Raise `OptionError` if a folder holds another run, for all of several runs before the first is trained."""
+
+    def check() -> None:
+        for settings, run in pairs:
+            run.check(resolve_size(settings), splits, depends)
+
+    distributed.run_on_main(check)
 
 
 def _finished_metrics(
