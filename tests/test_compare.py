@@ -106,3 +106,83 @@ def test_another_root_leaves_the_cached_features_of_the_first(ptlreid, runs, mar
     for root in roots:
         code, _, err = ptlreid("compare", "a", "b", "--root", root)
         assert (code, err.count("no image decoded"), "re-extracting" in err) == (0, 4, False), err
+
+
+@pytest.fixture
+def methods(tmp_path, market_folder):
+    """Runs of random weights called plain-s1, ... and slot-s1, ...: seeds 2, 9 and 10 of both, and 1 of plain alone."""
+    splits = datasets.load("market", market_folder.parent)
+    found = {}
+    for number, (name, seed) in enumerate([("plain", 1), *((one, n) for n in (10, 9, 2) for one in ("plain", "slot"))]):
+        torch.manual_seed(number)
+        run = found[name, seed] = RunFolder(tmp_path / "runs" / f"{name}-s{seed}")
+        values = {"data": "market", "backbone": "tiny", "init": "none", "height": 64, "width": 32, "ptl": False}
+        run.claim(FinetuneSettings.resolve(None, seed=seed, **values), splits)
+        weights.save(models.find("tiny").plain(4), NetworkSpec("tiny", False, "slot", 4, 64, 32), run.weights())
+    return found, splits
+
+
+def test_methods_are_compared_over_the_seeds_that_both_have(ptlreid, methods, market_folder):
+    runs, splits = methods
+    options = ("compare", "--methods", "plain-s*", "slot-s*", "--root", market_folder.parent, "--bootstrap", 300)
+    code, out, err = ptlreid(*options, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["seeds"], found["left_out"]) == ([2, 9, 10], ["plain-s1"])  # in the order of numbers
+    assert "left out, as not every method has these seeds: plain-s1" in err
+    scores = {
+        name: [evaluate_run(runs[name, seed], splits, EvaluateSettings(), Silent()) for seed in (2, 9, 10)]
+        for name in ("plain", "slot")
+    }
+    for one, name in zip(found["methods"], scores, strict=True):
+        assert (one["method"], [run["run"] for run in one["runs"]]) == (
+            f"{name}-s*",
+            [f"runs/{name}-s{seed}" for seed in (2, 9, 10)],
+        )
+        mean_aps = [score.mean_ap for score in scores[name]]
+        assert (one["mean"]["mAP"], one["sd"]["mAP"]) == pytest.approx((np.mean(mean_aps), np.std(mean_aps, ddof=1)))
+    (gap,) = found["differences"]
+    seed_gaps = [two.mean_ap - one.mean_ap for one, two in zip(*scores.values(), strict=True)]
+    assert gap["mAP"]["difference"] == pytest.approx(np.mean(seed_gaps))
+    assert gap["mAP"]["standard_errors"]["seeds"] == pytest.approx(np.std(seed_gaps, ddof=1) / np.sqrt(3))
+    assert gap["mAP"]["interval"][0] < np.mean(seed_gaps) < gap["mAP"]["interval"][1]
+    code, out, _ = ptlreid(*options)
+    assert "market (market), mean ± s.d. of seeds 2, 9, 10" in out
+    line = next(line for line in out.splitlines() if line.startswith("slot-s* vs. plain-s*: mAP "))
+    errors = gap["mAP"]["standard_errors"]
+    assert f"standard errors: seeds {100 * errors['seeds']:.2f}, identities {100 * errors['identities']:.2f})" in line
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (["plain-s*"], "--methods: one method was given, expected two or more."),
+        (["plain-s*", "slot"], "--methods slot: expected a name with one * for the seed, such as 'plain-s*'."),
+        (
+            ["plain-*", "slot-s*"],
+            "--methods plain-*: expected runs of that name below runs, with a number in the place",
+        ),
+        (["plain-s1*", "slot-s*"], "--methods: all methods have 0 of their seeds, expected two or more"),
+        (["plain-s*", "slot-s1*"], "--methods: all methods have 0 of their seeds, expected two or more"),
+    ],
+)
+def test_methods_that_cannot_be_compared_are_an_error(ptlreid, methods, market_folder, patterns, message):
+    code, out, err = ptlreid("compare", "--methods", *patterns, "--root", market_folder.parent)
+    assert (code, out) == (1, "")
+    assert message in err
+
+
+def test_one_common_seed_is_too_few(ptlreid, methods, market_folder):
+    runs, _ = methods
+    for seed in (9, 10):
+        shutil.rmtree(runs["slot", seed].path)
+    code, _, err = ptlreid("compare", "--methods", "plain-s*", "slot-s*", "--root", market_folder.parent)
+    assert (code, "all methods have 1 of their seeds, expected two or more" in err) == (1, True)
+
+
+def test_two_runs_of_a_method_with_the_same_seed_are_refused(ptlreid, methods, market_folder):
+    runs, _ = methods
+    shutil.copytree(runs["plain", 2].path, runs["plain", 2].path.with_name("plain-s3"))
+    code, _, err = ptlreid("compare", "--methods", "plain-s*", "slot-s*", "--root", market_folder.parent)
+    assert code == 1
+    assert "--methods plain-s*: plain-s2 and plain-s3 were trained with the same seed, 2: expected one run per" in err
