@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.types import Features
 from ptlreid.runs import RunFolder
 from ptlreid.settings import SyntheticSettings
-from ptlreid.settings.reproduce import SCALES, TINY, ReproduceSettings, tables
+from ptlreid.settings.reproduce import SCALES, TINY, ReproduceSettings, choose_rows, parse_changes, tables
 from ptlreid.transfer.stages import plan_stages
-from ptlreid.workflows.reproduce import dry_run, reproduce
+from ptlreid.workflows.reproduce import check, dry_run, reproduce
 
 PAPER = SCALES["paper"]
 # The synthetic datasets and networks of `--scale tiny`, even smaller.
@@ -113,7 +114,7 @@ def test_plans_have_the_settings_of_the_papers_text(tmp_path):
 
 def test_a_dry_run_lists_missing_datasets_and_the_total_cost(tmp_path):
     light = replace(PAPER, settings={"backbone": "tiny"})
-    found = dry_run(tables("1")[0], make_settings(tmp_path), tmp_path, light)
+    found = dry_run(tables("1"), [make_settings(tmp_path)], tmp_path, light)["tables"][0]
     rows = by_name(found["rows"])
     assert rows["GLAD"] == {"row": "GLAD", "cited": "Wei et al. 2018"}
     assert rows["DenseNet-161+PTL+STD"]["trainings"] == ["tiny ptl: msmt17", "tiny std0.8: msmt17"]
@@ -128,13 +129,13 @@ def test_a_dry_run_lists_missing_datasets_and_the_total_cost(tmp_path):
 
 def test_the_cost_of_pxk_batches_counts_the_sampled_images(tmp_path):
     light = replace(PAPER, settings={"backbone": "tiny"})
-    found = dry_run(tables("4")[0], make_settings(tmp_path), tmp_path, light)
+    found = dry_run(tables("4"), [make_settings(tmp_path)], tmp_path, light)["tables"][0]
     # MGN and MGN+PTL: 450 epochs with four images of each of the 702 identities.
     assert found["cost"]["images"] == 2 * 450 * 4 * 702
 
 
 def test_rows_with_missing_datasets_show_the_published_figures(tmp_path):
-    found = reproduce(tables("4")[0], make_settings(tmp_path), tmp_path / "runs", PAPER, Silent())
+    found = reproduce(tables("4")[0], [make_settings(tmp_path)], tmp_path / "runs", PAPER, Silent())
     assert found["setting"] == "paper"
     row = by_name(found["rows"])["MGN+PTL"]
     assert row["published"] == {"mAP": 79.16, "cmc1": 89.36}
@@ -146,7 +147,7 @@ def test_rows_with_missing_datasets_show_the_published_figures(tmp_path):
 def table6(tmp_path_factory):
     """Table 6, all six rows, on tiny datasets and a tiny network."""
     place = tmp_path_factory.mktemp("table6")
-    return place, reproduce(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER, Silent())
+    return place, reproduce(tables("6")[0], [make_settings(place / "data")], place / "runs", SMALLER, Silent())
 
 
 def test_a_whole_table_runs_on_synthetic_datasets(table6):
@@ -193,7 +194,7 @@ def test_only_rows_scored_on_msmt17_are_by_trapezoids(tmp_path):
     rows = [
         (row["row"], row["ap"])
         for table in tables("all")
-        for row in reproduce(table, make_settings(tmp_path), tmp_path / "runs", PAPER, Silent())["rows"]
+        for row in reproduce(table, [make_settings(tmp_path)], tmp_path / "runs", PAPER, Silent())["rows"]
         if "cited" not in row
     ]
     assert (len(rows), sum(ap == "trapezoid" for _, ap in rows)) == (33, 17)
@@ -210,8 +211,8 @@ def test_stages_shared_by_rows_are_trained_once(table6):
 def test_the_second_time_everything_is_reused(table6):
     place, found = table6
     progress = At(1, fault)  # raises if an update is made
-    assert reproduce(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER, progress) == found
-    plans = dry_run(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER)
+    assert reproduce(tables("6")[0], [make_settings(place / "data")], place / "runs", SMALLER, progress) == found
+    plans = dry_run(tables("6"), [make_settings(place / "data")], place / "runs", SMALLER)["tables"][0]
     assert all(row["finished"] for row in plans["rows"])
     assert plans["cost"]["images"] > 0
 
@@ -219,7 +220,7 @@ def test_the_second_time_everything_is_reused(table6):
 def test_another_scale_is_labelled_everywhere_and_compared_with_nothing(table6):
     place, found = table6
     label = "tiny: not the paper's setting"
-    plans = dry_run(tables("6")[0], make_settings(place / "data"), place / "runs", SMALLER)
+    plans = dry_run(tables("6"), [make_settings(place / "data")], place / "runs", SMALLER)["tables"][0]
     for content in (found, plans):
         assert content["setting"] == label
         assert all(row["setting"] == label for row in content["rows"])
@@ -229,7 +230,7 @@ def test_another_scale_is_labelled_everywhere_and_compared_with_nothing(table6):
 
 
 def reproduce_rows_of_table_1(place: Path) -> list[dict]:
-    return dry_run(tables("1")[0], make_settings(place / "data"), place / "runs", SMALLER)["rows"]
+    return dry_run(tables("1"), [make_settings(place / "data")], place / "runs", SMALLER)["tables"][0]["rows"]
 
 
 def test_rows_that_differ_in_batch_size_do_so_at_the_tiny_scale_too(tmp_path):
@@ -266,3 +267,128 @@ def test_an_unknown_table_is_named(ptlreid):
         tables("7")
     code, _, err = ptlreid("reproduce", "seven")
     assert (code, err.startswith("error:")) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("table", "names", "found"),
+    [
+        ("2", ["mgn+ptl"], ["MGN+PTL"]),
+        ("3", ["mgn+ptl"], ["MGN+PTL, detected", "MGN+PTL, labeled"]),
+        ("3", ["MGN+PTL, LABELED"], ["MGN+PTL, labeled"]),
+        ("1", ["densenet-161"], ["DenseNet-161"]),  # the exact name, although others contain it
+        ("1", ["resnet-50,  resnet-50+ptl"], ["ResNet-50", "ResNet-50+PTL"]),
+        ("1", ["+std", "glad"], ["GLAD", "DenseNet-161+PTL+STD"]),
+        ("6", ["λ = 0.8"], ["DenseNet-161+PTL+STD, λ = 0.8"]),
+        ("all", ["mgn+ptl"], ["MGN+PTL", "MGN+PTL, detected", "MGN+PTL, labeled", "MGN+PTL"]),
+    ],
+)
+def test_rows_are_chosen_by_name_or_a_part_of_it_in_any_case(table, names, found):
+    assert [row.name for one in choose_rows(tables(table), names) for row in one.rows] == found
+
+
+@pytest.mark.parametrize("name", ["mgn*", "", ",", "GLAD,", "glad, pdk"])
+def test_an_unknown_row_is_an_error_with_the_rows(name):
+    with pytest.raises(OptionError, match=r"--row .*: expected the name of a row .* The rows are 'GoogLeNet', 'PDC', "):
+        choose_rows(tables("1"), [name])
+
+
+def test_changes_are_toml_or_text():
+    texts = ["amp=off", "lr = 1e-3", "decay-at=[20, 40]", "ptl=false", 'init="none"', "loss=triplet"]
+    changes, origins = parse_changes(texts)
+    assert changes == {
+        **{"amp": "off", "lr": 1e-3, "decay_at": [20, 40], "ptl": False, "init": "none", "loss": "triplet"},
+    }
+    assert origins["decay_at"] == "--set decay-at=[20, 40]"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("amp", "--set amp: expected a setting and its value, such as --set amp=off."),
+        ("anp=off", "--set anp=off: Unknown setting 'anp'. Did you mean 'amp'?"),
+        ("amp=of", "--set amp=of: expected 'auto', 'off'"),
+        ("epochs=1.5", "--set epochs=1.5: expected an integer in [0, 1000000]."),
+        ("seed=3", "--set seed=3: seed is set by the table or an option of its own. Leave it out."),
+        ("data=market", "--set data=market: data is set by the table"),
+        ("lr=1\nptl=false", "--set lr=1\\nptl=false: expected a number"),
+        ("height=100", "does not suit"),
+    ],
+)
+def test_a_wrong_change_is_found_before_anything_runs(ptlreid, text, message):
+    code, out, err = ptlreid("reproduce", "all", "--set", text)
+    assert (code, out) == (1, "")
+    assert message in err
+
+
+def test_the_same_setting_twice_is_an_error():
+    with pytest.raises(OptionError, match=r"--set amp=off: amp is given twice, expected once\. Leave one out"):
+        parse_changes(["amp=bf16", "amp=off"])
+
+
+def test_a_change_reaches_every_run_and_labels_the_rows(tmp_path):
+    scale = replace(PAPER, changes=["amp=off", "epochs=2"])
+    for table in tables("all"):
+        for row in table.rows:
+            if row.plan:
+                for stage in plan_stages(scale.chain(row, make_settings(tmp_path)))[-1].dependencies().values():
+                    assert (stage.settings.amp, stage.settings.epochs) == ("off", 2)
+    check(tables("all"), [make_settings(tmp_path)], scale)
+    rows = by_name(reproduce(tables("4")[0], [make_settings(tmp_path)], tmp_path, scale, Silent())["rows"])
+    assert rows["MGN+PTL"]["setting"] == "set: amp=off, epochs=2"
+    assert rows["MGN+PTL"]["published"] == {"mAP": 79.16, "cmc1": 89.36}
+    assert rows["MGN"]["setting"] == "paper"  # as published elsewhere
+
+
+def test_the_label_of_a_change_is_printed(ptlreid):
+    code, out, _ = ptlreid("reproduce", "4", "--row", "mgn+ptl", "--set", "amp=off", "--dry-run")
+    assert code == 0
+    assert all(line.endswith("(set: amp=off)") for line in out.splitlines())
+    out = ptlreid("reproduce", "4", "--row", "mgn+ptl", "--set", "amp=off", "--scale", "tiny", "--dry-run")[1]
+    assert all(line.endswith("(tiny: not the paper's setting; set: amp=off)") for line in out.splitlines())
+
+
+def test_seeds_give_the_mean_and_deviation_of_their_runs(table6):
+    """The first row of Table 6 with the seed that is trained already, 0, and another."""
+    place, found = table6
+    (only,) = choose_rows(tables("6"), ["densenet-161+ptl"])
+    every = [make_settings(place / "data", seed=seed) for seed in (0, 5)]
+    (row,) = reproduce(only, every, place / "runs", SMALLER, Silent())["rows"]
+    first, second = row["runs"]
+    assert (first["seed"], second["seed"], row["run"]) == (0, 5, None)
+    assert first == by_name(found["rows"])["DenseNet-161+PTL"]["runs"][0]
+    assert first["environment"]["device"] == "cpu"
+    for name in ("mAP", "mAP_step", "cmc1"):
+        values = [one["measured"][name] for one in row["runs"]]
+        assert row["measured"][name] == pytest.approx(statistics.mean(values))
+        assert row["sd"][name] == pytest.approx(statistics.stdev(values))
+
+
+def test_the_cost_of_seeds_is_that_of_all_their_runs(tmp_path):
+    every = [make_settings(tmp_path, seed=seed) for seed in range(3)]
+    light = replace(PAPER, settings={"backbone": "tiny"})
+    one, three = (dry_run(tables("1"), some, tmp_path, light) for some in (every[:1], every))
+    assert three["trainings"] == 3 * one["trainings"] == 9
+    assert three["cost"]["macs"] == pytest.approx(3 * one["cost"]["macs"])
+
+
+def test_a_run_of_several_tables_is_counted_once_in_the_total(tmp_path):
+    """With one network for all, Table 1 has three trainings on MSMT17, and Table 6 seven: the first two of Table 5."""
+    light = replace(PAPER, settings={"backbone": "tiny"})
+    settings = [make_settings(tmp_path)]
+    apart = [dry_run([table], settings, tmp_path, light) for table in tables("all")]
+    together = dry_run(tables("all"), settings, tmp_path, light)
+    assert [plan["cost"] for plan in together["tables"]] == [plan["cost"] for plan in apart]
+    assert together["trainings"] < sum(plan["trainings"] for plan in apart)
+    assert together["cost"]["images"] < sum(plan["cost"]["images"] for plan in apart)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_row_has_a_dry_run_in_json_too(ptlreid, scale):
+    code, out, err = ptlreid("reproduce", "all", "--scale", scale, "--dry-run", "--json", "--seeds", "0-1")
+    assert code == 0, err
+    found = json.loads(out)
+    own = [row for table in found["tables"] for row in table["rows"] if "cited" not in row]
+    assert len(own) == 33
+    assert found["trainings"] > 0
+    if scale == "paper":  # by published counts; those of synthetic datasets are known once they are rendered
+        assert found["cost"]["macs"] > 1e18

@@ -3,53 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ptlreid.cli import console
-from ptlreid.cli.options import DryRun, Json, Runs, from_settings
-from ptlreid.settings.reproduce import SCALES, ReproduceSettings, tables
+from ptlreid.cli.options import DryRun, Given, Json, Runs, from_settings
+from ptlreid.cli.seeds import Seeds, resolve_seeds
+from ptlreid.settings.reproduce import SCALES, ReproduceSettings, choose_rows, tables
 
 _MACS_PER_SECOND = 1e13  # assumed in estimates of hours
 
 
 @from_settings(ReproduceSettings)
 def reproduce(
-    settings: ReproduceSettings,
+    given: Given,
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Table of the paper, 1 to 6, or all.")],
     *,
+    row: Annotated[
+        list[str] | None, typer.Option("--row", metavar="NAME", help="Only rows of this name, or with it in theirs.")
+    ] = None,
+    seeds: Seeds = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another value of a setting of finetune, in all runs."),
+    ] = None,
     runs: Runs = Path("runs"),
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
     """Train the runs behind a table of the paper, and compare with the published figures.
 
-    Rows with missing datasets list them. The same command again reuses finished runs and resumes the others.
+    Rows with missing datasets list them. The same command again reuses finished runs and resumes the others. With
+    --seeds, figures are means over seeds. Rows with --set are labelled, as they are not in the paper's setting.
+
+    Examples:
+      ptlreid reproduce 3 --row mgn+ptl --seeds 0-2
+      ptlreid reproduce 1 --row resnet-50 --row resnet-50+ptl --set amp=off
+      ptlreid reproduce all --dry-run
     """
-    selected_tables = tables(table)
+    selected = choose_rows(tables(table), row or [])
+    every = resolve_seeds(given, ReproduceSettings, seeds, console.Reporter())
+    scale = replace(SCALES[every[0].scale], changes=change or [])
 
     from ptlreid.distributed import process_group
     from ptlreid.workflows import reproduce as workflow
 
-    size = SCALES[settings.scale]
+    workflow.check(selected, every, scale)
     if dry_run:
-        plans = [workflow.dry_run(one, settings, runs, size) for one in selected_tables]
-        if json:
-            console.show_json({"tables": plans})
-            return
-        for plan in plans:
-            _show_plan(plan)
-        return
+        plan = workflow.dry_run(selected, every, runs, scale)
+        return console.show_json(plan) if json else _show_plans(plan)
     progress = console.Reporter()
-    with process_group(settings.device):
-        results = [workflow.reproduce(one, settings, runs, size, progress) for one in selected_tables]
+    with process_group(every[0].device):
+        results = [workflow.reproduce(one, every, runs, scale, progress) for one in selected]
     if json:
         console.show_json({"tables": results})
         return
     for result in results:
         _show_result(result)
+
+
+def _show_plans(plans: Mapping[str, Any]) -> None:
+    for plan in plans["tables"]:
+        _show_plan(plan)
+    if len(plans["tables"]) > 1:
+        total = f"All tables: {plans['trainings']} runs, each trained once. {_cost(plans['cost'])}"
+        console.say(_label(plans["tables"][0], total))
 
 
 def _show_plan(plan: Mapping[str, Any]) -> None:
@@ -93,11 +114,20 @@ def _state(row: Mapping[str, Any]) -> str:
 
 
 def _show_result(result: Mapping[str, Any]) -> None:
-    compared = result["setting"] == "paper"
+    from ptlreid.environment import describe_environment
+
+    compared = any("published" in row for row in result["rows"])
     columns = ("row", "mAP", "step mAP", "CMC-1", "AP", *(("published", "difference") if compared else ()))
     rows = [[_label(row, row["row"]), *_cells(row)][: len(columns)] for row in result["rows"]]
     title = _label(result, f"Table {result['table']}, {result['title']}, in percent")
     console.show_rows(title, columns, rows)
+    trained: dict[str, list[str]] = {}  # on what, and the rows
+    for row in result["rows"]:
+        for run in row.get("runs", []):
+            trained.setdefault(describe_environment(run), []).append(row["row"])
+    for where, names in trained.items():
+        of = "" if len(trained) == 1 else f" ({', '.join(dict.fromkeys(names))})"
+        console.say(f"Trained on {where}{of}")
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
@@ -110,8 +140,12 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         return ["", "", "", row["ap"], target, f"missing: {', '.join(row['missing'])}"]
     measured = row["measured"]
     delta = f"{difference['mAP']:+.2f} / {difference['cmc1']:+.2f}" if difference else ""
-    scores = [f"{measured[name]:.2f}" for name in ("mAP", "mAP_step", "cmc1")]
+    scores = [_mean(measured[name], row["sd"][name]) for name in ("mAP", "mAP_step", "cmc1")]
     return [*scores, row["ap"], target, delta]
+
+
+def _mean(mean: float, sd: float | None) -> str:
+    return f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}")
 
 
 def _label(content: Mapping[str, Any], text: str) -> str:

@@ -11,10 +11,10 @@ from ptlreid.cli import console
 from ptlreid.cli.options import Given
 from ptlreid.errors import OptionError
 from ptlreid.progress import Progress
-from ptlreid.settings import FinetuneSettings
+from ptlreid.settings import FinetuneSettings, Settings
 from ptlreid.settings.seeds import parse_seeds
 
-S = TypeVar("S", bound=FinetuneSettings)
+S = TypeVar("S", bound=Settings)
 
 MEAN = "mean ± s.d."
 
