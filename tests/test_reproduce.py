@@ -311,7 +311,7 @@ def test_changes_are_toml_or_text():
         ("seed=3", "--set seed=3: seed is set by the table or an option of its own. Leave it out."),
         ("data=market", "--set data=market: data is set by the table"),
         ("lr=1\nptl=false", "--set lr=1\\nptl=false: expected a number"),
-        ("height=100", "does not suit"),
+        ("height=128", "--height 128 does not suit mgn: expected a multiple of 96. Use 96, for example."),
     ],
 )
 def test_a_wrong_change_is_found_before_anything_runs(ptlreid, text, message):

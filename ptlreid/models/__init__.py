@@ -31,13 +31,18 @@ def build(spec: NetworkSpec, seed: int) -> Network:
     """
     import torch
 
+    check_size(spec.backbone, spec.height, spec.width)
     backbone = find(spec.backbone)
-    for name, value, multiple in zip(("height", "width"), (spec.height, spec.width), backbone.multiples, strict=True):
-        if value % multiple:
-            raise OptionError(
-                f"--{name} {value} does not suit {spec.backbone}: expected a multiple of {multiple}. "
-                f"Use {multiple * max(1, round(value / multiple))}, for example."
-            )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return backbone.ptl(spec.num_classes, spec.memory) if spec.ptl else backbone.plain(spec.num_classes)
+
+
+def check_size(name: str, height: int, width: int) -> None:
+    """Raise `OptionError` for an image size that the strides of the backbone called `name` do not divide."""
+    for side, value, multiple in zip(("height", "width"), (height, width), find(name).multiples, strict=True):
+        if value % multiple:
+            raise OptionError(
+                f"--{side} {value} does not suit {name}: expected a multiple of {multiple}. "
+                f"Use {multiple * max(1, round(value / multiple))}, for example."
+            )

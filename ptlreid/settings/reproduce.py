@@ -174,16 +174,16 @@ def parse_changes(texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
         key = key.replace("-", "_")
-        origin = f"--set {printable(text)}"
+        shown = printable(text)
         if not equals:
-            raise OptionError(f"{origin}: expected a setting and its value, such as --set amp=off.")
+            raise OptionError(f"--set {shown}: expected a setting and its value, such as --set amp=off.")
         if key in FinetuneSettings.model_fields and key not in known:
-            raise OptionError(f"{origin}: {key} is set by the table or an option of its own. Leave it out.")
+            raise OptionError(f"--set {shown}: {key} is set by the table or an option of its own. Leave it out.")
         if key not in known:
-            raise OptionError(f"{origin}: {plugins.unknown_name('setting', printable(key, 60), known)}")
+            raise OptionError(f"--set {shown}: {plugins.unknown_name('setting', printable(key, 60), known)}")
         if key in changes:
-            raise OptionError(f"{origin}: {key} is given twice, expected once. Leave one out.")
-        changes[key], origins[key] = _parse_value(value), origin
+            raise OptionError(f"--set {shown}: {key} is given twice, expected once. Leave one out.")
+        changes[key], origins[key] = _parse_value(value), f"--set {shown}"
     return changes, origins
 
 

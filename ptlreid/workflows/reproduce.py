@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from ptlreid import datasets, distributed
+from ptlreid import datasets, distributed, models
 from ptlreid.distributed import process_group
 from ptlreid.engine.job import resolve_size
 from ptlreid.evaluation import evaluate_run
@@ -66,7 +66,9 @@ def check(selected: Sequence[Table], every: Sequence[ReproduceSettings], scale: 
     for row in (row for table in selected for row in _rows(table, scale)):
         for stage in _last_stages(row, every, scale):
             for one in stage.dependencies().values():
-                resolve_size(one.settings)
+                sized = resolve_size(one.settings)
+                assert sized.height is not None and sized.width is not None, "set by resolve_size"
+                models.check_size(sized.backbone, sized.height, sized.width)
 
 
 def _plan(
