@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from ptlreid.cores import available_cores
 from ptlreid.errors import OptionError
 from ptlreid.file_kinds import printable
 
@@ -68,11 +71,26 @@ def choose_placement(device: str, *, amp: str, workers: int | None) -> Placement
 def choose_workers(workers: int | None, device: torch.device) -> int:
     """The number of loader processes: `workers` if given; otherwise none on a CPU, where they slow down the network.
 
-    With a GPU, one for each CPU core, at most 8.
+    With a GPU, one for each CPU core, which the processes on this machine share, at least 1 and at most 8.
     """
-    if workers is not None:
-        return workers
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    if workers is not None or device.type == "cpu":
+        return workers or 0
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by `torchrun`
+    return max(1, min(8, available_cores() // processes))
+
+
+@contextmanager
+def fixed_sizes(device: torch.device) -> Iterator[None]:
+    """A context for batches of one size: on CUDA, cuDNN times its algorithms for that size and keeps the fastest.
+
+    Which one is fastest may change from run to run, and the rounding of results with it.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,7 +112,10 @@ class Extractor:
         local_steps = [part for part in (np.array_split(step, ranks)[rank] for step in steps) if len(part)]
         mode = self.network.training
         self.network.eval()
-        batches = load_batches(paths, self.view, local_steps, workers=self.placement.workers, progress=progress)
+        place = self.placement
+        batches = load_batches(
+            paths, self.view, local_steps, workers=place.workers, pin_for=place.device, progress=progress
+        )
         try:
             for step in steps:
                 outcome: np.ndarray | DataError
@@ -125,6 +129,7 @@ class Extractor:
                         raise part
                 yield np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
         finally:
+            batches.close()
             self.network.train(mode)
 
     def _stream_arrays(self, images: Sequence[Any]) -> Iterator[np.ndarray]:
@@ -146,12 +151,16 @@ class Extractor:
         """(B, D) float32 features of (B, H, W, 3) uint8 images; (0, D) for None."""
         import torch
 
+        from ptlreid.devices import fixed_sizes
         from ptlreid.views import standardize
 
         if images is None:
             return np.empty((0, self.network.feature_width), np.float32)
-        with torch.inference_mode():
-            standardized = standardize(images.to(self.placement.device, non_blocking=True))
+        device = self.placement.device
+        # An incomplete batch, often the only one, is not worth timing.
+        sizes = fixed_sizes(device) if len(images) == self.batch_size else nullcontext()
+        with torch.inference_mode(), sizes:
+            standardized = standardize(images.to(device, non_blocking=True))
             return np.asarray(self.network.features(standardized, self.readout).cpu().numpy())
 
 

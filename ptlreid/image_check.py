@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ptlreid.cores import available_cores
 from ptlreid.files import read_regular
 from ptlreid.image_files import decode_image
 from ptlreid.progress import Progress
@@ -41,7 +41,7 @@ def check_images(paths: Sequence[Path], progress: Progress, processes: int | Non
     starts = range(0, len(paths), _BATCH_SIZE)
     batches = [[path.absolute() for path in paths[start : start + _BATCH_SIZE]] for start in starts]
     if processes is None:
-        processes = min(os.cpu_count() or 1, len(paths) // _IMAGES_PER_PROCESS)
+        processes = min(available_cores(), len(paths) // _IMAGES_PER_PROCESS)
     checks: list[ImageCheck] = []
     with (
         progress.task("decode images", len(paths)) as advance,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -31,7 +31,7 @@ class Batch:
     rows: Tensor
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory: the DataLoader calls this if there is a GPU."""
+        """The same batch in page-locked memory, from which it is copied to a GPU without waiting."""
         return Batch(self.images.pin_memory(), self.rows.pin_memory())
 
 
@@ -49,26 +49,43 @@ def load_batches(
     *,
     augmentation_seed: tuple[int, ...] = (),
     workers: int,
+    pin_for: torch.device | None = None,
     progress: Progress | None = None,
-) -> Iterator[Batch]:
-    """The images of each batch of `rows`, in that order for any number of `workers`.
+) -> Generator[Batch]:
+    """The images of each batch of `rows`, augmented with one seed: see `load_seeded`."""
+    seeded = ((augmentation_seed, batch) for batch in rows)
+    return load_seeded(paths, view, seeded, workers=workers, pin_for=pin_for, progress=progress)
 
-    If the dataset has a pack of the view's size and interpolation, identical pixels are read from it; `progress` gets a
-    note if it cannot be used. Each image has its own random generator, from `augmentation_seed` and its row:
-    augmentation depends neither on the other images of the batch nor on the process that loads it. Raises `DataError`
-    for a file that cannot be decoded.
+
+def load_seeded(
+    paths: Sequence[Path] | np.ndarray,
+    view: View,
+    seeded_rows: Iterable[tuple[tuple[int, ...], np.ndarray]],
+    *,
+    workers: int,
+    pin_for: torch.device | None = None,
+    progress: Progress | None = None,
+) -> Generator[Batch]:
+    """The images of each batch of rows, in that order for any number of `workers`, which live until the end or `close`.
+
+    `seeded_rows`: augmentation seed and rows of each batch; taken a few batches ahead. If the dataset has a pack of the
+    view's size and interpolation, identical pixels are read from it; `progress` gets a note if it cannot be used. Each
+    image has its own random generator, from the seed and its row: augmentation depends neither on the other images of
+    the batch nor on the process that loads it. `pin_for`: the device of the network; for a GPU, batches are in
+    page-locked memory. Raises `DataError` for a file that cannot be decoded.
     """
+    gpu = pin_for if pin_for is not None and pin_for.type == "cuda" else None
     loader = DataLoader(
-        _Images(paths, view, _find_packed(paths, view, progress), augmentation_seed),
-        sampler=list(rows),  # a batch at a time: one fetch, one array
+        _Images(paths, view, _find_packed(paths, view, progress)),
+        sampler=seeded_rows,  # a batch at a time: one fetch, one array
         batch_size=None,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=gpu is not None,
         generator=torch.Generator(),  # for the workers' seed: leaves the global generator alone
         worker_init_fn=_ignore_signals,
     )
     with catch_dead_workers():
-        for item in loader:
+        for item in _start(loader, gpu):  # no name keeps its processes: they end with the loop, by an error too
             if isinstance(item, DataError):
                 raise item
             yield item
@@ -81,6 +98,12 @@ def _find_packed(paths: Sequence[Path] | np.ndarray, view: View, progress: Progr
     if progress and len(packs.find_packed(paths, view)):
         progress.note("packs are not used for training: crops (--crop) are cut from the original images")
     return PackedImages({})
+
+
+def _start(loader: DataLoader[Batch | DataError], gpu: torch.device | None) -> Iterator[Batch | DataError]:
+    """Starts the processes, and the thread that pins: on the current GPU, which has to be the one that computes."""
+    with nullcontext() if gpu is None else torch.cuda.device(gpu):
+        return iter(loader)
 
 
 @contextmanager
@@ -104,15 +127,13 @@ def _ignore_signals(worker: int) -> None:
 
 
 class _Images(Dataset[Batch | DataError]):
-    """The records as a torch `Dataset`, indexed by a batch of rows."""
+    """The records as a torch `Dataset`, indexed by an augmentation seed and a batch of rows."""
 
-    def __init__(
-        self, paths: Sequence[Path] | np.ndarray, view: View, packed: PackedImages, seed: tuple[int, ...]
-    ) -> None:
+    def __init__(self, paths: Sequence[Path] | np.ndarray, view: View, packed: PackedImages) -> None:
         self.paths, self.view, self.packed = paths, view, packed
-        self._key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
 
-    def __getitem__(self, rows: np.ndarray) -> Batch | DataError:
+    def __getitem__(self, seeded: tuple[tuple[int, ...], np.ndarray]) -> Batch | DataError:
+        seed, rows = seeded
         try:
             pixels = []
             for row in rows.tolist():
@@ -121,22 +142,23 @@ class _Images(Dataset[Batch | DataError]):
         except DataError as error:
             return error  # raised in a worker, it would carry that worker's traceback
         if self.view.crop:
-            cuts = self._make_generators(rows.tolist(), _CUTS)
+            cuts = _make_generators(seed, rows.tolist(), _CUTS)
             pixels = [self.view.cut(image, rng) for image, rng in zip(pixels, cuts, strict=True)]
         images = resize(pixels, self.view)
-        for image, rng in zip(images, self._make_generators(rows.tolist(), _AUGMENTATIONS), strict=True):
+        for image, rng in zip(images, _make_generators(seed, rows.tolist(), _AUGMENTATIONS), strict=True):
             self.view.augment(image, rng)
         return Batch(torch.from_numpy(images), torch.from_numpy(np.array(rows, dtype=np.int64)))
 
-    def _make_generators(self, rows: list[int], use: int) -> Iterator[np.random.Generator]:
-        """A generator for each row, valid until the next is requested: one generator, set to each row in turn.
 
-        Philox is counter-based, and the row and the `use` of the numbers are the highest words of the counter: no two
-        rows or uses share numbers. A new generator for each would take eight times as long.
-        """
-        philox = np.random.Philox(key=self._key)
-        start, rng = philox.state, np.random.Generator(philox)
-        for row in rows:
-            start["state"]["counter"][2:] = use, row
-            philox.state = start
-            yield rng
+def _make_generators(seed: tuple[int, ...], rows: list[int], use: int) -> Iterator[np.random.Generator]:
+    """A generator for each row, valid until the next is requested: one generator, set to each row in turn.
+
+    Philox is counter-based, and the row and the `use` of the numbers are the highest words of the counter: no two rows
+    or uses share numbers. A new generator for each would take eight times as long.
+    """
+    philox = np.random.Philox(key=np.random.SeedSequence(seed).generate_state(2, np.uint64))
+    start, rng = philox.state, np.random.Generator(philox)
+    for row in rows:
+        start["state"]["counter"][2:] = use, row
+        philox.state = start
+        yield rng

@@ -20,11 +20,14 @@ from ptlreid.image_files import DECODING, read_image, to_rgb
 from ptlreid.network_types import Interpolation
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # ImageNet's, which all of torchvision's weights expect: docs.pytorch.org/vision/stable/models.html
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+
+_constants: dict[torch.device, tuple[Tensor, Tensor]] = {}  # what `standardize` adds and multiplies by, by device
 
 _PIXELS = {"decoding": DECODING, "mean": MEAN, "std": STD}
 
@@ -98,8 +101,11 @@ def standardize(images: Tensor) -> Tensor:
     """(B, 3, H, W) float32, standardised by ImageNet's mean and std, from (B, H, W, 3) uint8, same device."""
     import torch
 
-    scale = 1 / (255 * torch.tensor(STD, device=images.device))
-    shift = -torch.tensor(MEAN, device=images.device) / torch.tensor(STD, device=images.device)
+    if images.device not in _constants:  # each copy to a GPU waits for it: once, not with every batch
+        with torch.inference_mode(False):  # whoever comes first, training may use them too
+            mean, std = torch.tensor(MEAN, device="cpu"), torch.tensor(STD, device="cpu")
+            _constants[images.device] = ((-mean / std).to(images.device), (1 / (255 * std)).to(images.device))
+    shift, scale = _constants[images.device]
     return torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2).contiguous()
 
 

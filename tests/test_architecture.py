@@ -20,7 +20,7 @@ PACKAGE = Path(ptlreid.__file__).parent
 # The first part of a module's name below ptlreid, by rank: a module imports its own part and lower ranks only.
 RANKS = [
     [
-        *("__init__", "errors", "signals", "records", "plugins", "progress", "names"),
+        *("__init__", "errors", "signals", "records", "plugins", "progress", "names", "cores"),
         *("files", "file_kinds", "hdf5_strings", "locks", "network_types"),
     ],
     ["settings", "distributed", "devices", "workers", "contents", "image_files", "json_files", "schemas"],

@@ -15,6 +15,7 @@ from ptlreid.engine import estimate, optim
 from ptlreid.engine.fit import Precision
 from ptlreid.engine.job import TrainingJob, build_sampler
 from ptlreid.models.bconv import memory_state
+from ptlreid.network_types import NetworkSpec
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings
 from ptlreid.views import standardize
@@ -31,10 +32,26 @@ def splits(market_folder):
     return datasets.load("market", market_folder.parent)
 
 
-def job(splits, tmp_path, **settings):
+def job(splits, tmp_path, objective=None, **settings):
     chosen = {"backbone": "tiny-wide", "batch_size": 8, "height": 64, "width": 32, "device": "cpu"} | settings
     settings = FinetuneSettings.resolve(None, **chosen)
-    return TrainingJob(settings, splits, build_sampler(settings, splits), RunFolder(tmp_path / "run"), Silent())
+    return TrainingJob(
+        settings, splits, build_sampler(settings, splits), RunFolder(tmp_path / "run"), Silent(), objective=objective
+    )
+
+
+def with_teacher(device):
+    """An objective that runs a frozen network of 11 million weights."""
+    spec = NetworkSpec("resnet18", False, "slot", 4, 64, 32)
+    teacher = models.build(spec, seed=0).eval().requires_grad_(False).to(device)
+
+    def objective(output, labels, images):
+        with torch.no_grad():
+            features = teacher(images).embedding
+        return {"l1": (output.embedding.mean() - features.mean()).abs()}
+
+    objective.bytes = sum(tensor.nbytes for tensor in teacher.state_dict().values())
+    return objective
 
 
 def measured(work):
@@ -52,15 +69,19 @@ def measured(work):
         new_lr_factor=1.0,
     )
     loss = losses.find(settings.loss, settings.model_dump())
+    objective = (
+        work.objective(torch.device("cpu")) if work.objective else lambda output, labels, _: loss(output, labels)
+    )
     size = settings.batch_size
     pixels = torch.zeros(size, settings.height, settings.width, 3, dtype=torch.uint8)
 
     def update():
         optimizer.zero_grad(set_to_none=True)
         for _ in range(settings.accumulate):
-            terms = loss(network(standardize(pixels)), torch.arange(size) // 2 % 4)
+            images = standardize(pixels)
+            terms = objective(network(images), torch.arange(size) // 2 % 4, images)
             (torch.stack(list(terms.values())).sum() / settings.accumulate).backward()
-            del terms
+            del images, terms
         optimizer.step()
 
     update()
@@ -72,7 +93,7 @@ def measured(work):
         update()
     events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
     running = np.cumsum([event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())])
-    return sum(tensor.nbytes for tensor in lasting) + int(running.max())
+    return sum(tensor.nbytes for tensor in lasting) + getattr(objective, "bytes", 0) + int(running.max())
 
 
 @pytest.mark.parametrize(
@@ -93,6 +114,36 @@ def test_the_peak_is_what_torch_allocates(splits, tmp_path, settings):
     found = estimate.estimate_bytes(work, FLOAT32)
     # To 2%: the scratch memory of torch's own convolutions is not counted.
     assert found["peak"] == pytest.approx(measured(work), rel=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
+def test_a_frozen_teacher_and_what_it_computes_are_counted(splits, tmp_path):
+    work = job(splits, tmp_path, with_teacher)
+    found = estimate.estimate_bytes(work, FLOAT32)
+    assert found["teacher"] == with_teacher("cpu").bytes > 44_000_000
+    assert found["peak"] == pytest.approx(measured(work), rel=0.02)
+    assert estimate.estimate_bytes(job(splits, tmp_path), FLOAT32)["teacher"] == 0
+
+
+def test_several_processes_exchange_a_copy_of_the_gradients(splits, tmp_path, monkeypatch):
+    alone = estimate.estimate_bytes(job(splits, tmp_path, batch_size=4), FLOAT32)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = estimate.estimate_bytes(job(splits, tmp_path, batch_size=8), FLOAT32)
+    expected = {"buckets": alone["gradients"], "peak": alone["peak"] + alone["gradients"]}
+    assert (alone["buckets"], found) == (0, alone | expected)
+
+
+def test_what_is_not_counted_is_said(splits, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "estimate_time", lambda *given: {})
+
+    def plan(**settings):
+        work = job(splits, tmp_path, **settings)
+        return estimate.estimate_training(work.settings, splits, work.run, Silent(), objective=None)["not_counted"]
+
+    assert plan() == ["loading of images, evaluation"]
+    assert plan(compile=True)[1].startswith("--compile: memory and time are those without it")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert plan()[1] == "exchange of gradients between processes"
 
 
 def test_weights_gradients_and_optimizer_by_hand(splits, tmp_path):
@@ -172,7 +223,7 @@ def test_a_dry_run_leaves_the_global_generator_and_the_disk_alone(splits, tmp_pa
     torch.manual_seed(1)
     work = job(splits, tmp_path, backbone="tiny-dropout")
     before = torch.get_rng_state()
-    plan = estimate.estimate_training(work.settings, splits, work.run, Silent())
+    plan = estimate.estimate_training(work.settings, splits, work.run, Silent(), objective=None)
     assert torch.equal(torch.get_rng_state(), before)
     assert plan["steps"] == 50 * 2
     assert list(tmp_path.iterdir()) == []
@@ -200,7 +251,7 @@ def test_the_dry_run_says_that_its_times_are_of_this_moment(ptlreid, market_fold
         monkeypatch.delattr("os.getloadavg", raising=False)
     else:
         monkeypatch.setattr("os.getloadavg", lambda: (load, 7.0, 8.0), raising=False)
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(estimate, "available_cores", lambda: 4)
     out = ptlreid(*TRAIN, "--dry-run", "--root", market_folder.parent)[1]
     shown = "" if load is None else " (load average 1.5 on 4 cores)"
     last = out.splitlines()[-1]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_network
-from torch import nn
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
 from ptlreid import datasets
@@ -102,6 +105,43 @@ def test_the_gradient_of_an_update_is_the_mean_over_its_batches(train):
     assert steps[0].images == expected.images == 16
     assert loss_of(steps[0]) == pytest.approx(loss_of(expected), rel=1e-5)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+@pytest.fixture
+def group():
+    """A process group with this process alone."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("wrap", [lambda module: module, partial(torch.compile, backend="eager")], ids=["", "compiled"])
+def test_gradients_are_exchanged_once_an_update(train, group, wrap):
+    exchanged = []
+
+    def exchange(state, bucket):
+        exchanged.append(bucket.index())
+        future = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    network = Linear()
+    parallel = DistributedDataParallel(network)
+    parallel.register_comm_hook(None, exchange)
+    rows = [np.arange(8)] * 6
+    batches = load_batches(train.paths, EvalView(64, 32), rows, workers=0)
+    labels = torch.from_numpy(train.labels())
+    steps = fit.train_epoch(
+        training_of(network, lr=0.1),
+        batches,
+        labels,
+        objective,
+        forward=wrap(parallel),
+        precision=fit.Precision(None, False),
+        accumulate=3,
+    )
+    assert len(list(steps)) == 2
+    assert exchanged == [0, 0]  # two updates, one bucket, though there are six batches
 
 
 def test_batches_that_do_not_fill_an_update_change_nothing(train):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from conftest import write_image
 
 from ptlreid import datasets
 from ptlreid.errors import DataError
-from ptlreid.images import load_batches
+from ptlreid.images import Batch, load_batches, load_seeded
 from ptlreid.records import Records
 from ptlreid.views import EvalView, TrainView, decode
 
@@ -101,6 +103,56 @@ def test_a_broken_image_is_one_clear_message_from_any_process(tmp_path, workers)
         list(load_batches(records.paths, EvalView(64, 32), [np.array([0])], workers=workers))
     assert str(error.value).startswith(f"{path}: not an image")
     assert "Traceback" not in str(error.value)
+
+
+class ProcessView(EvalView):
+    """Writes the number of its process into the image."""
+
+    def augment(self, image: np.ndarray, rng: np.random.Generator) -> None:
+        image.reshape(-1).view(np.int64)[0] = os.getpid()
+
+
+def test_each_batch_has_its_own_seed_and_all_are_loaded_by_the_same_processes(train):
+    rows = np.split(np.arange(16), 4)
+    seeded = [((0, epoch), part) for epoch in range(3) for part in rows]
+    batches = load_seeded(train.paths, VIEW, seeded, workers=2)
+    for epoch in range(3):
+        expected = load_batches(train.paths, VIEW, rows, augmentation_seed=(0, epoch), workers=0)
+        assert all(torch.equal(next(batches).images, batch.images) for batch in expected)
+    assert next(batches, None) is None
+    numbered = load_seeded(train.paths, ProcessView(64, 32), seeded, workers=2)
+    processes = [batch.images.numpy().reshape(-1).view(np.int64)[0] for batch in numbered]
+    assert len(set(processes)) == 2
+    assert os.getpid() not in processes
+
+
+@pytest.mark.parametrize("consumed", [0, 1, 3])
+def test_a_loader_that_is_closed_leaves_no_process(train, consumed):
+    batches = load_batches(train.paths, VIEW, [np.arange(4)] * 50, workers=2)
+    for _ in range(consumed):
+        next(batches)
+    assert len(multiprocessing.active_children()) == (2 if consumed else 0)
+    batches.close()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(("device", "pinned"), [(None, 0), ("cpu", 0), ("cuda:1", 2)])
+def test_batches_are_pinned_for_the_gpu_that_computes(train, monkeypatch, device, pinned):
+    calls, entered = [], []
+
+    class OnDevice(nullcontext):
+        def __init__(self, device) -> None:
+            super().__init__()
+            entered.append(str(device))
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr("torch.cuda.device", OnDevice)
+    monkeypatch.setattr(Batch, "pin_memory", lambda batch: calls.append(1) or batch)
+    chosen = None if device is None else torch.device(device)
+    list(load_batches(train.paths, VIEW, [np.arange(4)] * 2, workers=0, pin_for=chosen))
+    assert (len(calls), entered) == (pinned, ["cuda:1"] if pinned else [])
 
 
 class StuckView(EvalView):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -246,6 +246,32 @@ def test_a_loader_that_dies_during_an_update_is_reported(tmp_path, splits):
 
     with pytest.raises(DataError, match=r"A DataLoader worker died .* fewer --workers"):
         finetune(make_settings(), splits, RunFolder(tmp_path / "run"), At(2, lose))
+
+
+@pytest.mark.parametrize("stop", [None, 6])
+def test_the_same_loaders_serve_all_epochs_and_end_with_the_run(tmp_path, splits, stop):
+    alone, run = RunFolder(tmp_path / "alone"), RunFolder(tmp_path / "run")
+    seen = []
+
+    class Watch(Silent):
+        @contextmanager
+        def task(self, title, total):
+            def advance(done, *, status="", total=None):
+                if title.startswith("train"):
+                    seen.append({child.pid for child in multiprocessing.active_children()})
+                    if done == stop:
+                        raise Fault
+
+            yield advance
+
+    with nullcontext() if stop is None else pytest.raises(Fault):
+        finetune(make_settings(workers=2, pad=2, accumulate=2, batch_size=2), splits, run, Watch())
+    assert multiprocessing.active_children() == []
+    assert len(seen) == (stop or 16)
+    assert len(set.intersection(*seen)) == len(set.union(*seen)) == 2
+    finetune(make_settings(workers=0, pad=2, accumulate=2, batch_size=2), splits, run, Silent())
+    finetune(make_settings(workers=0, pad=2, accumulate=2, batch_size=2), splits, alone, Silent())
+    assert_same(run, alone)
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, splits):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.profiler import profile
 from torchvision.transforms import v2
 
+from ptlreid import views
 from ptlreid.errors import DataError
 from ptlreid.views import MEAN, STD, EvalView, TrainView, decode, resize, standardize
 
@@ -39,6 +41,30 @@ def test_evaluation_is_torchvisions_resize_and_normalize(picture):
     apart = (standardize(images)[0] - expected).abs() * torch.tensor(STD).view(3, 1, 1) * 255
     assert apart.max() < 1.01
     assert (apart > 0.01).float().mean() < 0.25
+
+
+def test_standardising_is_the_formula_to_the_last_bit_in_any_mode():
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 8, 4, 3), dtype=np.uint8))
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    expected = torch.addcmul(-mean / std, images.float(), 1 / (255 * std)).permute(0, 3, 1, 2)
+    views._constants.clear()
+    with torch.inference_mode():  # comes first, and leaves no tensor that training cannot use
+        assert torch.equal(standardize(images), expected)
+    assert not any(constant.is_inference() for constant in views._constants[images.device])
+    with torch.device("meta"):
+        assert torch.equal(standardize(images), expected)
+    compiled = torch.compile(standardize, backend="eager")
+    torch.testing.assert_close(compiled(images), expected, rtol=0, atol=0)
+    assert standardize(images.to("meta")).shape == (2, 3, 8, 4)
+
+
+def test_a_second_batch_copies_no_constants():
+    images = torch.zeros(2, 8, 4, 3, dtype=torch.uint8)
+    standardize(images)
+    with profile() as seen:
+        standardize(images)
+    # As one on a GPU, which would wait for it: torch.tensor(...) makes a tensor by lift_fresh.
+    assert not {"aten::lift_fresh", "aten::reciprocal"} & {event.name for event in seen.events()}
 
 
 def test_training_mirrors_with_the_given_probability(picture):

@@ -11,6 +11,7 @@ import typer
 
 from ptlreid.cli import console
 from ptlreid.cli.options import DryRun, Given, Json, Runs, from_settings
+from ptlreid.cli.plans import show_training_plan
 from ptlreid.cli.seeds import Seeds, add_seeds, name_of_seed, seed_values, show_seeds
 from ptlreid.errors import OptionError
 from ptlreid.progress import Progress, Silent
@@ -58,7 +59,7 @@ def distill(
     pairs = list(zip(students, folders, strict=True))
     splits = datasets.load(full[0].data, Path(full[0].root))
     if dry_run:
-        return _show_plans([workflow.dry_run(one, splits, run) for one, run in pairs], as_json=json)
+        return _show_plans(workflow.dry_run_all(pairs, splits, progress), as_json=json)
     with process_group(full[0].device):
         workflow.check_all(pairs, splits)
         results = [workflow.distill(one, splits, run, progress) for one, run in pairs]
@@ -169,10 +170,7 @@ def _folders(
 
 
 def _show_plans(plans: Sequence[dict[str, Any]], *, as_json: bool) -> None:
-    if len(plans) == 1:
-        console.show_plan(plans[0], as_json=as_json)
-    elif as_json:
-        console.show_json({"runs": plans})
-    else:
-        for plan in plans:
-            console.show_plan(plan, as_json=False)
+    if as_json:
+        return console.show_json(plans[0] if len(plans) == 1 else {"runs": plans})
+    for plan in plans:
+        show_training_plan(plan)

@@ -10,6 +10,7 @@ import typer
 
 from ptlreid.cli import console
 from ptlreid.cli.options import DryRun, Given, Json, Name, Runs, from_settings
+from ptlreid.cli.plans import show_training_plan
 from ptlreid.cli.seeds import Seeds, add_seeds, name_of_seed, resolve_seeds, show_seeds
 from ptlreid.errors import CheckpointError
 from ptlreid.settings import FinetuneSettings
@@ -75,19 +76,9 @@ def _show_plans(plans: Sequence[Mapping[str, Any]], *, many: bool, as_json: bool
     if as_json:
         return console.show_json({"runs": plans} if many else plans[0])
     plan, *others = plans
-    too_large = "one batch needs more memory than is free. Choose a smaller --batch-size, with more --accumulate"
-    console.show_plan({**plan, "time": plan["time"] or f"unknown: {too_large}"}, as_json=False)
-    if plan["time"]:
-        console.say(_describe_moment(plan["time"]))
+    show_training_plan(plan)
     for one in others:
         console.say(f"The same for seed {one['settings']['seed']}: run = {one['run']}")
-
-
-def _describe_moment(time: Mapping[str, Any]) -> str:
-    """What the measured times hold for."""
-    load = time["load_average"]
-    shown = "" if load is None else f" (load average {load:g} on {time['cores']} cores)"
-    return f"The times were measured at this moment, under the machine's present load{shown}."
 
 
 def _require_checkpoint(run: RunFolder) -> None:

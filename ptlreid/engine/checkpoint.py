@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import TypedDict
 
 from ptlreid import distributed
+from ptlreid.engine.generators import own_generators
 from ptlreid.errors import CheckpointError, DataError, PtlreidError, is_out_of_memory
 from ptlreid.file_kinds import printable
 from ptlreid.files import atomic_output
@@ -87,7 +88,7 @@ def save(training: Training, path: Path) -> None:
     `PtlreidError` if weights are not finite, and leaves the file as it was.
     """
     memory = gather_memory_state(training.network)
-    generators = distributed.gather(_generators())
+    generators = distributed.gather([one.get_state() for one in _generators(training)])
     if not distributed.is_main():
         return
     weights = training.network.state_dict()
@@ -141,15 +142,14 @@ def load(training: Training, path: Path) -> None:
 
 
 def restore_generators(training: Training) -> None:
-    """Set torch's generators to their states in the checkpoint."""
-    cpu, *gpu = training.generators
-    torch.set_rng_state(cpu)
-    if gpu and torch.cuda.is_available():
-        torch.cuda.set_rng_state(gpu[0])
+    """Set torch's generators to their states in the checkpoint; that of another kind of device has no use here."""
+    for generator, state in zip(_generators(training), training.generators, strict=False):
+        if state.shape == generator.get_state().shape:
+            generator.set_state(state)
 
 
-def _generators() -> list[Tensor]:
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
+def _generators(training: Training) -> list[torch.Generator]:
+    return own_generators(next(training.network.parameters()).device)
 
 
 def _translate(content: Any) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,15 +20,15 @@ from ptlreid.devices import choose_workers
 from ptlreid.engine import checkpoint, optim
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.fit import Objective, Precision, train_epoch
+from ptlreid.engine.generators import fork_generators, seed_generators
 from ptlreid.engine.history import History
 from ptlreid.engine.interrupts import Interrupts
 from ptlreid.engine.job import TrainingJob
 from ptlreid.engine.recorder import Recorder
 from ptlreid.environment import count_update
 from ptlreid.errors import Stopped
-from ptlreid.images import Batch, load_batches
+from ptlreid.images import Batch, load_seeded
 from ptlreid.models import bconv
-from ptlreid.settings import FinetuneSettings
 from ptlreid.views import TrainView
 
 
@@ -41,12 +43,13 @@ class ScoreEpoch(Protocol):
 
 @dataclass(frozen=True)
 class _Setup:
-    """How an update is computed and recorded."""
+    """How an update is computed and recorded. `batches`: the remaining ones of the run."""
 
     device: torch.device
     precision: Precision
     objective: Objective
     recorder: Recorder
+    batches: Iterator[Batch]
 
 
 def train_epochs(
@@ -58,7 +61,7 @@ def train_epochs(
     `Stopped`.
     """
     settings, run = job.settings, job.run
-    objective = job.objective(device) if job.objective else loss_objective(settings)
+    objective = build_objective(job, device)
     main = distributed.is_main()
     with (
         History(run.history if main else None, keep=training.history_bytes) as history,
@@ -72,10 +75,11 @@ def train_epochs(
             updates=job.updates,
             tensorboard=settings.tensorboard and main,
         ) as recorder,
-        torch.random.fork_rng(),  # dropout uses our own generators: the caller's are left alone
+        closing(_load_batches(job, training, device)) as batches,
+        fork_generators(device),  # dropout uses our own states: the caller's are left alone
     ):
         forward = None
-        setup = _Setup(device, precision, objective, recorder)
+        setup = _Setup(device, precision, objective, recorder, batches)
         while training.epoch < settings.epochs and not _out_of_patience(job, training):
             if forward is None or training.epoch == settings.freeze_epochs:
                 forward = _wrap_network(job, training)
@@ -89,10 +93,10 @@ def train_epochs(
 
 def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, setup: _Setup) -> None:
     """The remaining updates of the epoch, with a checkpoint every few minutes and after a signal."""
-    _start_epoch(job, training)
+    _start_epoch(job, training, setup.device)
     steps = train_epoch(
         training,
-        _load_batches(job, training, setup.device),
+        islice(setup.batches, (job.updates - training.step) * job.settings.accumulate),
         torch.from_numpy(job.splits.train.labels()).to(setup.device),
         setup.objective,
         forward=forward,
@@ -118,15 +122,15 @@ def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, s
                 raise _make_stop(job, training, interrupts.received or signal.SIGTERM)
 
 
-def _load_batches(job: TrainingJob, training: Training, device: torch.device) -> Iterator[Batch]:
-    """The remaining batches of the epoch."""
+def _load_batches(job: TrainingJob, training: Training, device: torch.device) -> Generator[Batch]:
+    """The remaining batches of the run: the loader processes are started once, and prepare the next epoch early."""
     settings = job.settings
-    return load_batches(
+    return load_seeded(
         job.splits.train.paths,
         _train_view(job),
-        job.batches(training.epoch, training.step),
-        augmentation_seed=(settings.seed, training.epoch),
+        _seeded_rows(job, training.epoch, training.step),
         workers=choose_workers(settings.workers, device),
+        pin_for=device,
         progress=job.progress if training.step + training.epoch == 0 else None,  # one note per run is enough
     )
 
@@ -144,7 +148,14 @@ def _train_view(job: TrainingJob) -> TrainView:
     )
 
 
-def _start_epoch(job: TrainingJob, training: Training) -> None:
+def _seeded_rows(job: TrainingJob, epoch: int, step: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    """The augmentation seed and the rows of each batch from update `step` of `epoch` to the end of the run."""
+    for number in range(epoch, job.settings.epochs):
+        for rows in job.batches(number, step if number == epoch else 0):
+            yield (job.settings.seed, number), rows
+
+
+def _start_epoch(job: TrainingJob, training: Training, device: torch.device) -> None:
     """Set the latent states and the generators for the next update."""
     if not training.step:
         bconv.reset_memory(training.network)
@@ -152,7 +163,7 @@ def _start_epoch(job: TrainingJob, training: Training) -> None:
         checkpoint.restore_generators(training)
         return
     seed = (job.settings.seed, training.epoch, distributed.rank(), training.step)
-    torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    seed_generators(device, int(np.random.SeedSequence(seed).generate_state(1)[0]))
 
 
 def _watch_last_update(job: TrainingJob, training: Training) -> None:
@@ -176,9 +187,11 @@ def _wrap_network(job: TrainingJob, training: Training) -> nn.Module:
     return torch.compile(forward) if settings.compile else forward  # type: ignore[return-value]
 
 
-def loss_objective(settings: FinetuneSettings) -> Objective:
-    """The loss that `settings` name, with its own settings."""
-    loss = losses.find(settings.loss, settings.model_dump())
+def build_objective(job: TrainingJob, device: torch.device) -> Objective:
+    """The job's own objective on `device`, or the loss that its settings name, with its own settings."""
+    if job.objective:
+        return job.objective(device)
+    loss = losses.find(job.settings.loss, job.settings.model_dump())
     return lambda output, labels, images: loss(output, labels)
 
 

@@ -1,10 +1,10 @@
-"""The estimate of `ptlreid finetune --dry-run`: memory and duration of training, without training."""
+"""The estimate of a dry run of `ptlreid finetune` or `distill`: memory and duration of training, without training."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,14 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from ptlreid.devices import choose_amp, choose_device
+from ptlreid import distributed
+from ptlreid.cores import available_cores
+from ptlreid.devices import choose_amp, choose_device, fixed_sizes
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.epochs import loss_objective
-from ptlreid.engine.fit import Precision, train_epoch
+from ptlreid.engine.epochs import build_objective
+from ptlreid.engine.fit import Objective, Precision, train_epoch
 from ptlreid.engine.footprint import Autocast, Footprint
+from ptlreid.engine.generators import fork_generators
 from ptlreid.engine.job import TrainingJob, build_sampler
 from ptlreid.engine.training_run import prepare_training
 from ptlreid.images import Batch
@@ -34,32 +37,57 @@ _SECONDS = 10.0  # for timed updates, in addition to building the network
 _SMALLEST_BATCH = 2  # images of the first timed updates: the fewest that batch norm accepts
 
 
-def estimate_training(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
+def estimate_training(
+    settings: FinetuneSettings,
+    splits: Splits,
+    run: RunFolder,
+    progress: Progress,
+    *,
+    objective: Callable[[torch.device], Objective] | None,
+) -> dict[str, Any]:
     """The cost of training with `settings`, whose image size is resolved, for JSON.
 
-    `steps`: weight updates in total. `memory_bytes`: see `estimate_bytes`; `free` is the free memory of the device.
-    `time`: see `estimate_time`; None if an update does not fit into `free`.
+    `objective`: see `TrainingJob`. `steps`: weight updates in total. `processes`: that train together. `memory_bytes`:
+    see `estimate_bytes`; `free` is the free memory of the device. `time`: see `estimate_time`; None if an update does
+    not fit into `free`. `not_counted`: what memory and time leave out.
     """
-    job = TrainingJob(settings, splits, build_sampler(settings, splits), run, progress)
+    job = TrainingJob(settings, splits, build_sampler(settings, splits), run, progress, objective=objective)
     device = choose_device(settings.device)
     precision = Precision(choose_amp(settings.amp, device), settings.channels_last)
     memory_bytes = {**estimate_bytes(job, precision), "free": _free_bytes(device)}
     return {
         "run": str(run.path),
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(by_alias=True),
         "train": {"images": len(splits.train), "identities": splits.train.num_identities},
         "steps": settings.epochs * job.updates,
+        "processes": distributed.world_size(),
         "memory_bytes": memory_bytes,
         "time": estimate_time(job, device, precision) if memory_bytes["peak"] < memory_bytes["free"] else None,
+        "not_counted": _list_uncounted(settings, device),
     }
 
 
-def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
-    """Bytes of tensors in training, from two updates of the real loop on `meta` tensors.
+def _list_uncounted(settings: FinetuneSettings, device: torch.device) -> list[str]:
+    """What memory and time leave out."""
+    return [
+        "loading of images, evaluation",
+        *(["memory of CUDA and cuDNN themselves"] if device.type == "cuda" else []),
+        *(["exchange of gradients between processes"] if distributed.world_size() > 1 else []),
+        *(
+            ["--compile: memory and time are those without it, and its first update takes minutes"]
+            if settings.compile
+            else []
+        ),
+    ]
 
-    `weights`: with batch norm's statistics. `gradients`, `optimizer`: of these. `states`: latent states carried between
-    batches. `activations`: kept from the forward pass for the backward pass. `peak`: the maximum; less than the sum,
-    as gradients are allocated while activations are freed. Memory of CUDA and cuDNN themselves is not included.
+
+def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
+    """Bytes of tensors in each process, from two updates of the real loop on `meta` tensors.
+
+    `weights`: with batch norm's statistics. `gradients`, `optimizer`: of these. `teacher`: the weights of the frozen
+    network that the objective runs, if any. `buckets`: the copy of the gradients that several processes exchange.
+    `states`: latent states carried between batches. `activations`: kept from the forward pass for the backward pass.
+    `peak`: the maximum; less than the sum, as gradients are allocated while activations are freed.
     """
     accumulate = min(job.settings.accumulate, 2)  # more make no difference: the second adds to existing gradients
     loop = Precision(None, precision.channels_last)
@@ -74,23 +102,30 @@ def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
         if precision.dtype:
             modes.enter_context(Autocast(precision.dtype))
         footprint = modes.enter_context(Footprint(weights))
+        before = footprint.live
+        objective = build_objective(job, torch.device("meta"))
+        teacher = footprint.live - before
         after_forward: list[int] = []
         before_step: list[int] = []
         training.network.register_forward_hook(lambda *_: after_forward.append(footprint.live))
         # On meta torch steps tensor by tensor, with temporaries; the real, fused step has none.
         training.optimizer.register_step_pre_hook(lambda *_: before_step.append(footprint.peak))
-        updates = _run_updates(job, training, loop, job.images_per_process, accumulate=accumulate, count=2)
+        size = job.images_per_process
+        updates = _run_updates(job, training, objective, loop, size, accumulate=accumulate, count=2)
         next(updates)
         footprint.peak = footprint.live
         live_between = footprint.live - gradients  # gradients are freed at the start of the next update
         next(updates)
+    buckets = gradients if distributed.world_size() > 1 else 0
     return {
         "weights": sum(tensor.nbytes for tensor in weights),
         "gradients": gradients,
         "optimizer": _optimizer_bytes(training.optimizer),
+        "teacher": teacher,
+        "buckets": buckets,
         "states": sum(state.nbytes for state in memory_state(training.network).values()),
         "activations": after_forward[accumulate] - live_between,
-        "peak": before_step[-1],
+        "peak": before_step[-1] + buckets,
     }
 
 
@@ -100,43 +135,46 @@ def _optimizer_bytes(optimizer: Optimizer) -> int:
 
 
 def estimate_time(job: TrainingJob, device: torch.device, precision: Precision) -> dict[str, Any]:
-    """The approximate duration of training, from a few real updates on random images; no loading and no evaluation.
+    """The approximate duration of training, from a few real updates on random images.
 
     `timed_batch_size`: images per timed update, fewer than a batch if that would take too long; `seconds_per_batch` is
-    then scaled up. `hours`: for all epochs. `load_average`: of the machine before, in the last minute; a load near
-    `cores` or above slows the updates down. None where the system does not say.
+    then scaled up. `images_per_second`: of all processes. `hours`: for all epochs. `load_average`: of the machine
+    before, in the last minute; a load near `cores` or above slows the updates down. None where the system does not say.
     """
     began = time.perf_counter()
     load_average = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     size = job.images_per_process
     job.progress.note(f"timing a few updates on {device}: about {_SECONDS:.0f} seconds")
     training = _prepare_training(job, device, precision)
+    objective = build_objective(job, device)
 
-    with torch.random.fork_rng():  # for dropout
+    with fork_generators(device), fixed_sizes(device):  # for dropout
         smallest = min(_SMALLEST_BATCH, size)
-        seconds_per_image = _time_update(job, training, precision, smallest, count=1) / smallest
+        seconds_per_image = _time_update(job, training, objective, precision, smallest, count=1) / smallest
         seconds_left = max(0.0, _SECONDS - (time.perf_counter() - began))
         timed_size = max(smallest, min(size, int(seconds_left / (3 * seconds_per_image))))
         if timed_size > smallest:
-            seconds_per_image = _time_update(job, training, precision, timed_size, count=2) / timed_size
+            seconds_per_image = _time_update(job, training, objective, precision, timed_size, count=2) / timed_size
     total_seconds = seconds_per_image * size * len(job.sampler) * job.settings.epochs
     return {
         "device": str(device),
         "timed_batch_size": timed_size,
         "seconds_per_batch": round(seconds_per_image * size, 4),
-        "images_per_second": round(1 / seconds_per_image, 1),
+        "images_per_second": round(distributed.world_size() / seconds_per_image, 1),
         "hours": round(total_seconds / 3600, 3),
         "load_average": load_average,
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
     }
 
 
-def _time_update(job: TrainingJob, training: Training, precision: Precision, size: int, *, count: int) -> float:
+def _time_update(
+    job: TrainingJob, training: Training, objective: Objective, precision: Precision, size: int, *, count: int
+) -> float:
     """The median seconds of `count` updates on `size` images each, after one that is not counted."""
     reset_memory(training.network)
     previous = time.perf_counter()
     seconds = []
-    for _ in _run_updates(job, training, precision, size, accumulate=1, count=count + 1):
+    for _ in _run_updates(job, training, objective, precision, size, accumulate=1, count=count + 1):
         now = time.perf_counter()
         seconds.append(now - previous)
         previous = now
@@ -150,7 +188,14 @@ def _prepare_training(job: TrainingJob, device: torch.device, precision: Precisi
 
 
 def _run_updates(
-    job: TrainingJob, training: Training, precision: Precision, size: int, *, accumulate: int, count: int
+    job: TrainingJob,
+    training: Training,
+    objective: Objective,
+    precision: Precision,
+    size: int,
+    *,
+    accumulate: int,
+    count: int,
 ) -> Iterator[None]:
     """Run `count` updates of the training loop on batches of `size` random images; yields after each."""
     device = next(training.network.parameters()).device
@@ -165,7 +210,7 @@ def _run_updates(
         training,
         [batch] * count * accumulate,
         labels,
-        loss_objective(job.settings),
+        objective,
         precision=precision,
         accumulate=accumulate,
     )

@@ -71,6 +71,8 @@ def train_epoch(
     """
     forward = training.network if forward is None else forward
     forward.train()
+    # Not always `forward` itself: torch.compile wraps it again.
+    exchange = next((part for part in forward.modules() if isinstance(part, DistributedDataParallel)), None)
     source, previous = iter(batches), perf_counter()
     while True:
         lr = float(training.optimizer.param_groups[0]["lr"])
@@ -85,7 +87,7 @@ def train_epoch(
             if batch is None:
                 training.optimizer.zero_grad(set_to_none=True)
                 return
-            with _sync_only(forward, last=number == accumulate):
+            with _sync_only(exchange, last=number == accumulate):
                 terms = _backward(training, forward, batch, labels, objective, precision=precision, parts=accumulate)
             totals = {name: totals.get(name, 0) + value for name, value in terms.items()}
             images += len(batch.rows)
@@ -127,6 +129,6 @@ def _update(training: Training) -> None:
         training.schedule.step()
 
 
-def _sync_only(forward: nn.Module, *, last: bool) -> AbstractContextManager[object]:
+def _sync_only(exchange: DistributedDataParallel | None, *, last: bool) -> AbstractContextManager[object]:
     """A context in which several processes exchange gradients with the last batch of an update only."""
-    return forward.no_sync() if isinstance(forward, DistributedDataParallel) and not last else nullcontext()
+    return nullcontext() if exchange is None or last else exchange.no_sync()

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ptlreid import distributed, environment, models
-from ptlreid.devices import choose_amp, choose_device
+from ptlreid.devices import choose_amp, choose_device, fixed_sizes
 from ptlreid.engine import checkpoint, optim, schedule
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.epochs import ScoreEpoch, train_epochs
@@ -35,7 +35,7 @@ def train(job: TrainingJob, score_epoch: ScoreEpoch) -> Training:
     facts = environment.describe_machine(device, amp=amp, images_per_update=settings.batch_size * settings.accumulate)
     environment.begin_session(training.sessions, facts)
     distributed.run_on_main(lambda: job.run.claim(settings, job.splits, job.depends))
-    with catch_dead_workers():
+    with catch_dead_workers(), fixed_sizes(device):
         train_epochs(job, training, device, precision, score_epoch=score_epoch)
     distributed.run_on_main(lambda: weights.save(training.network, job.spec, job.run.weights()))
     return training

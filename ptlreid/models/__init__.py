@@ -34,7 +34,7 @@ def build(spec: NetworkSpec, seed: int) -> Network:
     check_size(spec.backbone, spec.height, spec.width)
     backbone = find(spec.backbone)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not those of GPUs, as torch.manual_seed would
         return backbone.ptl(spec.num_classes, spec.memory) if spec.ptl else backbone.plain(spec.num_classes)
 
 

@@ -16,7 +16,6 @@ longer than the whole product at Market-1501's size.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,13 +23,14 @@ from functools import partial
 
 import numpy as np
 
+from ptlreid.cores import available_cores
 from ptlreid.errors import DataError
 from ptlreid.retrieval.centring import Metric
 from ptlreid.retrieval.memory_plan import plan_blocks
 from ptlreid.retrieval.ranking_keys import RankingKeys
 from ptlreid.retrieval.types import Retrieval
 
-MAX_THREADS = min(4, os.cpu_count() or 1)  # more only wait for memory
+MAX_THREADS = min(4, available_cores())  # more only wait for memory
 _FEWEST_ROWS = 32  # per thread
 _LONG_ROW = 40_000  # NumPy releases the interpreter inside a call; with short rows that costs more than it gains
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ptlreid import distributed
-from ptlreid.engine.job import build_sampler
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
@@ -17,7 +16,12 @@ from ptlreid.transfer.distillation import (
     distillation_objective,
     read_teacher,
 )
-from ptlreid.workflows.finetune import finetune
+from ptlreid.workflows import finetune as workflow
+
+if TYPE_CHECKING:
+    import torch
+
+    from ptlreid.engine.fit import Objective
 
 
 def distill(settings: DistillSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
@@ -26,13 +30,11 @@ def distill(settings: DistillSettings, splits: Splits, run: RunFolder, progress:
     As `finetune`, and the same as it for λ = 0, when the teacher is not run. Raises `OptionError` if the features of
     teacher and student differ in width.
     """
-    runs = run.path.parent
-    objective = None
-    if settings.lambda_:
-        objective = distillation_objective(settings, read_teacher(settings, runs))
-        if not run.finished:
-            check_widths(settings, runs)
-    return finetune(settings, splits, run, progress, objective=objective, depends=dependency_digests(settings, runs))
+    objective = _build_objective(settings, run)
+    if objective and not run.finished:
+        check_widths(settings, run.path.parent)
+    depends = dependency_digests(settings, run.path.parent)
+    return workflow.finetune(settings, splits, run, progress, objective=objective, depends=depends)
 
 
 def check_all(pairs: Sequence[tuple[DistillSettings, RunFolder]], splits: Splits) -> None:
@@ -48,14 +50,29 @@ def check_all(pairs: Sequence[tuple[DistillSettings, RunFolder]], splits: Splits
     distributed.run_on_main(check)
 
 
-def dry_run(settings: DistillSettings, splits: Splits, run: RunFolder) -> dict[str, Any]:
-    """The planned training, for JSON; raises the errors that `distill` would raise before its first update."""
-    runs = run.path.parent
-    run.check(settings, splits, dependency_digests(settings, runs))
-    check_widths(settings, runs)
-    return {
-        "run": str(run.path),
-        "settings": settings.model_dump(by_alias=True),
-        "train": {"images": len(splits.train), "identities": splits.train.num_identities},
-        "steps": settings.epochs * len(build_sampler(settings, splits)) // settings.accumulate,
-    }
+def dry_run_all(
+    pairs: Sequence[tuple[DistillSettings, RunFolder]], splits: Splits, progress: Progress
+) -> list[dict[str, Any]]:
+    """The plans of runs that differ in λ, seed and teacher only, as of `finetune`.
+
+    Estimated once with a teacher and once for λ = 0, which needs none. Raises the errors of `check_all`.
+    """
+    check_all(pairs, splits)
+    plans: dict[bool, dict[str, Any]] = {}
+    found = []
+    for settings, run in pairs:
+        objective = _build_objective(settings, run)
+        key = objective is not None
+        if key not in plans:
+            depends = dependency_digests(settings, run.path.parent)
+            plans[key] = workflow.dry_run(settings, splits, run, progress, objective=objective, depends=depends)
+        own = settings.model_dump(by_alias=True, include={"lambda_", "seed", "teacher"})
+        found.append(plans[key] | {"run": str(run.path), "settings": plans[key]["settings"] | own})
+    return found
+
+
+def _build_objective(settings: DistillSettings, run: RunFolder) -> Callable[[torch.device], Objective] | None:
+    """A function that builds the objective on a device; None for λ = 0, when the teacher is not run."""
+    if not settings.lambda_:
+        return None
+    return distillation_objective(settings, read_teacher(settings, run.path.parent))

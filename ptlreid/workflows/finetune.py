@@ -63,17 +63,26 @@ def finetune(
         return metrics
 
 
-def dry_run(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
+def dry_run(
+    settings: FinetuneSettings,
+    splits: Splits,
+    run: RunFolder,
+    progress: Progress,
+    *,
+    objective: Callable[[torch.device], Objective] | None = None,
+    depends: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """The planned training, with estimates of memory and time, for JSON: see `estimate_training`.
 
-    Raises `OptionError` if the folder holds a run with other settings or images.
+    `objective`, `depends`: as of `finetune`. Raises `OptionError` if the folder holds a run with other settings, images
+    or digests.
     """
     settings = resolve_size(settings)
-    run.check(settings, splits)
+    run.check(settings, splits, depends)
 
     from ptlreid.engine.estimate import estimate_training
 
-    return estimate_training(settings, splits, run, progress)
+    return estimate_training(settings, splits, run, progress, objective=objective)
 
 
 def dry_run_all(

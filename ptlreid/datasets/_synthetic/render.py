@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ptlreid.cores import available_cores
 from ptlreid.datasets._synthetic.cameras import Camera, capture
 from ptlreid.datasets._synthetic.figures import Canvas, render_figure, render_tube
 from ptlreid.datasets._synthetic.people import Person, sample_person, solid_texture
@@ -80,7 +80,7 @@ def render_site(
         _Batch(site, folder.resolve(), (height, width), seed, shots[start : start + _BATCH_SIZE])
         for start in range(0, len(shots), _BATCH_SIZE)
     ]
-    processes = processes or min(os.cpu_count() or 1, len(shots) // _IMAGES_PER_PROCESS)
+    processes = processes or min(available_cores(), len(shots) // _IMAGES_PER_PROCESS)
     with WorkerPool(_render_batch, min(processes, len(batches)), describe=lambda batch: str(batch.folder)) as pool:
         done = 0
         for count in pool.map(batches):
