@@ -29,6 +29,7 @@ from ptlreid.environment import count_update
 from ptlreid.errors import Stopped
 from ptlreid.images import Batch, load_seeded
 from ptlreid.models import bconv
+from ptlreid.settings import FinetuneSettings
 from ptlreid.views import TrainView
 
 
@@ -188,10 +189,13 @@ def _wrap_network(job: TrainingJob, training: Training) -> nn.Module:
 
 
 def build_objective(job: TrainingJob, device: torch.device) -> Objective:
-    """The job's own objective on `device`, or the loss that its settings name, with its own settings."""
-    if job.objective:
-        return job.objective(device)
-    loss = losses.find(job.settings.loss, job.settings.model_dump())
+    """The job's own objective on `device`, or that of its settings."""
+    return job.objective(device) if job.objective else loss_objective(job.settings)
+
+
+def loss_objective(settings: FinetuneSettings) -> Objective:
+    """The loss that `settings` name, with its own settings."""
+    loss = losses.find(settings.loss, settings.model_dump())
     return lambda output, labels, images: loss(output, labels)
 
 
