@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Literal
 
 import torch
 
@@ -15,6 +17,11 @@ from ptlreid.errors import OptionError
 from ptlreid.file_kinds import printable
 
 _TYPES = ("cpu", "cuda", "mps")
+
+# The dtype of autocast, by choice of `amp`: none for float32, in IEEE arithmetic or in TF32.
+AUTOCAST = {"off": None, "tf32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_TENSOR_CORES = (8, 0)  # the compute capability from which on GPUs have TF32 and compute bf16 natively
 
 
 def choose_device(name: str) -> torch.device:
@@ -36,21 +43,69 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_amp(amp: str, device: torch.device) -> torch.dtype | None:
-    """The dtype of mixed precision in training, None for float32; `auto` is bf16 on CUDA. Checked by `check_amp`."""
-    if amp == "auto":
-        amp = "bf16" if device.type == "cuda" else "off"
+    """The dtype of autocast in training, None for float32; checked by `check_amp`."""
+    amp = choose_mixed_precision(device) if amp == "auto" else amp
     check_amp(amp, device)
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+    return AUTOCAST[amp]
+
+
+def choose_mixed_precision(device: torch.device) -> Literal["off", "bf16", "fp16"]:
+    """The precision of training that `auto` stands for: off, except on CUDA.
+
+    There bf16, or fp16 with scaled gradients where the GPU is older than bf16 (compute capability below 8.0).
+    """
+    if device.type != "cuda":
+        return "off"
+    return "bf16" if torch.cuda.get_device_capability(device) >= _TENSOR_CORES else "fp16"
 
 
 def check_amp(amp: str, device: torch.device) -> None:
-    """Raise `OptionError` if `amp` (off, bf16 or fp16) is not reliable on `device`.
+    """Raise `OptionError` if `amp` (off, tf32, bf16 or fp16) is not reliable or has no effect on `device`.
 
     On CPUs with AMX, torch computes some bf16 convolutions wrongly, with finite results (pytorch issue 169688; seen
     with 2.14.1 for 512 channels at stride 2 on a 6×2 map). Neither precision is enough of a gain there to risk it.
     """
     if amp != "off" and device.type == "cpu":
         raise OptionError(f"--amp {amp} needs a GPU: on a CPU its results are not reliable. Use --amp off.")
+    if amp == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < _TENSOR_CORES):
+        raise OptionError(
+            f"--amp tf32: {device} has no TF32, expected a GPU of compute capability 8.0 or later. Use --amp off."
+        )
+
+
+# What torch sets apart since 2.9: each may have its own `fp32_precision`.
+_ARITHMETIC = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv")
+
+
+@contextmanager
+def float32_arithmetic(*, tf32: bool) -> Iterator[None]:
+    """For the block, convolutions and matrix products of float32 are IEEE float32; with `tf32`, TF32 on CUDA.
+
+    By default torch has TF32 in cuDNN's convolutions. Its flags are set back after the block, also after an error.
+    """
+    known = hasattr(torch.backends, "fp32_precision")
+    parts = [attrgetter(name)(torch.backends) for name in _ARITHMETIC] if known else []
+    products = convolutions = None
+    with suppress(RuntimeError):  # torch refuses to read older flags that contradict newer ones
+        products = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        convolutions = torch.backends.cudnn.allow_tf32
+    before = [part.fp32_precision for part in parts]
+    try:
+        _set_arithmetic("high" if tf32 else "highest", tf32, dict.fromkeys(parts, "tf32" if tf32 else "ieee"))
+        yield
+    finally:
+        _set_arithmetic(products, convolutions, dict(zip(parts, before, strict=True)))
+
+
+def _set_arithmetic(products: str | None, convolutions: bool | None, parts: dict[Any, str]) -> None:
+    """Set torch's flags, the older ones first: they set some of the newer ones, and must agree with them."""
+    if products is not None:
+        torch.set_float32_matmul_precision(products)
+    if convolutions is not None:
+        torch.backends.cudnn.allow_tf32 = convolutions
+    for part, precision in parts.items():
+        part.fp32_precision = precision
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ import json
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +90,7 @@ def describe_environment(metrics: Metrics | Mapping[str, Any] | None) -> str:
     """The environment of a run in one line, such as `NVIDIA H200, bf16, torch 2.14.1, …`; of all its sessions."""
     environment = (metrics or {}).get("environment")
     if not environment:
-        return f"{_UNKNOWN}: trained by version 0.1" if metrics else _UNKNOWN
+        return f"{_UNKNOWN} (version 0.1)" if metrics else _UNKNOWN
     lines = dict.fromkeys(_describe(one) for one in recorded_sessions(environment))
     return "; resumed on ".join(lines)
 
@@ -155,6 +153,8 @@ def find_commit() -> str | None:
 
 
 def _commit_of_checkout(folder: Path) -> str | None:
+    import subprocess
+
     # Environment variables of git, which a hook has set, name another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
@@ -180,6 +180,8 @@ def _commit_of_checkout(folder: Path) -> str | None:
 
 
 def _commit_of_installation(folder: Path) -> str | None:
+    from importlib import metadata  # takes longer than starting the command line
+
     try:
         package = metadata.distribution("ptlreid")
         if Path(str(package.locate_file("ptlreid"))).resolve() != folder.resolve():

@@ -54,13 +54,13 @@ class Readout:
     """How features are read from a network.
 
     `flip`: sum the features of the image and of its mirror image. `normalize`: L2-normalise them. `amp`: the precision
-    of the convolutions; features themselves are float32. `channels_last`: the layout of the maps, which changes
-    rounding only.
+    of convolutions and matrix products, `off` being IEEE float32; features themselves are float32. `channels_last`: the
+    layout of the maps, which changes rounding only.
     """
 
     flip: bool = False
     normalize: bool = False
-    amp: Literal["off", "bf16", "fp16"] = "off"
+    amp: Literal["off", "tf32", "bf16", "fp16"] = "off"
     channels_last: bool = False
 
     def describe(self) -> dict[str, Any]:

@@ -229,7 +229,7 @@ class ReadoutDescription(TypedDict, total=False):
 
     flip: bool
     normalize: bool
-    amp: Literal["off", "bf16", "fp16"]
+    amp: Literal["off", "tf32", "bf16", "fp16"]
     channels_last: bool
 
 

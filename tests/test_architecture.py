@@ -24,7 +24,7 @@ RANKS = [
         *("files", "file_kinds", "hdf5_strings", "locks", "network_types"),
     ],
     ["settings", "distributed", "devices", "workers", "contents", "image_files", "json_files", "schemas"],
-    ["datasets", "images", "image_check", "packs", "views", "samplers", "runs", "environment"],
+    ["datasets", "images", "image_check", "packs", "views", "samplers", "runs", "environment", "precision"],
     ["models", "losses", "retrieval"],
     ["features", "cache", "engine", "evaluation"],
     ["reports", "transfer"],

@@ -54,7 +54,7 @@ def test_a_run_with_a_recipe_trains(ptlreid, market_folder):
         (("--recipe", "papr"), "Unknown recipe 'papr'. Did you mean 'paper'?"),
         (("--config", "mine.toml"), "mine.toml: loss = 'tripled': no such loss. Did you mean 'triplet'?"),
         (("--recipe", "mgn", "--batch-size", 6), "compares images within a batch"),
-        (("--amp", "half"), "--amp half: expected 'auto', 'off', 'bf16' or 'fp16'."),
+        (("--amp", "half"), "--amp half: expected 'auto', 'off', 'tf32', 'bf16' or 'fp16'."),
     ],
 )
 def test_a_mistake_is_one_clear_message(ptlreid, tmp_path, arguments, message):

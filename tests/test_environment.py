@@ -124,7 +124,7 @@ def test_an_environment_is_one_line_and_names_what_differs():
 
 
 def test_a_run_of_version_0_1_says_that_nothing_was_recorded():
-    assert describe_environment({"epochs": 50}) == "not recorded: trained by version 0.1"
+    assert describe_environment({"epochs": 50}) == "not recorded (version 0.1)"
     assert describe_environment(None) == "not recorded"
 
 

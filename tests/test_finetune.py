@@ -19,6 +19,7 @@ from ptlreid.errors import CheckpointError, DataError, OptionError
 from ptlreid.evaluation import evaluate_run
 from ptlreid.models.bconv import memory_state
 from ptlreid.models.weights import read_weights_header
+from ptlreid.precision import resolve_precision
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder, find_run
 from ptlreid.settings import EvaluateSettings, FinetuneSettings
@@ -35,7 +36,8 @@ def make_settings(**changed) -> FinetuneSettings:
         "epochs": 4,
         "report": False,
     }
-    return FinetuneSettings.resolve(None, device="cpu", decay_every=2, evaluate_every=2, **settings | changed)
+    defaults = {"device": "cpu", "decay_every": 2, "evaluate_every": 2}
+    return FinetuneSettings.resolve(None, **defaults | settings | changed)
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_a_run_writes_all_its_files_and_its_scores_are_those_of_evaluate(tmp_pat
     run = RunFolder(tmp_path / "run")
     metrics = finetune(make_settings(), splits, run, Silent())
     assert metrics == run.read_metrics()
-    assert FinetuneSettings.resolve(run.config) == make_settings()
+    assert FinetuneSettings.resolve(run.config) == resolve_precision(make_settings())
     entries = history.read(run.history)
     epochs = [entry for entry in entries if entry["kind"] == "epoch"]
     assert [(entry["epoch"], "mAP" in entry) for entry in epochs] == [(1, False), (2, True), (3, False), (4, False)]

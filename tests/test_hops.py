@@ -95,7 +95,7 @@ def test_from_records_and_a_network_to_map(market_folder):
         blocks = distance_blocks(retrieval, metric="euclidean", memory_budget=None)
         mean_ap = score(retrieval, blocks, ap="step", single_shot_samples=None, seed=0).mean_ap
     assert 0 < mean_ap < 1
-    assert within(hops, functions=66, files=19, depth=8), describe(hops)
+    assert within(hops, functions=68, files=20, depth=8), describe(hops)
 
 
 @pytest.mark.parametrize("data", ["market"])

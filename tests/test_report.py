@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,25 @@ def test_two_runs_are_compared(runs, settings, tmp_path):
     assert 'class="tiles"' not in html  # of which run?
     assert html.index('<th scope="row">plain</th>') > html.index('<th scope="row">ptl</th>')
     assert {"ptl", "plain"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", html))
+
+
+def test_a_page_says_what_the_run_was_trained_with(runs, settings, tmp_path):
+    html = write_report([RunFolder(runs / "ptl")], settings, Silent(), out=tmp_path / "a.html").read_text("utf-8")
+    facts = RunFolder(runs / "ptl").read_metrics()["environment"]
+    row = re.search(r"Trained with</th>\s*<td[^>]*>(.*?)</td>", html)
+    assert row and unescape(row[1]).startswith(f"{facts['device_name']}, float32, torch {facts['torch']}, ptlreid ")
+
+
+@pytest.mark.parametrize("torch", [None, "2.7.0"])
+def test_a_comparison_says_what_each_run_was_trained_with_if_that_differs(runs, settings, tmp_path, torch):
+    other = RunFolder(shutil.copytree(runs / "plain", tmp_path / "other"))
+    metrics = other.read_metrics()
+    if torch:
+        write_json(other.metrics, {**metrics, "environment": {**metrics["environment"], "torch": torch}})
+    html = write_report([RunFolder(runs / "ptl"), other], settings, Silent(), out=tmp_path / "a.html").read_text(
+        "utf-8"
+    )
+    assert ("other was trained with" in html) == ("ptl was trained with" in html) == (torch is not None)
 
 
 def test_a_page_says_which_weights_were_compared_and_how(runs, settings, tmp_path):

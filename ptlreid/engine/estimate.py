@@ -17,14 +17,14 @@ from torch.optim import Optimizer
 
 from ptlreid import distributed
 from ptlreid.cores import available_cores
-from ptlreid.devices import choose_amp, choose_device, fixed_sizes
+from ptlreid.devices import choose_device, fixed_sizes, float32_arithmetic
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.epochs import build_objective
 from ptlreid.engine.fit import Objective, Precision, train_epoch
 from ptlreid.engine.footprint import Autocast, Footprint
 from ptlreid.engine.generators import fork_generators
 from ptlreid.engine.job import TrainingJob, build_sampler
-from ptlreid.engine.training_run import prepare_training
+from ptlreid.engine.training_run import choose_precision, prepare_training
 from ptlreid.images import Batch
 from ptlreid.models.bconv import memory_state, reset_memory
 from ptlreid.progress import Progress
@@ -53,7 +53,7 @@ def estimate_training(
     """
     job = TrainingJob(settings, splits, build_sampler(settings, splits), run, progress, objective=objective)
     device = choose_device(settings.device)
-    precision = Precision(choose_amp(settings.amp, device), settings.channels_last)
+    precision = choose_precision(settings, device)
     memory_bytes = {**estimate_bytes(job, precision), "free": _free_bytes(device)}
     return {
         "run": str(run.path),
@@ -148,7 +148,8 @@ def estimate_time(job: TrainingJob, device: torch.device, precision: Precision) 
     training = _prepare_training(job, device, precision)
     objective = build_objective(job, device)
 
-    with fork_generators(device), fixed_sizes(device):  # for dropout
+    # The generators are for dropout.
+    with fork_generators(device), fixed_sizes(device), float32_arithmetic(tf32=precision.tf32):
         smallest = min(_SMALLEST_BATCH, size)
         seconds_per_image = _time_update(job, training, objective, precision, smallest, count=1) / smallest
         seconds_left = max(0.0, _SECONDS - (time.perf_counter() - began))

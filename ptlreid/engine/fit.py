@@ -23,10 +23,14 @@ Objective = Callable[[Output, Tensor, Tensor], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Precision:
-    """Mixed precision and memory layout in training. `dtype`: of the network's convolutions, None for float32."""
+    """Precision and memory layout in training. `dtype`: of the network's convolutions, None for float32.
+
+    `tf32`: whether float32 is computed in TF32.
+    """
 
     dtype: torch.dtype | None
     channels_last: bool
+    tf32: bool = False
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         return torch.autocast(device.type, dtype=self.dtype) if self.dtype else nullcontext()

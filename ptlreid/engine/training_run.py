@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ptlreid import distributed, environment, models
-from ptlreid.devices import choose_amp, choose_device, fixed_sizes
+from ptlreid.devices import choose_amp, choose_device, fixed_sizes, float32_arithmetic
 from ptlreid.engine import checkpoint, optim, schedule
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.epochs import ScoreEpoch, train_epochs
@@ -29,16 +29,21 @@ def train(job: TrainingJob, score_epoch: ScoreEpoch) -> Training:
     settings = job.settings
     device = choose_device(settings.device)
     _check_sync_bn(settings, device)
-    precision = Precision(choose_amp(settings.amp, device), settings.channels_last)
+    precision = choose_precision(settings, device)
     training = prepare_training(job, device, precision)
-    amp = {None: "off", torch.bfloat16: "bf16", torch.float16: "fp16"}[precision.dtype]
-    facts = environment.describe_machine(device, amp=amp, images_per_update=settings.batch_size * settings.accumulate)
+    images = settings.batch_size * settings.accumulate
+    facts = environment.describe_machine(device, amp=settings.amp, images_per_update=images)
     environment.begin_session(training.sessions, facts)
     distributed.run_on_main(lambda: job.run.claim(settings, job.splits, job.depends))
-    with catch_dead_workers(), fixed_sizes(device):
+    with catch_dead_workers(), fixed_sizes(device), float32_arithmetic(tf32=precision.tf32):
         train_epochs(job, training, device, precision, score_epoch=score_epoch)
     distributed.run_on_main(lambda: weights.save(training.network, job.spec, job.run.weights()))
     return training
+
+
+def choose_precision(settings: FinetuneSettings, device: torch.device) -> Precision:
+    """The precision of the settings; `OptionError` if it is unfit for `device`."""
+    return Precision(choose_amp(settings.amp, device), bool(settings.channels_last), tf32=settings.amp == "tf32")
 
 
 def prepare_training(job: TrainingJob, device: torch.device, precision: Precision) -> Training:

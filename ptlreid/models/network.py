@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ptlreid.devices import AUTOCAST, float32_arithmetic
 from ptlreid.network_types import Memory, Output, Readout
 
 
@@ -32,8 +33,9 @@ class Network(nn.Module):
         readout = readout or self.readout
         if readout.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        dtype = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[readout.amp]
-        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        dtype = AUTOCAST[readout.amp]
+        mixed = torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None)
+        with float32_arithmetic(tf32=readout.amp == "tf32"), mixed:
             features = self(images).embedding.float()
             if readout.flip:
                 features = features + self(images.flip(3)).embedding.float()

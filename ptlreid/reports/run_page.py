@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ptlreid.environment import describe_environment
 from ptlreid.errors import DataError
 from ptlreid.reports.elements import Section, Table, format_number, format_percent
 from ptlreid.reports.page import Page
@@ -93,6 +94,8 @@ def _describe_run(run: RunSummary, evaluated: EvaluatedRun | None) -> Section:
     if {"name", "images", "identities"} <= set(data):
         rows.append(["Training set", f"{data['name']}: {data['images']:,} images, {data['identities']:,} identities"])
     rows.append(["Training", _describe_training(run)])
+    if run.metrics:
+        rows.append(["Trained with", describe_environment(run.metrics)])
     if evaluated:
         rows += _describe_evaluation(run.evaluated_on, evaluated)
     every = Table(("setting", "value"), [[key, str(value)] for key, value in settings.items()])
@@ -133,9 +136,18 @@ def _compare_runs(runs: Sequence[RunSummary]) -> Section:
     return Section(
         "comparison",
         "Comparison",
+        _explain_environments(runs),
         tables=[tabulate_scores(runs)],
         plots=[replace(plot, name=f"all-{plot.name}") for plot in plots],
     )
+
+
+def _explain_environments(runs: Sequence[RunSummary]) -> list[str]:
+    """What each of the finished runs was trained with, if that differs between them."""
+    found = {run.name: describe_environment(run.metrics) for run in runs if run.metrics}
+    if len(set(found.values())) < 2:
+        return []
+    return [f"{name} was trained with {text}." for name, text in found.items()]
 
 
 def _describe_retrieval(name: str, run: EvaluatedRun, rates: Sequence[float]) -> Section:

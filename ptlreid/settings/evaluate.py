@@ -35,7 +35,9 @@ class EvaluateSettings(DataSettings):
     normalize: Annotated[bool | None, Option(default="network's")] = Field(
         None, description="L2-normalise the features."
     )
-    amp: Literal["off", "bf16", "fp16"] = Field("off", description="Mixed precision in feature extraction.")
+    amp: Literal["off", "tf32", "bf16", "fp16"] = Field(
+        "off", description="Precision of feature extraction; off: float32."
+    )
     batch_size: int = Field(64, ge=1, le=MAX_BATCH, description="Images per batch of feature extraction.")
     dtype: Literal["float32", "float16"] = Field("float32", description="Precision of cached features.")
 

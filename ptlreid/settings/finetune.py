@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -71,10 +71,12 @@ class FinetuneSettings(DataSettings):
     pad: int = Field(0, ge=0, le=MAX_PIXELS, description="Padding in pixels for a random crop; 0: none.")
     erase: float = Field(0.0, ge=0, le=1, description="Random-erasing probability.")
 
-    amp: Annotated[Literal["auto", "off", "bf16", "fp16"], COMMON] = Field(
-        "auto", description="Mixed precision; auto: bf16 on CUDA."
+    amp: Annotated[Literal["auto", "off", "tf32", "bf16", "fp16"], COMMON] = Field(
+        "auto", description="Precision; off: float32, auto: bf16 on CUDA, fp16 on older GPUs."
     )
-    channels_last: bool = Field(False, description="Channels-last memory format.")
+    channels_last: Annotated[bool | None, Option(default="with bf16 and fp16 on CUDA")] = Field(
+        None, description="Channels-last memory format."
+    )
     compile: bool = Field(False, description="Use torch.compile.")
     sync_bn: bool = Field(False, description="Batch norm over the images of all processes (CUDA).")
     evaluate_every: int = Field(10, ge=0, le=MAX_EPOCHS, description="Epochs between evaluations; 0: only at the end.")
@@ -107,6 +109,10 @@ class FinetuneSettings(DataSettings):
         values = super().translate(values)
         unused = unused_settings(values.get("loss", cls.model_fields["loss"].default), values)
         return {key: value for key, value in values.items() if key not in unused}
+
+    def differences(self, other: Self, same: Collection[str] = ()) -> list[str]:
+        """As for other settings. `amp = auto` is of version 0.1, where the precision that was used is unknown."""
+        return super().differences(other, [*same, "amp", "channels_last"] if self.amp == "auto" else same)
 
     def to_toml(self) -> str:
         """As for other settings, without those of losses that are not chosen."""

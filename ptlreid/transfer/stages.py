@@ -13,6 +13,7 @@ from typing import Any
 from ptlreid import datasets
 from ptlreid.engine.job import resolve_size
 from ptlreid.errors import DataError
+from ptlreid.precision import resolve_precision
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder, name_run, training_manifest
@@ -106,14 +107,16 @@ class StageRunner:
         runs |= {"teacher": self.find(stage.teacher)} if stage.teacher else {}
         settings = stage.settings.model_copy(update={name: run.path.name for name, run in runs.items() if run})
         if isinstance(settings, DistillSettings):
-            return resolve_settings(partial(_with, settings), self.runs, self.progress)
-        return resolve_size(settings)
+            return resolve_precision(resolve_settings(partial(_with, settings), self.runs, self.progress))
+        return resolve_precision(resolve_size(settings))
 
     def _folder(self, settings: FinetuneSettings) -> RunFolder:
         """The run folder, named by a digest of settings, images and the weights that the run builds on."""
         if settings.data not in self._manifests:
             self._manifests[settings.data] = training_manifest(self.splits(settings.data, settings.root))
         values = settings.model_dump(exclude={"init", "teacher", *settings.MACHINE})
+        if settings.amp == "off":
+            values["amp"] = "auto"  # in the digests of 0.1 the default, which was float32 on a CPU
         init = settings.init if settings.init in ("imagenet", "none") else ""  # a run counts by its weights
         content = [values, init, dependency_digests(settings, self.runs), self._manifests[settings.data]]
         key = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ptlreid.distributed import process_group
 from ptlreid.evaluation import evaluate_run
 from ptlreid.json_files import write_json
 from ptlreid.models.pretrained import init_digests
+from ptlreid.precision import resolve_amp
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
@@ -34,7 +36,8 @@ def run_chain(settings: ChainSettings, folder: ChainFolder, progress: Progress) 
     rows: list[tuple[Stage, RunFolder]] = []
     scores: list[list[Cell]] = []
     with process_group(settings.device):
-        distributed.run_on_main(lambda: folder.claim(settings))
+        settings = resolve_amp(settings)
+        distributed.run_on_main(partial(folder.claim, settings))
         for stage in (plan_start(settings), *plan_stages(settings)):
             run = stages.run(stage, train_stage)
             rows.append((stage, run))
@@ -59,6 +62,7 @@ def dry_run(settings: ChainSettings, folder: ChainFolder) -> dict[str, Any]:
 
     Raises the errors that `run_chain` would raise before its first training.
     """
+    settings = resolve_amp(settings)
     folder.check(settings)
     init_digests(settings.init, folder.path.parent)
     missing = sorted({name for data in settings.chain for name in missing_datasets(data, Path(settings.root))})

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ptlreid import distributed
+from ptlreid.precision import resolve_precision
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
@@ -40,8 +41,10 @@ def distill(settings: DistillSettings, splits: Splits, run: RunFolder, progress:
 def check_all(pairs: Sequence[tuple[DistillSettings, RunFolder]], splits: Splits) -> None:
     """Raise the errors that `distill` would raise before its first update, for all of several runs before the first."""
 
+    resolved = [(resolve_precision(settings), run) for settings, run in pairs]
+
     def check() -> None:
-        for settings, run in pairs:
+        for settings, run in resolved:
             runs = run.path.parent
             run.check(settings, splits, dependency_digests(settings, runs))
             if not run.finished:
@@ -75,4 +78,4 @@ def _build_objective(settings: DistillSettings, run: RunFolder) -> Callable[[tor
     """A function that builds the objective on a device; None for λ = 0, when the teacher is not run."""
     if not settings.lambda_:
         return None
-    return distillation_objective(settings, read_teacher(settings, run.path.parent))
+    return distillation_objective(resolve_precision(settings), read_teacher(settings, run.path.parent))

@@ -13,6 +13,7 @@ from ptlreid.distributed import process_group
 from ptlreid.engine.job import TrainingJob, build_sampler, note_other_parts, resolve_size
 from ptlreid.json_files import has_digest, write_json
 from ptlreid.locks import lock_run
+from ptlreid.precision import resolve_precision
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder, score_digests
@@ -44,6 +45,7 @@ def finetune(
     settings = resolve_size(settings)
     sampler = build_sampler(settings, splits)
     with process_group(settings.device), _lock_unless_finished(run):
+        settings = resolve_precision(settings)
         finished = distributed.run_on_main(lambda: _finished_metrics(settings, splits, run, depends, progress))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")
@@ -77,7 +79,7 @@ def dry_run(
     `objective`, `depends`: as of `finetune`. Raises `OptionError` if the folder holds a run with other settings, images
     or digests.
     """
-    settings = resolve_size(settings)
+    settings = resolve_precision(resolve_size(settings))
     run.check(settings, splits, depends)
 
     from ptlreid.engine.estimate import estimate_training
@@ -99,9 +101,11 @@ def check_all(
 ) -> None:
     """Raise `OptionError` if a folder holds another run, for all of several runs before the first is trained."""
 
+    resolved = [(resolve_precision(resolve_size(settings)), run) for settings, run in pairs]
+
     def check() -> None:
-        for settings, run in pairs:
-            run.check(resolve_size(settings), splits, depends)
+        for settings, run in resolved:
+            run.check(settings, splits, depends)
 
     distributed.run_on_main(check)
 

@@ -42,8 +42,7 @@ def features(size: Size, record: Record) -> None:
         errors = {"off": distance(extract(job, images, "off"), reference)}
         record.check(f"{backbone}+PTL, float32", errors["off"], at_most=FLOAT32)
         if size.cuda:
-            with inputs.tf32(True):
-                errors["tf32"] = distance(extract(job, images, "off"), reference)
+            errors["tf32"] = distance(extract(job, images, "tf32"), reference)
             record.check(
                 f"{backbone}+PTL, error of TF32 over that of float32", errors["tf32"] / errors["off"], at_least=COARSER
             )
