@@ -296,7 +296,7 @@ def test_dropout_of_another_number_of_processes_has_a_seed_for_each_process_and_
     def seed_of(rank: int, step: int) -> int:
         monkeypatch.setenv("RANK", str(rank))
         training.step = step  # of a checkpoint without generators for these processes
-        epochs._start_epoch(job, training)
+        epochs._start_epoch(job, training, torch.device("cpu"))
         return torch.initial_seed()
 
     with torch.random.fork_rng():
