@@ -34,7 +34,7 @@ def test_steps_of_one_process_pass_on_a_cpu(tmp_path):
     assert list(steps) == names
     assert "they need a GPU" in steps["precision"]["reason"]
     rows = [(row["network"], row["variant"]) for row in steps["resnet50"]["rows"]]
-    variants = ("plain loop", "fp32", "fp32 + channels_last")
+    variants = ("plain loop", "fp32", "fp32 + channels_last", "bare loop, fp32 + channels_last")
     assert rows == [(name, variant) for name in ("tiny", "tiny+PTL") for variant in variants]
     assert all(row["images_per_second"] > 0 and row["of_plain_loop"] > 0 for row in steps["resnet50"]["rows"])
     assert [row["source"] for row in steps["extraction"]["rows"]] == ["files", "pack"]

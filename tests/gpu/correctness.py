@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ptlreid import models
 from ptlreid.devices import choose_amp
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.epochs import loss_objective
+from ptlreid.engine.epochs import build_objective
 from ptlreid.engine.job import TrainingJob
 from ptlreid.errors import OptionError
 from ptlreid.features import Extractor
@@ -112,7 +112,7 @@ def reference_update(job: TrainingJob) -> tuple[float, torch.Tensor]:
     network = models.build(job.spec, job.settings.seed).double().train()
     images = standardize(batch.images).double()
     labels = torch.from_numpy(job.splits.train.labels())[batch.rows]
-    loss = torch.stack(list(loss_objective(job.settings)(network(images), labels, images).values())).sum()
+    loss = torch.stack(list(build_objective(job, labels.device)(network(images), labels, images).values())).sum()
     loss.backward()
     return loss.item(), gradients(network)
 

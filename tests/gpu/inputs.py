@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ptlreid.devices import choose_amp
+from ptlreid.devices import choose_amp, fixed_sizes
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.epochs import loss_objective
+from ptlreid.engine.epochs import build_objective
 from ptlreid.engine.fit import Precision, train_epoch
 from ptlreid.engine.job import TrainingJob, build_sampler, resolve_size
 from ptlreid.engine.training_run import prepare_training
@@ -109,6 +109,13 @@ def tf32(enabled: bool) -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
+@contextmanager
+def arithmetic_of(job: TrainingJob) -> Iterator[None]:
+    """The float32 arithmetic and the choice of algorithms of a run with the job's settings, for the block."""
+    with tf32(job.settings.amp == "tf32"), fixed_sizes(torch.device(job.settings.device)):
+        yield
+
+
 def start(job: TrainingJob) -> Training:
     """The training state before the first update."""
     return prepare_training(job, torch.device(job.settings.device), precision_of(job))
@@ -123,7 +130,7 @@ def updates(
         training,
         batches,
         torch.from_numpy(job.splits.train.labels()).to(device),
-        loss_objective(job.settings),
+        build_objective(job, device),
         forward=forward,
         precision=precision_of(job),
         accumulate=1,

@@ -1,40 +1,33 @@
-"""The steps that measure: matrix products, training steps by precision, and extraction from files and from a pack."""
+"""The steps that measure matrix products, and training steps by precision."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator
-from itertools import cycle
+from collections.abc import Callable
+from functools import partial
+from math import isnan, nan
 from typing import Any
 
 import inputs
-import numpy as np
 import torch
 import torchvision
 from inputs import CLASSES, Size
+from loops import bare_loop, our_loop, plain_loop
 from record import Record
-from torch.nn import functional as F
 
 import ptlreid
-from ptlreid import datasets, models
 from ptlreid.devices import peak_bytes
-from ptlreid.features import Extractor
 from ptlreid.models.summary import summarize
-from ptlreid.network_types import NetworkSpec
-from ptlreid.progress import Silent
-from ptlreid.settings import EvaluateSettings
-from ptlreid.settings.prepare import PackSettings
-from ptlreid.views import EvalView, standardize
-from ptlreid.workflows.pack import pack
 
-# (amp, TF32, channels last) by name; `compiled` steps add torch.compile to the last one.
+# (amp, channels last) by name; `compiled` steps add torch.compile to the last one.
 VARIANTS = {
-    "fp32": ("off", False, False),
-    "TF32": ("off", True, False),
-    "bf16": ("bf16", False, False),
-    "bf16 + channels_last": ("bf16", False, True),
+    "fp32": ("off", False),
+    "TF32": ("tf32", False),
+    "bf16": ("bf16", False),
+    "bf16 + channels_last": ("bf16", True),
 }
+FASTEST = "bf16 + channels_last"
 BATCH_SIZES = {"mgn": 16}  # of the paper; the others 32
 BACKWARD = 3  # multiply-adds of an update over those of its forward pass
 
@@ -102,39 +95,64 @@ def wait(size: Size) -> None:
 
 
 def training(size: Size, record: Record, backbone: str, *, compile_network: bool = False) -> None:
-    """Images per second of training, in each precision, with a plain loop in the same process."""
-    torch.backends.cudnn.benchmark = True
-    rates = matrix_rates(size)
+    """Images per second of training in each precision, plain loops in the same process, and what is aimed at."""
+    tflops = matrix_rates(size)
+    rates: dict[bool, dict[str, float]] = {}
     for ptl in (False, True):
         name = f"{backbone}+PTL" if ptl else backbone
         batch = 4 if size.small else BATCH_SIZES.get(backbone, 32)
-        flops = 2 * BACKWARD * batch * summarize(backbone, ptl, CLASSES).macs
-        loops = {"plain loop": lambda ptl=ptl, batch=batch: plain_loop(size, backbone, ptl, batch)}
-        for variant, (amp, tf32, last) in variants(size, compile_network=compile_network).items():
-            changed = {"ptl": ptl, "amp": amp, "channels_last": last}
-            loops[variant] = lambda changed=changed, tf32=tf32, batch=batch: our_loop(
-                size, backbone, batch, changed, tf32=tf32, compile_network=compile_network
-            )
-        plain = None
-        for variant, loop in loops.items():
+        operations = 2 * BACKWARD * summarize(backbone, ptl, CLASSES).macs
+        rates[ptl] = {}
+        for variant, loop in variants(size, backbone, ptl, batch, compile_network=compile_network).items():
             figures = measure(loop, size, batch)
-            plain = plain or figures.get("images_per_second")
-            rate = figures.get("images_per_second", 0.0)
-            peak = rates.get("TF32" if variant == "plain loop" else variant.split(" ")[0]) or rates["fp32"]
-            if rate and plain:
-                figures |= {"of_matrix_rate": rate / batch * flops / 1e12 / peak, "of_plain_loop": rate / plain}
+            if "images_per_second" in figures:
+                rate = rates[ptl][variant] = figures["images_per_second"]
+                figures["of_matrix_rate"] = rate * operations / 1e12 / tflops[_unit(variant, tflops)]
+                figures["of_plain_loop"] = rate / rates[ptl].get("plain loop", rate)
             record.row(network=name, variant=variant, batch_size=batch, **figures)
-    if not size.cuda:
-        record.note("TF32 and bf16 were left out: they need a GPU")
+    if size.small:
+        record.note("no aims with tiny networks")
+    else:
+        compare(record, backbone, rates)
 
 
-def variants(size: Size, *, compile_network: bool) -> dict[str, tuple[str, bool, bool]]:
-    """The variants to measure."""
-    chosen = VARIANTS if size.cuda else {"fp32": VARIANTS["fp32"], "fp32 + channels_last": ("off", False, True)}
-    if not compile_network:
-        return chosen
-    *_, (name, values) = chosen.items()
-    return {f"{name} + compile": values}
+def _unit(variant: str, tflops: dict[str, float]) -> str:
+    """The precision of the matrix products to compare a variant with."""
+    names = ["TF32" if variant == "plain loop" else variant, *variant.split(), "fp32"]
+    return next(name for name in names if name in tflops)
+
+
+def variants(
+    size: Size, backbone: str, ptl: bool, batch: int, *, compile_network: bool
+) -> dict[str, Callable[[], Callable[[], object]]]:
+    """The variants by name: each makes a function that runs one update."""
+    found: dict[str, Callable[[], Callable[[], object]]] = {}
+    found["plain loop"] = partial(plain_loop, size, backbone, ptl, batch)
+    chosen = VARIANTS if size.cuda else {"fp32": ("off", False), "fp32 + channels_last": ("off", True)}
+    *_, (last, values) = chosen.items()
+    if compile_network:
+        return found | {f"{last} + compile": partial(our_loop, size, backbone, ptl, batch, *values, True)}
+    for name, values in chosen.items():
+        found[name] = partial(our_loop, size, backbone, ptl, batch, *values, False)
+    return found | {f"bare loop, {last}": partial(bare_loop, size, backbone, ptl, batch, *values)}
+
+
+def compare(record: Record, backbone: str, rates: dict[bool, dict[str, float]]) -> None:
+    """The project's aims for a GPU; one that is missed does not change the exit code."""
+    for ptl, name in ((False, backbone), (True, f"{backbone}+PTL")):
+        fastest = max((rate for variant, rate in rates[ptl].items() if variant.startswith("bf16")), default=nan)
+        plain, bare = (rates[ptl].get(variant, nan) for variant in ("plain loop", f"bare loop, {FASTEST}"))
+        if ptl:
+            record.check(f"{name}, fastest in bf16 over the plain loop", fastest / plain, at_least=2.0)
+        if not isnan(bare):
+            record.check(f"{name}, {FASTEST}, over a bare loop", rates[ptl].get(FASTEST, nan) / bare, at_least=0.97)
+    macs = summarize(backbone, True, CLASSES).macs / summarize(backbone, False, CLASSES).macs
+    for variant in rates[True].keys() & rates[False].keys() & {"fp32", FASTEST}:
+        record.check(
+            f"{backbone}, {variant}: time of a PTL step over that of a plain one",
+            rates[False][variant] / rates[True][variant],
+            at_most=macs,
+        )
 
 
 def measure(make_step: Callable[[], Callable[[], object]], size: Size, batch: int) -> dict[str, Any]:
@@ -154,101 +172,3 @@ def measure(make_step: Callable[[], Callable[[], object]], size: Size, batch: in
         "first_step_seconds": seconds["first"],
         "peak_bytes": peak_bytes(torch.device(size.device)),
     }
-
-
-def plain_loop(size: Size, backbone: str, ptl: bool, batch: int) -> Callable[[], float]:
-    """A step as in torchreid: float32 images, TF32 as torch has it, the loss read after each update.
-
-    The images are on the device already, which is to its advantage.
-    """
-    job = inputs.make_job(backbone, device=size.device, batch_size=batch, ptl=ptl)
-    network = models.build(job.spec, seed=0).to(size.device).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
-    images = [standardize(one.images.to(size.device)) for one in inputs.make_batches(job, 4)]
-    source, labels = cycle(images), torch.arange(batch, device=size.device)
-
-    def step() -> float:
-        output = network(next(source))
-        loss = torch.stack([F.cross_entropy(logits, labels) for logits in output.logits.values()]).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
-
-
-def our_loop(
-    size: Size, backbone: str, batch: int, changed: dict[str, Any], *, tf32: bool, compile_network: bool
-) -> Callable[[], object]:
-    """A step of the project's loop, from uint8 images in page-locked memory; losses are read ten at a time."""
-    job = inputs.make_job(backbone, device=size.device, batch_size=batch, **changed)
-    state = inputs.start(job)
-    forward = None
-    if compile_network:
-        forward = torch.compile(state.network, backend="inductor" if size.cuda else "eager")
-    steps = inputs.updates(job, state, cycle(inputs.make_batches(job, 4)), forward)
-    pending: list[torch.Tensor] = []
-
-    def step() -> None:
-        with inputs.tf32(tf32):
-            pending.append(torch.stack(list(next(steps).values())))
-        if len(pending) == 10:
-            torch.stack(pending).tolist()
-            pending.clear()
-
-    return step
-
-
-def extraction(size: Size, record: Record) -> None:
-    """Images per second of extraction from files and from a pack, next to the rate of the network alone."""
-    count, rows = (4, 24) if size.small else (512, 16_384)
-    folder = inputs.write_dataset(size.folder / "files", train=2, test=count, height=128, width=64)
-    dataset = datasets.find(str(folder))
-    paths = np.resize(dataset.read(folder).gallery.paths, rows)  # the same files many times, each decoded every time
-    height, width = (64, 32) if size.small else (256, 128)
-    for source in ("files", "pack"):
-        if source == "pack":
-            pack(dataset, folder, PackSettings(height=height, width=width), Silent())
-        for amp in ("off", "bf16") if size.cuda else ("off",):
-            extractor = make_extractor(size, amp, (height, width))
-            alone, found = network_rate(size, extractor), stream_rate(extractor, paths)
-            share = found["images_per_second"] / alone
-            record.row(network=f"{size.network}+PTL", source=source, amp=amp, **found, network_alone=alone, share=share)
-
-
-def make_extractor(size: Size, amp: str, shape: tuple[int, int]) -> Extractor:
-    """The extractor of a network with cells."""
-    network = models.build(NetworkSpec(size.network, True, "slot", CLASSES, *shape), seed=0)
-    settings = EvaluateSettings.resolve(None, device=size.device, amp=amp, batch_size=4 if size.small else 64)
-    return Extractor.from_network(network, EvalView(*shape), settings)
-
-
-def network_rate(size: Size, extractor: Extractor) -> float:
-    """Images per second of the network on a batch that is on the device."""
-    rng = np.random.default_rng(0)
-    view, batch = extractor.view, extractor.batch_size
-    images = torch.from_numpy(inputs.random_images(rng, batch, view.height, view.width)).to(size.device)
-    network = extractor.network.eval()
-    with torch.inference_mode():
-        seconds = time_calls(
-            lambda: network.features(standardize(images), extractor.readout), size, least=0.0 if size.small else 1.0
-        )
-    return batch / seconds["median"]
-
-
-def stream_rate(extractor: Extractor, paths: np.ndarray) -> dict[str, float]:
-    """Images per second after the first batch, and the seconds until it."""
-    began = time.perf_counter()
-    done = times(extractor.stream(paths))
-    first_rows, first = next(done)
-    *_, (rows, last) = done
-    return {"images_per_second": (rows - first_rows) / (last - first), "first_batch_seconds": first - began}
-
-
-def times(steps: Iterator[np.ndarray]) -> Iterator[tuple[int, float]]:
-    """The rows so far and the time, after each step."""
-    rows = 0
-    for step in steps:
-        rows += len(step)
-        yield rows, time.perf_counter()

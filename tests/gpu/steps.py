@@ -72,6 +72,7 @@ def run(name: str, device: str, small: bool, folder: str, found: str, log: str) 
 
 def _run(name: str, device: str, small: bool, folder: Path, record: object) -> None:
     import correctness
+    import extraction
     import inputs
     import runs
     import speed
@@ -88,7 +89,7 @@ def _run(name: str, device: str, small: bool, folder: Path, record: object) -> N
         "resume": runs.resume,
         "two-processes": runs.two_processes,
         "out-of-memory": runs.out_of_memory,
-        "extraction": speed.extraction,
+        "extraction": extraction.extraction,
         "compile": correctness.compiled,
     }
     if name in functions:

@@ -25,7 +25,7 @@ def page(results: dict[str, Any]) -> str:
                 for one in steps.values()
             ),
         ),
-        "## Correctness" if checks else "",
+        "## Checks" if checks else "",
         _table(
             ("step", "check", "value", "bound", "result"),
             (
