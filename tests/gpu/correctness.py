@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import inputs
@@ -13,7 +14,7 @@ from record import Record
 from torch.nn import functional as F
 
 from ptlreid import models
-from ptlreid.devices import choose_amp
+from ptlreid.devices import choose_amp, float32_arithmetic
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.epochs import build_objective
 from ptlreid.engine.job import TrainingJob
@@ -39,19 +40,23 @@ def features(size: Size, record: Record) -> None:
         job = inputs.make_job(backbone, device=size.device, batch_size=size.batch_size)
         images = list(inputs.random_images(np.random.default_rng(1), 6, job.spec.height, job.spec.width))
         reference = reference_features(job, images)
-        errors = {"off": distance(extract(job, images, "off"), reference)}
-        record.check(f"{backbone}+PTL, float32", errors["off"], at_most=FLOAT32)
-        if size.cuda:
-            errors["tf32"] = distance(extract(job, images, "tf32"), reference)
-            record.check(
-                f"{backbone}+PTL, error of TF32 over that of float32", errors["tf32"] / errors["off"], at_least=COARSER
-            )
-            for amp, bound in HALF.items():
-                errors[amp] = distance(extract(job, images, amp), reference)
-                record.check(f"{backbone}+PTL, {amp}", errors[amp], at_most=bound)
+        # torch's own default is TF32 in convolutions: the extractor has to set it.
+        errors = {amp: distance(extract(job, images, amp), reference) for amp in size.precisions}
         record.row(network=f"{backbone}+PTL", **errors)
-    if not size.cuda:
-        record.note("TF32, bf16 and fp16 were left out: they need a GPU")
+        record.check(f"{backbone}+PTL, float32", errors["off"], at_most=FLOAT32)
+        if "tf32" in errors:
+            coarser = errors["tf32"] / errors["off"]
+            record.check(f"{backbone}+PTL, error of TF32 over that of float32", coarser, at_least=COARSER)
+        for amp in errors.keys() & HALF.keys():
+            record.check(f"{backbone}+PTL, {amp}", errors[amp], at_most=HALF[amp])
+    note_left_out(size, record)
+
+
+def note_left_out(size: Size, record: Record) -> None:
+    """Say which precisions the device does not have."""
+    left_out = [amp for amp in ("tf32", "bf16", "fp16") if amp not in size.precisions]
+    if left_out:
+        record.note(f"without {', '.join(left_out)}: they need another device")
 
 
 def reference_features(job: TrainingJob, images: list[np.ndarray]) -> torch.Tensor:
@@ -71,26 +76,28 @@ def extract(job: TrainingJob, images: list[np.ndarray], amp: str) -> np.ndarray:
 def losses(size: Size, record: Record) -> None:
     """Convolutions and their gradients, then the loss of an update and its gradient, against float64 on the CPU."""
     exact = layer_results("cpu", torch.float64)
-    with inputs.tf32(False):
-        errors = [distance(*pair) for pair in zip(layer_results(size.device, torch.float32), exact, strict=True)]
-    with inputs.tf32(True):
-        coarse = [distance(*pair) for pair in zip(layer_results(size.device, torch.float32), exact, strict=True)]
-    for name, error, other in zip(("convolution", "its input", "its weights", "product"), errors, coarse, strict=True):
+    errors = {}
+    for amp in ("off", "tf32"):
+        with float32_arithmetic(tf32=amp == "tf32"):
+            found = layer_results(size.device, torch.float32)
+        errors[amp] = [distance(*pair) for pair in zip(found, exact, strict=True)]
+    for name, error, other in zip(LAYER_RESULTS, errors["off"], errors["tf32"], strict=True):
         record.check(f"{name}, float32", error, at_most=FLOAT32)
-        if size.cuda:
+        if "tf32" in size.precisions:
             record.check(f"{name}, error of TF32 over that of float32", other / error, at_least=COARSER)
     for backbone in size.networks:
-        job = inputs.make_job(backbone, device=size.device, batch_size=size.batch_size)
-        loss, gradient = reference_update(job)
-        for tf32 in (False, True) if size.cuda else (False,):
-            errors = first_update(job, loss, gradient, tf32=tf32)
-            precision = "TF32" if tf32 else "float32"
-            record.row(network=f"{backbone}+PTL", precision=precision, loss=errors[0], gradient=errors[1])
-            if not tf32:
-                record.check(f"{backbone}+PTL, loss, float32", errors[0], at_most=FLOAT32)
-                record.check(f"{backbone}+PTL, gradient, float32", errors[1], at_most=GRADIENT)
-    if not size.cuda:
-        record.note("TF32 was left out: it needs a GPU")
+        make_job = partial(inputs.make_job, backbone, device=size.device, batch_size=min(8, size.batch_size))
+        loss, gradient = reference_update(make_job())
+        for amp in [amp for amp in size.precisions if amp != "fp16"]:  # its gradients are scaled
+            loss_error, gradient_error = first_update(make_job(amp=amp), loss, gradient)
+            record.row(network=f"{backbone}+PTL", amp=amp, loss=loss_error, gradient=gradient_error)
+            if amp == "off":
+                record.check(f"{backbone}+PTL, loss, float32", loss_error, at_most=FLOAT32)
+                record.check(f"{backbone}+PTL, gradient, float32", gradient_error, at_most=GRADIENT)
+    note_left_out(size, record)
+
+
+LAYER_RESULTS = ("convolution", "gradient of its input", "gradient of its weights", "matrix product")
 
 
 def layer_results(device: str, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -117,13 +124,13 @@ def reference_update(job: TrainingJob) -> tuple[float, torch.Tensor]:
     return loss.item(), gradients(network)
 
 
-def first_update(job: TrainingJob, loss: float, gradient: torch.Tensor, *, tf32: bool) -> list[float]:
-    """The errors of loss and gradient of the first update of the training loop."""
-    with inputs.tf32(tf32):
+def first_update(job: TrainingJob, loss: float, gradient: torch.Tensor) -> tuple[float, float]:
+    """The errors of loss and gradient of the first update of the training loop, without scaling of the loss."""
+    with inputs.arithmetic_of(job):
         training = inputs.start(job)
         steps = inputs.updates(job, training, inputs.make_batches(job, 1))
         found = inputs.total(next(steps))  # the gradient is there until the next update
-    return [abs(found - loss) / abs(loss), distance(gradients(training.network), gradient)]
+    return abs(found - loss) / abs(loss), distance(gradients(training.network), gradient)
 
 
 def gradients(network: torch.nn.Module) -> torch.Tensor:
@@ -136,10 +143,11 @@ def precision(size: Size, record: Record) -> None:
     """Training in bf16 and fp16: finite losses near those of float32; float32 weights and latent states."""
     batch = size.batch_size
     for memory in ("slot", "mean", "none"):
-        for amp in ("off", "bf16", "fp16") if size.cuda else ("off",):
+        for amp in size.precisions:
             job = inputs.make_job(size.network, device=size.device, batch_size=batch, memory=memory, amp=amp)
             training = inputs.start(job)
-            found = inputs.losses(job, training, UPDATES)
+            with inputs.arithmetic_of(job):
+                found = inputs.losses(job, training, UPDATES)
             if amp == "off":
                 exact = found[0]
             name = f"{memory}, {amp}"
@@ -150,7 +158,7 @@ def precision(size: Size, record: Record) -> None:
             record.row(memory=memory, amp=amp, first=found[0], last=found[-1], scale=training.scaler.get_scale())
     if not size.cuda:
         record.expect("bf16 on a CPU is refused", is_refused("bf16"), True)
-        record.note("bf16 and fp16 were left out: they need a GPU")
+    note_left_out(size, record)
 
 
 STATES = {"slot": lambda batch: {batch}, "mean": lambda batch: {1}, "none": lambda batch: set()}
@@ -179,9 +187,11 @@ def is_refused(amp: str) -> bool:
 def compiled(size: Size, record: Record) -> None:
     """A compiled network has the losses of the same network; the seconds of its first update."""
     backend = "inductor" if size.cuda else "eager"
-    for amp, bound in (("off", 1e-3), ("bf16", 3e-2)) if size.cuda else (("off", 1e-3),):
+    for amp, bound in (("off", 1e-3), ("bf16", 3e-2)):
+        if amp not in size.precisions:
+            continue
         job = inputs.make_job(size.network, device=size.device, batch_size=size.batch_size, amp=amp)
-        with inputs.tf32(False):
+        with inputs.arithmetic_of(job):
             plain = inputs.losses(job, inputs.start(job), UPDATES)
             training = inputs.start(job)
             forward = torch.compile(training.network, backend=backend)

@@ -32,7 +32,7 @@ def extraction(size: Size, record: Record) -> None:
     for source in ("files", "pack"):
         if source == "pack":
             pack(dataset, folder, PackSettings(height=height, width=width), Silent())
-        for amp in ("off", "bf16") if size.cuda else ("off",):
+        for amp in [amp for amp in ("off", "bf16") if amp in size.precisions]:
             extractor = make_extractor(size, amp, (height, width))
             alone, found = network_rate(size, extractor), stream_rate(extractor, paths)
             share = found["images_per_second"] / alone

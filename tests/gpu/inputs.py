@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ptlreid.devices import choose_amp, fixed_sizes
+from ptlreid.devices import fixed_sizes, float32_arithmetic
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.epochs import build_objective
 from ptlreid.engine.fit import Precision, train_epoch
 from ptlreid.engine.job import TrainingJob, build_sampler, resolve_size
-from ptlreid.engine.training_run import prepare_training
+from ptlreid.engine.training_run import choose_precision, prepare_training
 from ptlreid.images import Batch
 from ptlreid.models import backbones
 from ptlreid.progress import Silent
@@ -41,6 +41,13 @@ class Size:
     @property
     def cuda(self) -> bool:
         return self.device.startswith("cuda")
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The choices of `amp` that the device has."""
+        if not self.cuda:
+            return ("off",)
+        return ("off", "tf32", "bf16", "fp16") if torch.cuda.get_device_capability() >= (8, 0) else ("off", "fp16")
 
     @property
     def networks(self) -> list[str]:
@@ -93,26 +100,14 @@ def random_images(rng: np.random.Generator, count: int, height: int, width: int)
 
 
 def precision_of(job: TrainingJob) -> Precision:
-    """The precision that the job's settings ask for, as a run chooses it."""
-    return Precision(choose_amp(job.settings.amp, torch.device(job.settings.device)), job.settings.channels_last)
-
-
-@contextmanager
-def tf32(enabled: bool) -> Iterator[None]:
-    """TF32 in convolutions and matrix products, or IEEE float32, within the block."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = enabled
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+    """The precision of the job's settings, as a run chooses it."""
+    return choose_precision(job.settings, torch.device(job.settings.device))
 
 
 @contextmanager
 def arithmetic_of(job: TrainingJob) -> Iterator[None]:
     """The float32 arithmetic and the choice of algorithms of a run with the job's settings, for the block."""
-    with tf32(job.settings.amp == "tf32"), fixed_sizes(torch.device(job.settings.device)):
+    with float32_arithmetic(tf32=job.settings.amp == "tf32"), fixed_sizes(torch.device(job.settings.device)):
         yield
 
 

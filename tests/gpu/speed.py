@@ -9,7 +9,6 @@ from functools import partial
 from math import isnan, nan
 from typing import Any
 
-import inputs
 import torch
 import torchvision
 from inputs import CLASSES, Size
@@ -17,7 +16,7 @@ from loops import bare_loop, our_loop, plain_loop
 from record import Record
 
 import ptlreid
-from ptlreid.devices import peak_bytes
+from ptlreid.devices import float32_arithmetic, peak_bytes
 from ptlreid.models.summary import summarize
 
 # (amp, channels last) by name; `compiled` steps add torch.compile to the last one.
@@ -53,9 +52,10 @@ def matrix_rates(size: Size) -> dict[str, float]:
     types = {"fp32": (torch.float32, False), "TF32": (torch.float32, True), "bf16": (torch.bfloat16, False)}
     width = 256 if size.small else 8192
     rates = {}
-    for name, (dtype, tf32) in types.items() if size.cuda else [("fp32", types["fp32"])]:
+    for name in ("fp32", *(amp.replace("tf32", "TF32") for amp in size.precisions if amp in ("tf32", "bf16"))):
+        dtype, tf32 = types[name]
         one, other = (torch.randn(width, width, device=size.device, dtype=dtype) for _ in range(2))
-        with inputs.tf32(tf32):
+        with float32_arithmetic(tf32=tf32):
             seconds = time_calls(lambda one=one, other=other: one @ other, size, least=0.3)
         rates[name] = 2 * width**3 / seconds["median"] / 1e12
     return rates
@@ -128,7 +128,9 @@ def variants(
     """The variants by name: each makes a function that runs one update."""
     found: dict[str, Callable[[], Callable[[], object]]] = {}
     found["plain loop"] = partial(plain_loop, size, backbone, ptl, batch)
-    chosen = VARIANTS if size.cuda else {"fp32": ("off", False), "fp32 + channels_last": ("off", True)}
+    chosen = {name: values for name, values in VARIANTS.items() if values[0] in size.precisions}
+    if "bf16" not in size.precisions:
+        chosen["fp32 + channels_last"] = ("off", True)
     *_, (last, values) = chosen.items()
     if compile_network:
         return found | {f"{last} + compile": partial(our_loop, size, backbone, ptl, batch, *values, True)}
