@@ -23,7 +23,8 @@ PRECISIONS: Mapping[str, ArithmeticName] = {"off": "float32", "tf32": "tf32", "b
 
 _PACKAGE = Path(__file__).parent
 _GIT_SECONDS = 2.0  # for each of two commands; without an answer the commit is unknown
-_UNKNOWN = "not recorded"
+_UNKNOWN = "unknown"  # the device and the versions of updates by version 0.1, which recorded nothing
+_NOT_RECORDED = "not recorded"
 
 
 def describe_machine(device: torch.device, *, amp: str, images_per_update: int) -> Facts:
@@ -47,12 +48,15 @@ def describe_machine(device: torch.device, *, amp: str, images_per_update: int) 
     }
 
 
-def begin_session(sessions: list[Session], facts: Facts) -> None:
+def begin_session(sessions: list[Session], facts: Facts, *, updates: int) -> None:
     """Have `sessions` end with one of these `facts`: the last one if it has the same, otherwise a new one.
 
-    Sessions without an update, such as one that ended before its first, are removed.
+    Sessions without an update, such as one that ended before its first, are removed. `updates`: before this session;
+    where no session has them, version 0.1 made them.
     """
     sessions[:] = [session for session in sessions if session["updates"]]
+    if updates and not sessions:
+        sessions.append({**_unknown(facts), "updates": updates, "seconds": None})
     if not sessions or _facts(sessions[-1]) != facts:
         sessions.append({**facts, "updates": 0, "seconds": 0.0})
 
@@ -60,7 +64,7 @@ def begin_session(sessions: list[Session], facts: Facts) -> None:
 def count_update(sessions: list[Session], seconds: float) -> None:
     """Count an update of the current session, which took `seconds`."""
     sessions[-1]["updates"] += 1
-    sessions[-1]["seconds"] += seconds
+    sessions[-1]["seconds"] = seconds + (sessions[-1]["seconds"] or 0.0)
 
 
 def summarize(sessions: list[Session], *, amp: str) -> Environment:
@@ -90,12 +94,14 @@ def describe_environment(metrics: Metrics | Mapping[str, Any] | None) -> str:
     """The environment of a run in one line, such as `NVIDIA H200, bf16, torch 2.14.1, …`; of all its sessions."""
     environment = (metrics or {}).get("environment")
     if not environment:
-        return f"{_UNKNOWN} (version 0.1)" if metrics else _UNKNOWN
+        return f"{_NOT_RECORDED} (version 0.1)" if metrics else _NOT_RECORDED
     lines = dict.fromkeys(_describe(one) for one in recorded_sessions(environment))
     return "; resumed on ".join(lines)
 
 
 def _describe(facts: Mapping[str, Any]) -> str:
+    if facts["device"] == _UNKNOWN:
+        return f"{_NOT_RECORDED} (version 0.1)"
     precision, processes, commit = facts["precision"], facts["processes"], facts["commit"]
     extraction = precision["extraction"]
     parts = [
@@ -112,14 +118,32 @@ def _describe(facts: Mapping[str, Any]) -> str:
 
 def _with_speed(sessions: list[Session], amp: str) -> SessionSpeed:
     """The facts of the last session with the seconds and the speed of all."""
-    seconds = sum(session["seconds"] for session in sessions)
+    known = [session["seconds"] for session in sessions if session["seconds"] is not None]
+    seconds = sum(known) if len(known) == len(sessions) else None
     images = sum(session["updates"] * session["images_per_update"] for session in sessions)
     facts = _facts(sessions[-1])
     return {
         **facts,
         "precision": {"training": facts["precision"]["training"], "extraction": PRECISIONS[amp]},
-        "seconds": round(seconds, 3),
+        "seconds": None if seconds is None else round(seconds, 3),
         "images_per_second": round(images / seconds, 2) if seconds else None,
+    }
+
+
+def _unknown(facts: Facts) -> Facts:
+    """The facts of updates by one process of version 0.1, of a run that is continued with `facts`."""
+    return {
+        "device": _UNKNOWN,
+        "device_name": _UNKNOWN,
+        "precision": {"training": "unknown", "extraction": "float32"},
+        "tf32": None,
+        "torch": _UNKNOWN,
+        "cuda": None,
+        "cudnn": None,
+        "processes": 1,  # a checkpoint of several is refused
+        "images_per_update": facts["images_per_update"],
+        "version": "0.1",
+        "commit": None,
     }
 
 

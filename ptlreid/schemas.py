@@ -52,7 +52,7 @@ class Summary(TypedDict, total=False):
     gallery: Gallery
 
 
-ArithmeticName = Literal["float32", "tf32", "bf16", "fp16"]
+ArithmeticName = Literal["float32", "tf32", "bf16", "fp16", "unknown"]  # the last: trained by version 0.1
 
 
 @with_config(_STRICT)
@@ -65,12 +65,15 @@ class Precisions(TypedDict):
 
 @with_config(_STRICT)
 class Facts(TypedDict):
-    """What a run is trained with: see `ptlreid.environment`. `cuda`, `cudnn`: None on a CPU; `commit`: if known."""
+    """What a run is trained with: see `ptlreid.environment`. `cuda`, `cudnn`: None on a CPU; `commit`: if known.
+
+    `tf32`: None if version 0.1 trained, which recorded nothing.
+    """
 
     device: str
     device_name: str
     precision: Precisions
-    tf32: bool
+    tf32: bool | None
     torch: str
     cuda: str | None
     cudnn: str | None
@@ -82,17 +85,17 @@ class Facts(TypedDict):
 
 @with_config(_STRICT)
 class Session(Facts):
-    """Updates with the same facts, in a checkpoint: their number and the seconds that they took."""
+    """Updates with the same facts, in a checkpoint: their number and the seconds that they took, None if unknown."""
 
     updates: Count
-    seconds: Number
+    seconds: Number | None
 
 
 @with_config(_STRICT)
 class SessionSpeed(Facts):
-    """A session in `metrics.json`. `images_per_second`: None without an update."""
+    """A session in `metrics.json`. `images_per_second`: None without an update or if `seconds` are unknown."""
 
-    seconds: Number
+    seconds: Number | None
     images_per_second: Number | None
 
 

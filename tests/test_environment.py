@@ -12,12 +12,18 @@ import torch
 
 from ptlreid import environment
 from ptlreid.environment import begin_session, count_update, describe_environment, describe_machine, summarize
+from ptlreid.json_files import check_schema
+from ptlreid.schemas import Metrics
 
 CPU = torch.device("cpu")
 KEYS = {
     *("device", "device_name", "precision", "tf32", "torch", "cuda", "cudnn", "processes", "images_per_update"),
     *("seconds", "images_per_second", "version", "commit"),
 }
+
+
+def begin(sessions, facts, updates=0):
+    begin_session(sessions, facts, updates=updates)
 
 
 def make_facts(**changed):
@@ -27,7 +33,7 @@ def make_facts(**changed):
 
 def test_the_environment_has_the_keys_of_the_documentation():
     sessions = []
-    begin_session(sessions, make_facts())
+    begin(sessions, make_facts())
     count_update(sessions, 1.0)
     assert summarize(sessions, amp="off").keys() == KEYS
 
@@ -52,7 +58,7 @@ def test_a_gpu_is_named_with_its_versions(monkeypatch):
 def test_seconds_and_speed_are_of_all_updates():
     sessions = []
     for _ in range(2):  # stopped and resumed
-        begin_session(sessions, make_facts(images_per_update=32))
+        begin(sessions, make_facts(images_per_update=32))
         count_update(sessions, 2.0)
         count_update(sessions, 6.0)
     found = summarize(sessions, amp="off")
@@ -62,7 +68,7 @@ def test_seconds_and_speed_are_of_all_updates():
 
 def test_a_run_without_updates_has_no_speed():
     sessions = []
-    begin_session(sessions, make_facts())
+    begin(sessions, make_facts())
     found = summarize(sessions, amp="off")
     assert (found["seconds"], found["images_per_second"]) == (0, None)
 
@@ -80,9 +86,9 @@ def test_a_run_without_updates_has_no_speed():
 )
 def test_a_session_under_other_conditions_is_listed(changed):
     sessions = []
-    begin_session(sessions, make_facts(**changed))
+    begin(sessions, make_facts(**changed))
     count_update(sessions, 1.0)
-    begin_session(sessions, make_facts())
+    begin(sessions, make_facts())
     count_update(sessions, 3.0)
     found = summarize(sessions, amp="off")
     first, last = found["sessions"]
@@ -93,16 +99,16 @@ def test_a_session_under_other_conditions_is_listed(changed):
 
 def test_a_session_without_an_update_is_not_listed():
     sessions = []
-    begin_session(sessions, make_facts(torch="2.7.0"))
+    begin(sessions, make_facts(torch="2.7.0"))
     count_update(sessions, 1.0)
-    begin_session(sessions, make_facts())  # only evaluates
+    begin(sessions, make_facts())  # only evaluates
     found = summarize(sessions, amp="off")
     assert found["torch"] == "2.7.0" and "sessions" not in found
 
 
 def test_the_precision_of_extraction_is_that_of_the_scores():
     sessions = []
-    begin_session(sessions, make_facts())
+    begin(sessions, make_facts())
     count_update(sessions, 1.0)
     assert summarize(sessions, amp="fp16")["precision"] == {"training": "float32", "extraction": "fp16"}
 
@@ -112,7 +118,7 @@ def test_an_environment_is_one_line_and_names_what_differs():
     facts["precision"] = {"training": "bf16", "extraction": "float32"}
     sessions = []
     for changed in ({}, {"processes": 4, "torch": "2.15.0"}):
-        begin_session(sessions, facts | changed)
+        begin(sessions, facts | changed)
         count_update(sessions, 1.0)
     assert describe_environment({"environment": summarize(sessions[:1], amp="off")}) == (
         "H200, bf16, torch 2.14.1, CUDA 13.0, cuDNN 9.10.2, ptlreid 0.2.0"
@@ -121,6 +127,21 @@ def test_an_environment_is_one_line_and_names_what_differs():
         "H200, bf16 (features tf32), torch 2.14.1, CUDA 13.0, cuDNN 9.10.2, ptlreid 0.2.0; resumed on "
         "H200, bf16 (features tf32), 4 processes, torch 2.15.0, CUDA 13.0, cuDNN 9.10.2, ptlreid 0.2.0"
     )
+
+
+def test_updates_by_version_0_1_are_listed_as_unknown():
+    sessions = []  # as its checkpoints have none
+    begin(sessions, make_facts(images_per_update=32), updates=7)
+    count_update(sessions, 1.0)
+    found = summarize(sessions, amp="off")
+    first, last = found["sessions"]
+    assert (first["device"], first["precision"]["training"], first["tf32"]) == ("unknown", "unknown", None)
+    assert (first["version"], first["seconds"], last["seconds"]) == ("0.1", None, 1)
+    assert (found["seconds"], found["images_per_second"]) == (None, None)  # of all updates
+    assert describe_environment({"environment": found}).startswith("not recorded (version 0.1); resumed on ")
+    check_schema({"epochs": 1, "environment": found}, Metrics, "", "")
+    begin(sessions, make_facts(images_per_update=32), updates=8)  # the last part is continued
+    assert [session["updates"] for session in sessions] == [7, 1]
 
 
 def test_a_run_of_version_0_1_says_that_nothing_was_recorded():

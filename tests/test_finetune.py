@@ -318,6 +318,17 @@ def test_a_run_that_was_continued_under_other_conditions_says_so(tmp_path, split
     assert sum(one["seconds"] for one in found["sessions"]) == pytest.approx(found["seconds"], abs=0.002)
 
 
+def test_a_run_that_version_0_1_began_says_so(tmp_path, splits):
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(Stop):
+        finetune(make_settings(), splits, run, StoppedAt(7))
+    checkpoint = torch.load(run.checkpoint, weights_only=True)
+    done = sum(session["updates"] for session in checkpoint["sessions"])
+    torch.save(checkpoint | {"sessions": []}, run.checkpoint)  # as its checkpoints are translated
+    first, last = finetune(make_settings(), splits, run, Silent())["environment"]["sessions"]
+    assert (first["device"], last["device"]) == ("unknown", "cpu") and done
+
+
 def test_scores_that_are_made_again_keep_the_environment_of_the_training(tmp_path, market_folder):
     copy = shutil.copytree(market_folder, tmp_path / "data" / "market")
     run = RunFolder(tmp_path / "run")

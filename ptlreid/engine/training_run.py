@@ -33,7 +33,7 @@ def train(job: TrainingJob, score_epoch: ScoreEpoch) -> Training:
     training = prepare_training(job, device, precision)
     images = settings.batch_size * settings.accumulate
     facts = environment.describe_machine(device, amp=settings.amp, images_per_update=images)
-    environment.begin_session(training.sessions, facts)
+    environment.begin_session(training.sessions, facts, updates=training.epoch * job.updates + training.step)
     distributed.run_on_main(lambda: job.run.claim(settings, job.splits, job.depends))
     with catch_dead_workers(), fixed_sizes(device), float32_arithmetic(tf32=precision.tf32):
         train_epochs(job, training, device, precision, score_epoch=score_epoch)
