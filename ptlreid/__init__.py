@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ptlreid.api import (
         build_network,
         compare,
+        compare_methods,
         distill,
         evaluate,
         evaluate_run,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ptlreid.errors import PtlreidError
     from ptlreid.features import Extractor
     from ptlreid.records import Records, Splits
+    from ptlreid.retrieval.seeds import summarize_seeds
     from ptlreid.retrieval.types import Features, Retrieval, Scores
     from ptlreid.runs import RunFolder
 
@@ -42,6 +44,7 @@ __all__ = [
     "Splits",
     "build_network",
     "compare",
+    "compare_methods",
     "distill",
     "evaluate",
     "evaluate_run",
@@ -53,6 +56,7 @@ __all__ = [
     "prepare_dataset",
     "read_features",
     "rerank",
+    "summarize_seeds",
     "transfer_chain",
     "write_features",
     "write_report",
@@ -68,6 +72,7 @@ _MODULES = {
     "RunFolder": "ptlreid.runs",
     "Scores": "ptlreid.retrieval.types",
     "Splits": "ptlreid.records",
+    "summarize_seeds": "ptlreid.retrieval.seeds",
 }
 
 

@@ -25,6 +25,7 @@ from ptlreid.records import Splits
 from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.bootstrap import Difference, score_differences
 from ptlreid.retrieval.protocols import find_protocol
+from ptlreid.retrieval.seeds import MethodDifference, method_differences
 from ptlreid.retrieval.types import Features, Retrieval, Scores
 from ptlreid.runs import RunFolder, find_run, name_run
 from ptlreid.settings import (
@@ -128,7 +129,8 @@ def finetune(
 ) -> dict[str, Any]:
     """The metrics of a training run, resumed or reused if it exists. Same as `ptlreid finetune --json`.
 
-    The run is in the folder `runs / metrics["run"]`.
+    The run is in the folder `runs / metrics["run"]`. For several seeds, call it for each, and give the results to
+    `summarize_seeds`.
     """
     from ptlreid.workflows.finetune import finetune
 
@@ -228,6 +230,19 @@ def compare(first: Scores, second: Scores, query: Features, **settings: Any) -> 
     """
     chosen = CompareSettings.resolve(None, **settings)
     mean_ap, cmc1 = score_differences(first, second, query.pids, resamples=chosen.bootstrap, seed=chosen.seed)
+    return mean_ap, cmc1
+
+
+def compare_methods(
+    first: Sequence[Scores], second: Sequence[Scores], query: Features, **settings: Any
+) -> tuple[MethodDifference, MethodDifference]:
+    """The differences of mAP and of CMC-1 of two methods, second minus first, with 95% CIs over seeds and identities.
+
+    `first`, `second`: the scores of each seed, in the same order, all of the same `query`. `settings`: as for
+    `compare`.
+    """
+    chosen = CompareSettings.resolve(None, **settings)
+    mean_ap, cmc1 = method_differences(first, second, query.pids, resamples=chosen.bootstrap, seed=chosen.seed)
     return mean_ap, cmc1
 
 

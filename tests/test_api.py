@@ -31,6 +31,7 @@ NAMES = [
     "Splits",
     "build_network",
     "compare",
+    "compare_methods",
     "distill",
     "evaluate",
     "evaluate_run",
@@ -42,6 +43,7 @@ NAMES = [
     "prepare_dataset",
     "read_features",
     "rerank",
+    "summarize_seeds",
     "transfer_chain",
     "write_features",
     "write_report",
@@ -142,6 +144,25 @@ def test_training_and_a_report_as_the_commands_do_them(tmp_path, root, monkeypat
     assert 0 <= student["mAP"] <= 1
     page = public.write_report(["teacher", "student"], runs=tmp_path / "r", out="both.html", root=str(root))
     assert "student" in page.read_text()
+
+
+def test_two_methods_of_two_seeds_each(tmp_path, root, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results, scores = {}, {}
+    for ptl in (False, True):
+        settings = {**SMALL, "root": str(root), "ptl": ptl, "report": False}
+        results[ptl] = [public.finetune("market", seed=seed, **settings) for seed in (0, 1)]
+        scores[ptl] = [public.evaluate_run(one["run"], root=str(root), device="cpu") for one in results[ptl]]
+    found = public.summarize_seeds(results[True])
+    assert found["mean"]["mAP"] == pytest.approx(sum(one["mAP"] for one in results[True]) / 2)
+    query = public.load_extractor(results[True][0]["run"], device="cpu").extract(
+        public.load_dataset("market", root=root).query
+    )
+    mean_ap, _ = public.compare_methods(scores[False], scores[True], query, bootstrap=100)
+    plain = public.summarize_seeds(results[False])["mean"]["mAP"]
+    assert mean_ap.value == pytest.approx(found["mean"]["mAP"] - plain)
+    with pytest.raises(OptionError, match=r"2 and 1 scores: expected one of each seed for both methods"):
+        public.compare_methods(scores[False], scores[True][:1], query)
 
 
 def test_a_chain_as_the_command_does_it(tmp_path, root):

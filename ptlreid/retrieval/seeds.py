@@ -75,8 +75,13 @@ def method_differences(
     """The differences of mAP and of CMC-1, in this order: second minus first, paired by seed and by query.
 
     `first`, `second`: scores of each seed, in the same order. `pids`: (Q,) the identities of all queries. Raises
-    `OptionError` for a single seed, `DataError` for scores of different queries.
+    `OptionError` for a single seed and for other numbers of seeds, `DataError` for scores of different queries.
     """
+    if len(first) != len(second):
+        raise OptionError(
+            f"{len(first)} and {len(second)} scores: expected one of each seed for both methods, in the same order. "
+            "Leave out the seeds that only one of them has."
+        )
     require_same_queries([*first, *second])
     gaps = np.stack([_by_query(two) - _by_query(one) for one, two in zip(first, second, strict=True)])  # (S, V, 2)
     return gap_intervals(gaps, pids[first[0].rows], resamples=resamples, seed=seed)
