@@ -11,7 +11,7 @@ from typing import Any
 def write_json(path: Path, value: Any) -> None:
     """Replace the file at once: a reader, or a copy made at any time, sees the old content or the new."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(_finite(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(_finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
 
 
