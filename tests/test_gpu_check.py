@@ -16,7 +16,7 @@ GPU = Path(__file__).parent / "gpu"
 def run_check(out: Path, *options: str) -> tuple[int, dict[str, dict]]:
     """The exit code and the results by step."""
     command = [sys.executable, str(GPU / "check.py"), "--small", "--device", "cpu", "--out", str(out), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     results = json.loads((out / "check.json").read_text(encoding="utf-8"))
     assert results["passed"] is (done.returncode == 0), done.stderr
     return done.returncode, {step["name"]: step for step in results["steps"]}
