@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptlreid.cli import console
+from ptlreid.cli.seeds import name_of_seed
 from ptlreid.errors import OptionError
 from ptlreid.runs import RunFolder
 from ptlreid.settings.seeds import parse_seeds
@@ -50,6 +51,12 @@ def test_a_seed_twice_and_too_many_are_refused():
 @given(st.sets(st.integers(0, 2**32 - 1), min_size=1, max_size=20))
 def test_seeds_written_one_by_one_are_read_back(seeds):
     assert parse_seeds(",".join(map(str, sorted(seeds)))) == sorted(seeds)
+
+
+def test_a_name_is_followed_by_the_seed_with_seeds_only():
+    assert name_of_seed("plain", "0-4", 3) == "plain-s3"
+    assert name_of_seed("plain", None, 3) == "plain"
+    assert name_of_seed(None, "0-4", 3) is None  # default names end in the seed
 
 
 @pytest.fixture
