@@ -41,14 +41,14 @@ def job(splits, tmp_path, objective=None, **settings):
 
 
 def with_teacher(device):
-    """An objective that runs a frozen network of 11 million weights."""
-    spec = NetworkSpec("resnet18", False, "slot", 4, 64, 32)
+    """An objective that runs a frozen network of 2 million weights, whose convolutions need little scratch memory."""
+    spec = NetworkSpec("tiny-wide", False, "slot", 4, 64, 32)
     teacher = models.build(spec, seed=0).eval().requires_grad_(False).to(device)
 
     def objective(output, labels, images):
         with torch.no_grad():
             features = teacher(images).embedding
-        return {"l1": (output.embedding.mean() - features.mean()).abs()}
+        return {"l1": (output.embedding.mean() - features.mean()).abs(), "ce": output.logits["pid"].square().mean()}
 
     objective.bytes = sum(tensor.nbytes for tensor in teacher.state_dict().values())
     return objective
@@ -120,7 +120,7 @@ def test_the_peak_is_what_torch_allocates(splits, tmp_path, settings):
 def test_a_frozen_teacher_and_what_it_computes_are_counted(splits, tmp_path):
     work = job(splits, tmp_path, with_teacher)
     found = estimate.estimate_bytes(work, FLOAT32)
-    assert found["teacher"] == with_teacher("cpu").bytes > 44_000_000
+    assert found["teacher"] == with_teacher("cpu").bytes > 8_000_000
     assert found["peak"] == pytest.approx(measured(work), rel=0.02)
     assert estimate.estimate_bytes(job(splits, tmp_path), FLOAT32)["teacher"] == 0
 
