@@ -44,8 +44,8 @@ def reproduce(
       ptlreid reproduce 1 --row resnet-50 --row resnet-50+ptl --set amp=off
       ptlreid reproduce all --dry-run
     """
+    every = resolve_seeds(given, ReproduceSettings, seeds, console.Reporter())  # checks the device, too
     selected = choose_rows(tables(table), row or [])
-    every = resolve_seeds(given, ReproduceSettings, seeds, console.Reporter())
     scale = replace(SCALES[every[0].scale], changes=change or [])
 
     from ptlreid.distributed import process_group
