@@ -192,7 +192,9 @@ def test_a_chain_of_each_seed_has_its_folder_and_the_table_their_means(ptlreid, 
         assert found["mean"]["scores"][row][0]["mAP"] == pytest.approx(statistics.mean(values))
         assert found["sd"]["scores"][row][0]["mAP"] == pytest.approx(statistics.stdev(values))
     assert [run["scores"] for run in found["runs"]] == chains
-    code, out, _ = ptlreid(*options)
+    code, out, err = ptlreid(*options)
+    assert code == 0, err  # the same chains again
+    assert ptlreid(*options, "--dry-run")[0] == 0
     cells = next(line for line in out.splitlines() if line.startswith("│ start")).split("│")[2].split()
     start = [chain[0][0] for chain in chains]
     assert cells[:3] == [

@@ -56,7 +56,7 @@ def finetune(
     depends = init_digests(settings.init, runs)
     splits = datasets.load(settings.data, Path(settings.root))
     if dry_run:
-        return _show_plans(workflow.dry_run_all(pairs, splits, progress), many=seeds is not None, as_json=json)
+        return _show_plans(workflow.dry_run_all(pairs, splits, progress, depends), many=seeds is not None, as_json=json)
     with process_group(settings.device):
         workflow.check_all(pairs, splits, depends)
         results = [workflow.finetune(one, splits, run, progress, depends=depends) for one, run in pairs]

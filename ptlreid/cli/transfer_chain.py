@@ -56,9 +56,8 @@ def transfer_chain(
     if dry_run:
         plans = [workflow.dry_run(*pair) for pair in pairs]
         return _show_plans(every, plans, as_json=json, many=seeds is not None)
-    for one, folder in pairs:
-        folder.check(one)
     with process_group(every[0].device):
+        workflow.check_all(pairs)
         results = [workflow.run_chain(one, folder, console.Reporter()) for one, folder in pairs]
     _show(every, results, [folder for _, folder in pairs], many=seeds is not None, as_json=json)
 

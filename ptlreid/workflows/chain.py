@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,12 @@ def run_chain(settings: ChainSettings, folder: ChainFolder, progress: Progress) 
     return result
 
 
+def check_all(pairs: Sequence[tuple[ChainSettings, ChainFolder]]) -> None:
+    """Raise `OptionError` if a folder holds another chain, for all of several chains before the first is trained."""
+    for settings, folder in pairs:
+        folder.check(resolve_amp(settings))
+
+
 def train_stage(settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
     """The metrics of a stage's run, by distillation or fine-tuning, depending on its settings."""
     if isinstance(settings, DistillSettings):
@@ -62,6 +69,7 @@ def dry_run(settings: ChainSettings, folder: ChainFolder) -> dict[str, Any]:
 
     Raises the errors that `run_chain` would raise before its first training.
     """
+    settings = resolve_amp(settings)
     settings = resolve_amp(settings)
     folder.check(settings)
     init_digests(settings.init, folder.path.parent)

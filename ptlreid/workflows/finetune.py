@@ -88,11 +88,14 @@ def dry_run(
 
 
 def dry_run_all(
-    pairs: Sequence[tuple[FinetuneSettings, RunFolder]], splits: Splits, progress: Progress
+    pairs: Sequence[tuple[FinetuneSettings, RunFolder]],
+    splits: Splits,
+    progress: Progress,
+    depends: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """The plans of runs that differ in their seed only, estimated once: see `dry_run`."""
-    check_all(pairs, splits)
-    plan = dry_run(pairs[0][0], splits, pairs[0][1], progress)
+    check_all(pairs, splits, depends)
+    plan = dry_run(pairs[0][0], splits, pairs[0][1], progress, depends=depends)
     return [plan | {"run": str(run.path), "settings": plan["settings"] | {"seed": one.seed}} for one, run in pairs]
 
 
