@@ -67,10 +67,10 @@ def test_a_name_in_toml_is_checked_as_well(tmp_path):
 
 def test_the_runs_of_a_sweep_and_default_names_are_checked(tmp_path):
     student = DistillSettings.resolve(None, lambda_=0.3)
-    assert [run.path for run in _folders(tmp_path, "student", [student], "0.3")] == [tmp_path / "student-0.3"]
+    assert [run.path for run in _folders(tmp_path, "student", [student], "0.3", None)] == [tmp_path / "student-0.3"]
     for name in ("", ".."):
         with pytest.raises(OptionError, match=r"is empty|begins with a dot"):
-            _folders(tmp_path, name, [student], "0.3")
+            _folders(tmp_path, name, [student], "0.3", None)
     with pytest.raises(OptionError, match=r"'\.\.-resnet50-ptl-s0' begins with a dot"):
         name_run(tmp_path, None, FinetuneSettings(data=".."))
     chain = ChainSettings.resolve(None, chain=["market", "x" * 140])
