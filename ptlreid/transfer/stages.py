@@ -115,8 +115,6 @@ class StageRunner:
         if settings.data not in self._manifests:
             self._manifests[settings.data] = training_manifest(self.splits(settings.data, settings.root))
         values = settings.model_dump(exclude={"init", "teacher", *settings.MACHINE})
-        if settings.amp == "off":
-            values["amp"] = "auto"  # in the digests of 0.1 the default, which was float32 on a CPU
         init = settings.init if settings.init in ("imagenet", "none") else ""  # a run counts by its weights
         content = [values, init, dependency_digests(settings, self.runs), self._manifests[settings.data]]
         key = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
