@@ -22,7 +22,6 @@ from ptlreid.precision import resolve_precision
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings, FinetuneSettings
-from ptlreid.transfer import stages
 from ptlreid.transfer.stages import Stage, StageRunner
 from ptlreid.workflows.finetune import finetune
 
@@ -267,9 +266,7 @@ def precision_names():
     return PRECISIONS
 
 
-def test_stages_of_chains_are_named_by_precision_and_those_of_cpus_as_in_version_0_1(
-    tmp_path, market_folder, monkeypatch
-):
+def test_stages_of_chains_are_named_by_the_precision_in_effect(tmp_path, market_folder, monkeypatch):
     def name(amp: str) -> str:
         settings = make_settings(amp=amp, device="auto", root=str(market_folder.parent))
         run = StageRunner(tmp_path, Silent()).find(Stage(settings))
@@ -277,9 +274,6 @@ def test_stages_of_chains_are_named_by_precision_and_those_of_cpus_as_in_version
         return run.path.name
 
     on_a_cpu = name("auto")
-    with monkeypatch.context() as older:  # 0.1 resolved nothing, and `channels_last` was false
-        older.setattr(stages, "resolve_precision", lambda one: one.model_copy(update={"channels_last": False}))
-        assert name("auto") == on_a_cpu
     assert name("off") == on_a_cpu
     use_gpu(monkeypatch, (9, 0))
     assert name("auto") == name("bf16")
