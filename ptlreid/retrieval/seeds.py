@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ptlreid.errors import OptionError
-from ptlreid.retrieval.bootstrap import Interval, central_interval, require_same_queries, resampled_means
+from ptlreid.retrieval.bootstrap import Difference, central_interval, require_same_queries, resampled_means
 from ptlreid.retrieval.types import Scores
 
 _SCORES = ("mAP", "mINP", "cmc")
@@ -52,21 +52,14 @@ def summarize_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class MethodDifference:
-    """A second method's mean score minus a first's, from -1 to 1, with its 95% interval over seeds and identities.
+class MethodDifference(Difference):
+    """A second method's mean score minus a first's, with its interval over seeds and identities.
 
     `seeds_error`, `identities_error`: the two parts of its standard error.
     """
 
-    value: float
-    interval: Interval
     seeds_error: float
     identities_error: float
-
-    @property
-    def significant(self) -> bool:
-        """Whether the interval excludes 0."""
-        return 0 not in self.interval
 
 
 def method_differences(

@@ -144,7 +144,7 @@ def _choose_dataset(runs: Sequence[RunFolder], settings: CompareSettings) -> str
     return next(iter(names))
 
 
-def _describe(difference: Difference | MethodDifference) -> dict[str, Any]:
+def _describe(difference: Difference) -> dict[str, Any]:
     low, high = difference.interval.low, difference.interval.high
     verdict = "significant" if difference.significant else "not significant"
     described = {"difference": difference.value, "interval": [low, high], "verdict": verdict}
