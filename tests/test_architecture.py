@@ -27,7 +27,7 @@ RANKS = [
     ["datasets", "images", "image_check", "packs", "views", "samplers", "runs", "environment", "precision"],
     ["models", "losses", "retrieval"],
     ["features", "cache", "engine", "evaluation"],
-    ["reports", "transfer"],
+    ["adapt", "reports", "transfer"],
     ["workflows"],
     ["api", "cli"],
     ["__main__"],
