@@ -12,6 +12,7 @@ from ptlreid.errors import DataError
 # Identities are 0 or more.
 JUNK = -1  # a false or poor detection: left out of the gallery
 DISTRACTOR = -2  # a gallery image that matches no query: Market-1501 names it 0000
+UNLABELLED = -1  # the pid of all training images of a dataset without identities
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ class Records:
 
 @dataclass(frozen=True)
 class Splits:
-    """A dataset: training images, queries and gallery. `protocol`: the name of its evaluation protocol."""
+    """A dataset: training images, queries and gallery. `protocol`: the name of its evaluation protocol.
+
+    The training part may have no identities, see `unlabelled`.
+    """
 
     name: str
     train: Records
@@ -77,6 +81,15 @@ class Splits:
     def has_test(self) -> bool:
         """Whether there are images to evaluate on."""
         return len(self.query) > 0 and len(self.gallery) > 0
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether there are training images, and none has an identity."""
+        return len(self.train) > 0 and bool((self.train.pids == UNLABELLED).all())
+
+    def without_identities(self) -> Splits:
+        """The same splits without the identities of the training images; queries and gallery keep theirs."""
+        return replace(self, train=replace(self.train, pids=np.full_like(self.train.pids, UNLABELLED)))
 
     def require_test(self) -> Splits:
         """These splits; `DataError` if they have no test set."""
@@ -91,14 +104,20 @@ class Splits:
         """Signs that something else was taken for identities, such as folders of cameras or parts; none is usual."""
         parts = zip(("training", "query", "gallery"), self.parts, strict=True)
         signs = [f"only one identity among the {name} images" for name, part in parts if part.num_identities == 1]
-        pids, camids = (np.concatenate([getattr(part, key) for part in self.parts]) for key in ("pids", "camids"))
+        labelled = self.parts[1:] if self.unlabelled else self.parts
+        pids, camids = (np.concatenate([getattr(part, key) for part in labelled]) for key in ("pids", "camids"))
         identities, cameras = len(np.unique(pids[pids >= 0])), len(np.unique(camids))
         if cameras > identities > 0:
             signs.append(f"there are more cameras ({cameras:,}) than identities ({identities:,})")
         return signs
 
     def require_train(self) -> Splits:
-        """These splits; `DataError` if training on them would teach nothing, see `find_misreadings`."""
+        """These splits; `DataError` if they are `unlabelled`, or likely misread, see `find_misreadings`."""
+        if self.unlabelled:
+            raise DataError(
+                f"{self.name}: its training images have no identities: expected a labelled dataset to train on. Adapt "
+                f"a trained run to these images with `ptlreid adapt --run RUN --data {self.name}`."
+            )
         signs = self.find_misreadings()
         if signs:
             raise DataError(

@@ -185,7 +185,10 @@ def find_newest_ptl(runs: Path) -> RunFolder:
 
 
 def training_manifest(splits: Splits) -> dict[str, Any]:
-    """A description of the training set: name, counts, and digests of the labels and of the bytes of all images."""
+    """A description of the training set: name, counts, and digests of the labels and of the bytes of all images.
+
+    The labels are the identities, or in an unlabelled training set the cameras.
+    """
     return {**_describe_identities(splits), "digest": contents.digest_all(splits.train.paths)}
 
 
@@ -216,5 +219,6 @@ def _is_complete(weights: Path) -> bool:
 
 def _describe_identities(splits: Splits) -> dict[str, Any]:
     train = splits.train
-    labels = hashlib.blake2b(train.pids.tobytes(), digest_size=16).hexdigest()
+    known = train.camids if splits.unlabelled else train.pids
+    labels = hashlib.blake2b(known.tobytes(), digest_size=16).hexdigest()
     return {"name": splits.name, "images": len(train), "identities": train.num_identities, "labels": labels}

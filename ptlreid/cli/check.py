@@ -70,7 +70,9 @@ def count_parts(splits: Splits) -> dict[str, dict[str, int]]:
 
 
 def show_counts(title: str, parts: Mapping[str, Mapping[str, int]]) -> None:
-    """Print the numbers from `count_parts` as a table."""
+    """Print the numbers from `count_parts` as a table, and a line if the training images have no identities."""
     columns = ("images", "identities", "cameras")
     rows = [[name, *(str(part[column]) for column in columns)] for name, part in parts.items()]
     console.show_rows(title, ("", *columns), rows, right=True)
+    if parts["train"]["images"] and not parts["train"]["identities"]:
+        console.say("The training images have no identities: `ptlreid adapt` adapts a trained run to them.")

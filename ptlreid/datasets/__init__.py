@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,20 +14,25 @@ from ptlreid.datasets.reader import DatasetInfo, Fault, FaultError, FaultsError,
 from ptlreid.errors import DataError, OptionError
 from ptlreid.records import Splits
 
-__all__ = ["DatasetInfo", "DatasetRef", "Fault", "FaultError", "FaultsError", "find", "load", "names"]
+# At the end of any name: the same images, and no identities in the training part.
+UNLABELLED = ":unlabelled"
+
+__all__ = ["UNLABELLED", "DatasetInfo", "DatasetRef", "Fault", "FaultError", "FaultsError", "find", "load", "names"]
 
 
 @dataclass(frozen=True)
 class DatasetRef:
     """A dataset by name, not read yet: its module in this package, and its variant.
 
-    `path`: the folder, if the dataset was given by path.
+    `path`: the folder, if the dataset was given by path. `unlabelled`: read without the identities of the training
+    images.
     """
 
     name: str
     module: ModuleType
     variant: str
     path: Path | None = None
+    unlabelled: bool = False
 
     @property
     def info(self) -> DatasetInfo:
@@ -38,7 +43,8 @@ class DatasetRef:
     @property
     def counts(self) -> Mapping[str, int]:
         """The published counts of this variant; empty for a path, as any images may be in that layout."""
-        return {} if self.path else self.info.counts.get(self.variant, {})
+        counts = {} if self.path else self.info.counts.get(self.variant, {})
+        return {**counts, "train_identities": 0} if counts and self.unlabelled else counts
 
     def folders(self, root: Path) -> list[Path]:
         """Where the dataset may be below `root`; `prepare` uses the first."""
@@ -78,6 +84,7 @@ class DatasetRef:
         contents.use_index(folder)
         variant = self.info.full_variants.get(self.variant, self.variant) if all_images else self.variant
         splits: Splits = self.module.read(folder, variant, reject)
+        splits = splits.without_identities() if self.unlabelled else splits
         return splits.rename(self.name, source=str(self.path.resolve())) if self.path else splits
 
 
@@ -89,9 +96,14 @@ def names() -> list[str]:
 def find(name: str, root: Path | None = None) -> DatasetRef:
     """The dataset called `name`, which may end in `:variant`, or be the path of a folder.
 
-    Own images that were prepared below `root` are found by name, too. Raises `OptionError` with a suggestion if
-    there is none.
+    Any of these may end in `:unlabelled`, after the variant. Own images that were prepared below `root` are found by
+    name, too. Raises `OptionError` with a suggestion if there is none.
     """
+    base = name.removesuffix(UNLABELLED)
+    return replace(_find_labelled(base, root), unlabelled=base != name)
+
+
+def _find_labelled(name: str, root: Path | None) -> DatasetRef:
     if is_path(name):
         path = Path(name)
         return DatasetRef(path.resolve().name, _module("folder" if _holds_own_images(path) else "market"), "", path)
@@ -101,11 +113,13 @@ def find(name: str, root: Path | None = None) -> DatasetRef:
         if base in info.names:
             variant = variant or info.names[base]
             if variant not in info.variants and variant not in info.unlisted_variants:
-                raise plugins.unknown_name(f"variant of {base}", variant, info.variants)
+                raise plugins.unknown_name(f"variant of {base}", variant, [*info.variants, UNLABELLED[1:]])
             return DatasetRef(base, module, variant)
     own = sorted(path.name for path in root.iterdir() if _holds_own_images(path)) if root and root.is_dir() else []
     if name in own:
         return DatasetRef(name, _module("folder"), "")
+    if base in own:
+        raise plugins.unknown_name(f"variant of {base}", variant, [UNLABELLED[1:]])
     error = plugins.unknown_name("dataset", base, [*names(), *own])
     raise OptionError(f"{error} The root {root} does not exist.") if root and not root.is_dir() else error
 
@@ -114,13 +128,15 @@ def load(name: str, root: Path) -> Splits:
     """The splits of the dataset called `name` below `root`, of a folder's path, or of several joined with `+`.
 
     A folder is read in the layout of Market-1501. Several datasets give the training images of all and no test set.
-    Raises `OptionError` for an unknown name and `DataError` for a dataset that is missing or not in its layout.
+    If one of these is unlabelled, so are the images of all. Raises `OptionError` for an unknown name and `DataError`
+    for a dataset that is missing or not in its layout.
     """
-    if "+" not in name or (is_path(name) and Path(name).is_dir()):
+    folder = name.removesuffix(UNLABELLED)
+    if "+" not in name or (is_path(folder) and Path(folder).is_dir()):
         dataset = find(name, root)
         return dataset.read(dataset.folder(root))
     parts = [find(part, root) for part in name.split("+")]
-    union = combine(name, [part.read(part.folder(root)) for part in parts])
+    union = combine(name.replace(UNLABELLED, ""), [part.read(part.folder(root)) for part in parts])
     if len(set(union.train.paths)) < len(union.train):
         raise OptionError(f"{name} contains the same images twice: expected different datasets. Give each once.")
     return union

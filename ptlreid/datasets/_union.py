@@ -13,7 +13,7 @@ def combine(name: str, parts: Sequence[Splits]) -> Splits:
     """The training images of all `parts`, one after another; there is no test set.
 
     Two images share an identity if source and pid are equal, and a camera if source and camid are equal. Both are
-    renumbered from 1, in order of source, then of the old number.
+    renumbered from 1, in order of source, then of the old number. If one of `parts` is unlabelled, so is the result.
     """
     trains = [part.train for part in parts]
     sources = np.concatenate([train.sources for train in trains])
@@ -24,7 +24,8 @@ def combine(name: str, parts: Sequence[Splits]) -> Splits:
         sources=sources,
     )
     empty = Records.make([], [], [], source=name)
-    return Splits(name=name, train=train, query=empty, gallery=empty, protocol=parts[0].protocol)
+    union = Splits(name=name, train=train, query=empty, gallery=empty, protocol=parts[0].protocol)
+    return union.without_identities() if any(part.unlabelled for part in parts) else union
 
 
 def _renumber(sources: np.ndarray, numbers: np.ndarray) -> np.ndarray:
