@@ -157,11 +157,21 @@ class EpochLine(Summary, total=False):
     cells: dict[str, dict[str, float]]
 
 
+@with_config(_STRICT)
+class ClustersLine(TypedDict):
+    """A line of `history.jsonl` on the clusters that an epoch is trained on."""
+
+    kind: Literal["clusters"]
+    epoch: Count
+    clusters: Count
+    outliers: Count
+
+
 @with_config(_OPEN)
 class HistoryLine(TypedDict):
     """What all lines of `history.jsonl` have."""
 
-    kind: Literal["step", "epoch"]
+    kind: Literal["step", "epoch", "clusters"]
 
 
 @with_config(_STRICT)

@@ -138,7 +138,7 @@ def test_what_is_not_counted_is_said(splits, tmp_path, monkeypatch):
 
     def plan(**settings):
         work = job(splits, tmp_path, **settings)
-        return estimate.estimate_training(work.settings, splits, work.run, Silent(), objective=None)["not_counted"]
+        return estimate.estimate_training(work)["not_counted"]
 
     assert plan() == ["loading of images, evaluation"]
     assert plan(compile=True)[1].startswith("--compile: memory and time are those without it")
@@ -223,7 +223,7 @@ def test_a_dry_run_leaves_the_global_generator_and_the_disk_alone(splits, tmp_pa
     torch.manual_seed(1)
     work = job(splits, tmp_path, backbone="tiny-dropout")
     before = torch.get_rng_state()
-    plan = estimate.estimate_training(work.settings, splits, work.run, Silent(), objective=None)
+    plan = estimate.estimate_training(work)
     assert torch.equal(torch.get_rng_state(), before)
     assert plan["steps"] == 50 * 2
     assert list(tmp_path.iterdir()) == []

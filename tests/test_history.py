@@ -40,7 +40,7 @@ def test_a_damaged_line_is_named(tmp_path):
     [
         (b"5", "found 5, expected a JSON object"),
         (b"\xff{}", "not readable as JSON"),
-        (b'{"kind": "note"}', "kind = 'note': expected 'step' or 'epoch'"),
+        (b'{"kind": "note"}', "kind = 'note': expected 'step', 'epoch' or 'clusters'"),
         (b'{"epoch": 1}', "kind is missing"),
         (b"[" * 10_000, "not readable as JSON: maximum recursion"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 import torch
 from pydantic import ConfigDict, Field, InstanceOf, with_config
@@ -53,6 +53,7 @@ class _Content(TypedDict):
     cells: dict[str, dict[str, float]]
     history_bytes: Count
     sessions: list[Session]
+    extra: NotRequired[dict[str, InstanceOf[Tensor]]]
 
 
 @dataclass
@@ -63,8 +64,9 @@ class Training:
     `step`: completed updates of the current epoch. `best`: the highest mAP so far, negative before the first
     evaluation; `stale`: evaluations since then. `cells`: statistics of the cells at the end of the epoch.
     `history_bytes`: the length of the history file at this point. `sessions`: what the updates were computed
-    with, see `environment`. `generators`: the states of this process's random generators in the checkpoint, none if
-    another number of processes wrote it.
+    with, see `environment`. `extra`: what a planned epoch needs besides (see `TrainingJob.plan_epoch`), the same in all
+    processes. `generators`: the states of this process's random generators in the checkpoint, none if another number of
+    processes wrote it.
     """
 
     network: Network
@@ -79,6 +81,7 @@ class Training:
     history_bytes: int = 0
     sessions: list[Session] = field(default_factory=list)
     generators: list[Tensor] = field(default_factory=list)
+    extra: dict[str, Tensor] = field(default_factory=dict)
 
 
 def save(training: Training, path: Path) -> None:
@@ -107,6 +110,7 @@ def save(training: Training, path: Path) -> None:
         "memory": memory,
         "generators": generators,
         **{name: getattr(training, name) for name in _PLAIN},
+        **({"extra": training.extra} if training.extra else {}),
     }
     with atomic_output(path) as output:
         torch.save(content, output)
@@ -136,7 +140,7 @@ def load(training: Training, path: Path) -> None:
         raise CheckpointError(
             f"{path}: does not fit the network and settings of the run ({reason}). {_ADVICE}"
         ) from None
-    training.generators = generators
+    training.generators, training.extra = generators, content.get("extra", {})
     for name in _PLAIN:
         setattr(training, name, content[name])  # type: ignore[literal-required]
 

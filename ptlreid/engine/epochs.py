@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ptlreid import distributed, losses
@@ -44,13 +44,18 @@ class ScoreEpoch(Protocol):
 
 @dataclass(frozen=True)
 class _Setup:
-    """How an update is computed and recorded. `batches`: the remaining ones of the run."""
+    """How an update is computed and recorded. `batches`: the remaining ones of the run, or of a planned epoch.
+
+    `labels`: the label of each row of the training set, on the device. `after_update`: see `EpochPlan`.
+    """
 
     device: torch.device
     precision: Precision
     objective: Objective
     recorder: Recorder
     batches: Iterator[Batch]
+    labels: Tensor
+    after_update: Callable[[], None]
 
 
 def train_epochs(
@@ -58,8 +63,8 @@ def train_epochs(
 ) -> None:
     """Train the remaining epochs of the run, with a checkpoint after each.
 
-    Stops early after `patience` evaluations without a better mAP. After a signal, writes a checkpoint and raises
-    `Stopped`.
+    Stops early after `patience` evaluations without a better mAP, or where there is no plan for an epoch. After a
+    signal, writes a checkpoint and raises `Stopped`.
     """
     settings, run = job.settings, job.run
     objective = build_objective(job, device)
@@ -76,15 +81,19 @@ def train_epochs(
             updates=job.updates,
             tensorboard=settings.tensorboard and main,
         ) as recorder,
-        closing(_load_batches(job, training, device)) as batches,
+        closing(_load_batches(job, training, device, _seeded_rows(job, training.epoch, training.step))) as batches,
         fork_generators(device),  # dropout uses our own states: the caller's are left alone
     ):
         forward = None
-        setup = _Setup(device, precision, objective, recorder, batches)
+        labels = torch.from_numpy(job.splits.train.labels()).to(device)
+        setup = _Setup(device, precision, objective, recorder, batches, labels, after_update=lambda: None)
         while training.epoch < settings.epochs and not _out_of_patience(job, training):
             if forward is None or training.epoch == settings.freeze_epochs:
                 forward = _wrap_network(job, training)
-            _train_one_epoch(job, training, forward, setup)
+            with _planned(job, training, setup) as planned:
+                if planned is None:
+                    break
+                _train_one_epoch(job, training, forward, planned)
             # A checkpoint before the evaluation, which may take long: if killed during it, the run repeats no update.
             scores = score_epoch(job, training, before=lambda: _save(job, training, recorder))
             training.epoch, training.step = training.epoch + 1, 0
@@ -98,7 +107,7 @@ def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, s
     steps = train_epoch(
         training,
         islice(setup.batches, (job.updates - training.step) * job.settings.accumulate),
-        torch.from_numpy(job.splits.train.labels()).to(setup.device),
+        setup.labels,
         setup.objective,
         forward=forward,
         precision=setup.precision,
@@ -108,6 +117,7 @@ def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, s
     with Interrupts() as interrupts:
         _watch_last_update(job, training)
         for step in steps:
+            setup.after_update()
             setup.recorder.step(training.epoch, step)
             count_update(training.sessions, step.seconds)
             if training.step == job.updates:
@@ -123,13 +133,37 @@ def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, s
                 raise _make_stop(job, training, interrupts.received or signal.SIGTERM)
 
 
-def _load_batches(job: TrainingJob, training: Training, device: torch.device) -> Generator[Batch]:
-    """The remaining batches of the run: the loader processes are started once, and prepare the next epoch early."""
+@contextmanager
+def _planned(job: TrainingJob, training: Training, setup: _Setup) -> Iterator[_Setup | None]:
+    """The setup of the next epoch: that of all epochs, or one of its own if epochs are planned; None without a plan."""
+    if job.plan_epoch is None:
+        yield setup
+        return
+    resumed = training.step > 0  # the history has the plan already
+    plan = job.plan_epoch(training, setup.device)
+    if plan is None:
+        yield None
+        return
+    if plan.clusters and not resumed:
+        setup.recorder.clusters(training.epoch, plan.clusters)
+    rows = (((job.settings.seed, training.epoch), batch) for batch in job.planned(plan, training.step))
+    labels = torch.arange(len(job.splits.train), device=setup.device)
+    with closing(_load_batches(job, training, setup.device, rows)) as batches:
+        yield replace(setup, objective=plan.objective, batches=batches, labels=labels, after_update=plan.after_update)
+
+
+def _load_batches(
+    job: TrainingJob,
+    training: Training,
+    device: torch.device,
+    seeded_rows: Iterable[tuple[tuple[int, ...], np.ndarray]],
+) -> Generator[Batch]:
+    """The batches of these rows: the loader processes are started once, and prepare what follows early."""
     settings = job.settings
     return load_seeded(
         job.splits.train.paths,
         _train_view(job),
-        _seeded_rows(job, training.epoch, training.step),
+        seeded_rows,
         workers=choose_workers(settings.workers, device),
         pin_for=device,
         progress=job.progress if training.step + training.epoch == 0 else None,  # one note per run is enough
@@ -184,7 +218,8 @@ def _wrap_network(job: TrainingJob, training: Training) -> nn.Module:
         if settings.sync_bn:
             nn.SyncBatchNorm.convert_sync_batchnorm(training.network)  # keeps parameters and names
         # Without cross-entropy the classifier gets no gradient, for which the other processes would wait.
-        forward = DistributedDataParallel(forward, find_unused_parameters=settings.loss == "triplet")
+        unused = settings.loss == "triplet" or job.plan_epoch is not None
+        forward = DistributedDataParallel(forward, find_unused_parameters=unused)
     return torch.compile(forward) if settings.compile else forward  # type: ignore[return-value]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +23,10 @@ from ptlreid.engine.epochs import build_objective
 from ptlreid.engine.fit import Objective, Precision, train_epoch
 from ptlreid.engine.footprint import Autocast, Footprint
 from ptlreid.engine.generators import fork_generators
-from ptlreid.engine.job import TrainingJob, build_sampler
+from ptlreid.engine.job import TrainingJob
 from ptlreid.engine.training_run import choose_precision, prepare_training
 from ptlreid.images import Batch
 from ptlreid.models.bconv import memory_state, reset_memory
-from ptlreid.progress import Progress
-from ptlreid.records import Splits
 from ptlreid.retrieval.memory_plan import free_memory_bytes
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings
@@ -37,28 +35,21 @@ _SECONDS = 10.0  # for timed updates, in addition to building the network
 _SMALLEST_BATCH = 2  # images of the first timed updates: the fewest that batch norm accepts
 
 
-def estimate_training(
-    settings: FinetuneSettings,
-    splits: Splits,
-    run: RunFolder,
-    progress: Progress,
-    *,
-    objective: Callable[[torch.device], Objective] | None,
-) -> dict[str, Any]:
-    """The cost of training with `settings`, whose image size is resolved, for JSON.
+def estimate_training(job: TrainingJob) -> dict[str, Any]:
+    """The cost of a training run, for JSON.
 
-    `objective`: see `TrainingJob`. `steps`: weight updates in total. `processes`: that train together. `memory_bytes`:
+    `steps`: weight updates in total. `processes`: that train together. `memory_bytes`:
     see `estimate_bytes`; `free` is the free memory of the device. `time`: see `estimate_time`; None if an update does
     not fit into `free`. `not_counted`: what memory and time leave out.
     """
-    job = TrainingJob(settings, splits, build_sampler(settings, splits), run, progress, objective=objective)
+    settings, train = job.settings, job.splits.train
     device = choose_device(settings.device)
     precision = choose_precision(settings, device)
     memory_bytes = {**estimate_bytes(job, precision), "free": _free_bytes(device)}
     return {
-        "run": str(run.path),
+        "run": str(job.run.path),
         "settings": settings.model_dump(by_alias=True),
-        "train": {"images": len(splits.train), "identities": splits.train.num_identities},
+        "train": {"images": len(train), "identities": train.num_identities},
         "steps": settings.epochs * job.updates,
         "processes": distributed.world_size(),
         "memory_bytes": memory_bytes,

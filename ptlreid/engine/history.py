@@ -1,4 +1,4 @@
-"""The history of a run: one JSON object per line, steps and epochs in chronological order."""
+"""The history of a run: one JSON object per line, steps, epochs and clusters in chronological order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from ptlreid.files import open_to_append, unwritable
 from ptlreid.json_files import parse_json, read_bytes
-from ptlreid.schemas import EpochLine, HistoryLine, StepLine
+from ptlreid.schemas import ClustersLine, EpochLine, HistoryLine, StepLine
 
 
 class History:
@@ -29,7 +29,7 @@ class History:
             self._file.seek(0, os.SEEK_END)
 
     def add(self, kind: str, **values: Any) -> None:
-        """Write a line: `kind` is `step` or `epoch`."""
+        """Write a line: `kind` is `step`, `epoch` or `clusters`."""
         with self._report_errors():
             self._file.write(json.dumps({"kind": kind, **values}) + "\n")
 
@@ -57,14 +57,17 @@ class History:
             self._file.close()
 
 
-def read(path: Path) -> list[StepLine | EpochLine]:
+Line = StepLine | EpochLine | ClustersLine
+_SCHEMAS: dict[str, type[Line]] = {"step": StepLine, "epoch": EpochLine, "clusters": ClustersLine}
+
+
+def read(path: Path) -> list[Line]:
     """All complete lines; `DataError` names a damaged one."""
-    entries: list[StepLine | EpochLine] = []
+    entries: list[Line] = []
     for number, line in enumerate(read_bytes(path, _REMEDY).split(b"\n")[:-1], start=1):
         origin = f"{path}, line {number}"
         kind = parse_json(line, HistoryLine, origin, _REMEDY)["kind"]
-        schema: type[StepLine] | type[EpochLine] = StepLine if kind == "step" else EpochLine
-        entries.append(parse_json(line, schema, origin, _REMEDY))
+        entries.append(parse_json(line, _SCHEMAS[kind], origin, _REMEDY))
     return entries
 
 

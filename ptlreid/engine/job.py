@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ptlreid import models
 from ptlreid.distributed import own_part, world_size
@@ -21,8 +21,23 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from ptlreid.engine.checkpoint import Training
     from ptlreid.engine.fit import Objective
     from ptlreid.images import Sampler
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What an epoch trains on, where that is decided when it begins.
+
+    `batches`: the rows of each batch over all processes. `objective`: its labels are the rows. `after_update`: called
+    after each update. `clusters`: what the history records of the plan when the epoch begins, if anything.
+    """
+
+    batches: Sequence[np.ndarray]
+    objective: Objective
+    after_update: Callable[[], None]
+    clusters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,10 @@ class TrainingJob:
     """The settings, data, sampler and run folder of one training run. Constant during training.
 
     `settings`: with a resolved image size. `objective`: builds the objective on a device; None for the loss of
-    `settings`. `depends`: digests of what the run depends on besides settings and images.
+    `settings`. `depends`: digests of what the run depends on besides settings and images. `classes`: of the classifier
+    that the run takes over with its initial weights; None for one class per identity of the training set. `plan_epoch`:
+    makes the plan of the next epoch, or of the rest of one that a checkpoint interrupts, from the training state on a
+    device; where it returns None, training ends. Without it, sampler and objective are the same in all epochs.
     """
 
     settings: FinetuneSettings
@@ -40,12 +58,14 @@ class TrainingJob:
     progress: Progress
     objective: Callable[[torch.device], Objective] | None = None
     depends: Mapping[str, str] | None = None
+    classes: int | None = None
+    plan_epoch: Callable[[Training, torch.device], EpochPlan | None] | None = None
 
     @property
     def spec(self) -> NetworkSpec:
-        """The network, with a class for each identity of the training set."""
+        """The network, with a class for each identity of the training set unless `classes` states their number."""
         settings = self.settings
-        classes = int(self.splits.train.labels().max()) + 1
+        classes = self.classes or int(self.splits.train.labels().max()) + 1
         assert settings.height is not None and settings.width is not None, "set by resolve_size"
         size = settings.height, settings.width
         return NetworkSpec(settings.backbone, settings.ptl, settings.memory, classes, *size, settings.interpolation)
@@ -65,6 +85,11 @@ class TrainingJob:
         accumulate = self.settings.accumulate
         batches = self.sampler.epoch(epoch)[first_update * accumulate : self.updates * accumulate]
         return [own_part(batch) for batch in batches]
+
+    def planned(self, plan: EpochPlan, first_update: int) -> list[np.ndarray]:
+        """As `batches`, of a planned epoch."""
+        first, last = first_update * self.settings.accumulate, self.updates * self.settings.accumulate
+        return [own_part(batch) for batch in plan.batches[first:last]]
 
 
 def resolve_size(settings: FinetuneSettings) -> FinetuneSettings:

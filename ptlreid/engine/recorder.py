@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any, Self
@@ -59,6 +60,11 @@ class Recorder:
         if self._board is not None:
             for name, value in _flatten(values):
                 self._board.add_scalar(name, value, epoch * self._updates)
+
+    def clusters(self, epoch: int, values: Mapping[str, Any]) -> None:
+        """Record the clusters on which epoch number `epoch`, from 0, is trained."""
+        self._write_pending()
+        self.history.add("clusters", epoch=epoch, **values)
 
     def flush(self) -> int:
         """Write everything recorded to disk; returns the history's size in bytes."""

@@ -41,7 +41,8 @@ def score_epoch(job: TrainingJob, training: Training, *, before: Callable[[], No
 
 
 def finish(job: TrainingJob, training: Training) -> dict[str, Any]:
-    """Evaluate the last weights, save them as the best if they are, and write the metrics, which completes the run."""
+    """Save the last weights, also as the best if they are, and write their scores, which completes the run."""
+    distributed.run_on_main(lambda: weights.save(training.network, job.spec, job.run.weights()))
     evaluation = default_evaluation(job.settings)
     metrics: dict[str, Any] = {"run": job.run.path.name, "data": job.settings.data, "epochs": training.epoch}
     if job.splits.has_test:

@@ -1,4 +1,4 @@
-"""One training run, from its initialisation or its checkpoint to the weights of its last epoch."""
+"""One training run, from its initialisation or its checkpoint to the end of its last epoch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ptlreid.engine.fit import Precision
 from ptlreid.engine.job import TrainingJob, note_other_parts
 from ptlreid.errors import OptionError
 from ptlreid.images import catch_dead_workers
-from ptlreid.models import pretrained, weights
+from ptlreid.models import pretrained
 from ptlreid.models.network import Network
 from ptlreid.runs import find_run
 from ptlreid.settings import FinetuneSettings
 
 
 def train(job: TrainingJob, score_epoch: ScoreEpoch) -> Training:
-    """The training state after the last epoch, its weights saved; resumes from a checkpoint in the run folder.
+    """The training state after the last epoch; resumes from a checkpoint in the run folder.
 
     With several joined processes, each calls this and the main one writes. Raises `Stopped` after a signal.
     """
@@ -37,7 +37,6 @@ def train(job: TrainingJob, score_epoch: ScoreEpoch) -> Training:
     distributed.run_on_main(lambda: job.run.claim(settings, job.splits, job.depends))
     with catch_dead_workers(), fixed_sizes(device), float32_arithmetic(tf32=precision.tf32):
         train_epochs(job, training, device, precision, score_epoch=score_epoch)
-    distributed.run_on_main(lambda: weights.save(training.network, job.spec, job.run.weights()))
     return training
 
 
@@ -113,6 +112,6 @@ def _initialise(network: Network, job: TrainingJob) -> None:
     else:
         source = find_run(job.run.path.parent, init)
         # Other identities are other classes: the classifier keeps its random initialisation entirely.
-        skip = None if source.has_same_identities(job.splits) else "classifier"
+        skip = None if job.classes or source.has_same_identities(job.splits) else "classifier"
         report = pretrained.load_file(network, source.weights(), backbone, skip=skip)
     job.progress.note(f"initialised from {init}: {report}")

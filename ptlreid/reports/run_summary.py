@@ -96,7 +96,7 @@ class RunSummary:
     def in_first_epoch(self) -> bool:
         """Whether there are steps, but no complete epoch."""
         begun = bool(self.history) and not self.metrics
-        return begun and all(line.get("kind") == "step" and line["epoch"] == 0 for line in self.history)
+        return begun and all(line.get("kind") != "epoch" and line["epoch"] == 0 for line in self.history)
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:

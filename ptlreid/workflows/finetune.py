@@ -84,7 +84,8 @@ def dry_run(
 
     from ptlreid.engine.estimate import estimate_training
 
-    return estimate_training(settings, splits, run, progress, objective=objective)
+    sampler = build_sampler(settings, splits)
+    return estimate_training(TrainingJob(settings, splits, sampler, run, progress, objective=objective))
 
 
 def dry_run_all(
