@@ -22,6 +22,7 @@ PACKAGE = ROOT / "ptlreid"
 # Where the name that is imported is not the one that is asked for; jinja2's safe text is a package of its own.
 INSTALLED_AS = {
     "PIL": "pillow",
+    "sklearn": "scikit-learn",
     "tomli_w": "tomli-w",
     "typing_extensions": "typing-extensions",
     "markupsafe": "jinja2",
