@@ -7,16 +7,19 @@ hybrid memory for domain adaptive object re-ID" (SpCL), NeurIPS 2020.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from scipy import sparse
 
 from ptlreid.errors import DataError, OptionError
 from ptlreid.progress import Progress, Silent
+from ptlreid.retrieval.distance import MAX_THREADS
 from ptlreid.retrieval.reciprocal import encode
 
-_LONGEST_BLOCK = 1 << 20  # pairs of entries: longer blocks are no faster
-_BYTES_PER_PAIR = 32
+_LONGEST_BLOCK = 1 << 18  # pairs of entries: longer blocks are no faster
+_BYTES_PER_PAIR = 40
 
 
 def jaccard_graph(
@@ -41,17 +44,21 @@ def jaccard_graph(
     codes.sort_indices()  # one order of each sum: (i, j) and (j, i) get one value, and equal encodings distance 0
     totals = codes @ np.ones(len(matrix), dtype=np.float32)
     columns = codes.T.tocsr()  # row c: the images whose encoding has column c
-    parts = []
-    with progress.task("Jaccard distances", len(matrix)) as advance:
-        for rows in _split(codes, columns, memory_budget):
-            parts.append(_near_pairs(codes, columns, totals, rows, radius))
-            advance(rows.stop)
+    near_pairs = partial(_near_pairs, codes, columns, totals, radius)
+    parts, done = [], 0
+    with progress.task("Jaccard distances", len(matrix)) as advance, ThreadPoolExecutor(MAX_THREADS) as pool:
+        for part in pool.map(near_pairs, _split(codes, columns, memory_budget)):  # SciPy lets other threads run
+            parts.append(part)
+            done += part.shape[0]
+            advance(done)
     return sparse.vstack(parts, format="csr")
 
 
 def _split(codes: sparse.csr_array, columns: sparse.csr_array, memory_budget: int | None) -> Iterator[slice]:
     """Consecutive rows whose entries have, with all other images, no more pairs than a block; one row at least."""
-    longest = _LONGEST_BLOCK if memory_budget is None else min(memory_budget // _BYTES_PER_PAIR, _LONGEST_BLOCK)
+    longest = _LONGEST_BLOCK
+    if memory_budget is not None:
+        longest = min(longest, memory_budget // (MAX_THREADS * _BYTES_PER_PAIR))
     pairs = np.concatenate([[0], np.cumsum(np.diff(columns.indptr)[codes.indices], dtype=np.int64)])[codes.indptr]
     start = 0
     while start < codes.shape[0]:
@@ -61,7 +68,7 @@ def _split(codes: sparse.csr_array, columns: sparse.csr_array, memory_budget: in
 
 
 def _near_pairs(
-    codes: sparse.csr_array, columns: sparse.csr_array, totals: np.ndarray, rows: slice, radius: float
+    codes: sparse.csr_array, columns: sparse.csr_array, totals: np.ndarray, radius: float, rows: slice
 ) -> sparse.csr_array:
     """(R, N) distances of the images in `rows` to all, without those above `radius`.
 
