@@ -26,8 +26,10 @@ def options(**changes) -> MemoryOptions:
 
 def build(features, labels, cameras=None, **changes) -> ClusterMemory:
     cameras = [0] * len(labels) if cameras is None else cameras
-    arrays = np.array(labels, dtype=np.int64), np.array(cameras, dtype=np.int64)
-    return build_memory(np.array(features, dtype=np.float32), *arrays, options(**changes), CPU)
+    arrays = np.array(features, dtype=np.float32), np.array(labels), np.array(cameras)
+    for array in arrays:
+        array.flags.writeable = False  # it is the caller's
+    return build_memory(*arrays, options(**changes), CPU)
 
 
 def terms(memory, embedding, rows) -> dict[str, float]:
@@ -237,6 +239,18 @@ def test_with_one_camera_proxies_are_the_clusters():
     assert terms(with_proxies, [[1.0, 2.0]], [0]) == terms(without, [[1.0, 2.0]], [0])
 
 
+def test_identities_of_a_source_are_further_clusters_of_further_cameras():
+    # The source's two identities in two cameras of its own: nothing of the target within a camera changes.
+    alone = build(SEEN, SEEN_LABELS, SEEN_CAMERAS, proxies=True)
+    along = build(SEEN * 2, [*SEEN_LABELS, 3, 3, 4, 4], [*SEEN_CAMERAS, 2, 3, 2, 3], proxies=True)
+    torch.testing.assert_close(along.entries, torch.tensor(SEEN * 2))
+    assert terms(along, [[3.0, 4.0]], [0])["intra"] == terms(alone, [[3.0, 4.0]], [0])["intra"]
+    # Between cameras, the four of the source are among the nearest of other clusters.
+    powers = [math.exp(2 * cosine) for cosine in (0.8, -0.6, -0.8, 0.6, 0.8, -0.6, -0.8)]
+    expected = 0.5 * math.log(sum(powers) / powers[0])
+    assert terms(along, [[3.0, 4.0]], [0])["inter"] == pytest.approx(expected)
+
+
 @st.composite
 def cases(draw):
     """Features, labels and cameras of a few images, and two batches of them, from a seed."""
@@ -273,16 +287,17 @@ def test_it_is_the_slow_loop(case):
     torch.testing.assert_close(memory.entries, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("proxies", [False, True])
-def test_gradients_are_those_of_finite_differences(proxies):
+@pytest.mark.parametrize(("proxies", "hard_negatives"), [(False, 50), (True, 2), (True, 50)])
+def test_gradients_are_those_of_finite_differences(proxies, hard_negatives):
     vectors = np.random.default_rng(0).normal(size=(14, 3)).astype(np.float32).tolist()
     features, embedding, rows = vectors[:8], vectors[8:], [0, 1, 4, 5, 7, 1]
     labels, cameras = [0, 0, 1, 1, 2, 2, 0, -1], [0, 1, 0, 1, 0, 0, 1, 2]
-    chosen = options(proxies=proxies, hard_negatives=2)
+    chosen = options(proxies=proxies, hard_negatives=hard_negatives)
     memory = build(features, labels, cameras, **vars(chosen))
     leaf = torch.tensor(embedding, requires_grad=True)
     cost = sum(memory.terms(leaf, torch.tensor(rows)).values())
-    memory.update(leaf, torch.tensor(rows))  # has no part in the gradient
+    memory.update(leaf, torch.tensor(rows))  # has no part in the gradient, of this batch or of the next
+    assert not memory.entries.requires_grad
     cost.backward()
     keys = slow_keys(labels, cameras, chosen)
     entries = slow_entries(features, keys)
@@ -298,11 +313,14 @@ def test_gradients_are_those_of_finite_differences(proxies):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_cosines_keep_their_digits_under_autocast(dtype):
     # At a temperature of 0.001, a cosine of three digits would be off by more than 1.
-    memory = build(PLANE, LABELS, temperature=0.001)
+    plain, mixed = (build(PLANE, LABELS, temperature=0.001) for _ in range(2))
     embedding = [[-0.41, 1.0]]
     with torch.autocast("cpu", dtype=dtype):
-        mixed = terms(memory, embedding, [0])
-    assert mixed == terms(memory, embedding, [0])
+        costs = terms(mixed, embedding, [0])
+        update(mixed, embedding, [0])
+    assert costs == terms(plain, embedding, [0])
+    update(plain, embedding, [0])
+    assert torch.equal(mixed.entries, plain.entries)
 
 
 @pytest.mark.parametrize("proxies", [False, True])
@@ -313,6 +331,7 @@ def test_a_memory_resumes_from_its_state_bit_for_bit(tmp_path, proxies):
     update(memory, vectors[:3], [5, 6, 3])
     torch.save(memory.state(), tmp_path / "state")
     state = torch.load(tmp_path / "state", weights_only=True)
+    assert state["labels"].tolist() == [0, 1, 2, -1, 4] * 4
     resumed = restore_memory(state, options(**chosen), CPU)
     for each in (memory, resumed):
         update(each, vectors[3:9], [7, 8, 3, 0, 1, 2])

@@ -46,8 +46,8 @@ class ClusterMemory:
     def __init__(self, entries: Tensor, labels: Tensor, cameras: Tensor, options: MemoryOptions) -> None:
         self.entries, self.labels, self.cameras, self.options = entries, labels, cameras, options
         self._layout = _arrange(labels, cameras, options)
-        if entries.dim() != 2 or len(entries) != len(self._layout.clusters):
-            raise ValueError(f"{tuple(entries.shape)} entries, expected {len(self._layout.clusters)}")
+        if len(entries) != len(self._layout.clusters):
+            raise ValueError(f"{len(entries)} entries, expected {len(self._layout.clusters)}")
 
     def terms(self, embedding: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """The terms of the loss, scalars: `cluster`, or `intra` and `inter` if entries are per camera.
@@ -125,12 +125,12 @@ def build_memory(
 
     `labels`, `cameras`: (N,) int64, see `ClusterMemory`. Several processes give the same.
     """
-    state = {"labels": torch.from_numpy(labels), "cameras": torch.from_numpy(cameras)}
+    state = {"labels": torch.tensor(labels), "cameras": torch.tensor(cameras)}
     layout = _arrange(**state, options=options)
     kept = layout.entry >= 0
     # On the CPU, where the order of a sum is fixed: the memory is the same in all processes.
     sums = torch.zeros(len(layout.clusters), features.shape[1])
-    sums.index_add_(0, layout.entry[kept], F.normalize(torch.from_numpy(features)[kept]))
+    sums.index_add_(0, layout.entry[kept], F.normalize(torch.from_numpy(features[kept.numpy()])))
     return restore_memory({"entries": F.normalize(sums), **state}, options, device)
 
 
@@ -143,8 +143,8 @@ def restore_memory(state: dict[str, Tensor], options: MemoryOptions, device: tor
 def _arrange(labels: Tensor, cameras: Tensor, options: MemoryOptions) -> _Layout:
     outlier = labels < 0
     if options.outliers:  # each is a cluster of one image
-        labels = labels.clone()
-        labels[outlier] = labels.max() + 1 + torch.arange(int(outlier.sum()), device=labels.device)
+        further = labels.max() + 1 + torch.arange(int(outlier.sum()), device=labels.device)
+        labels = labels.masked_scatter(outlier, further)
     kept = labels >= 0
     num_cameras = int(cameras.max()) + 1
     per_camera = options.proxies and len(cameras.unique()) > 1
