@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -9,6 +11,7 @@ from scipy import sparse
 from ptlreid.errors import DataError, OptionError
 from ptlreid.retrieval import jaccard, memory_plan
 from ptlreid.retrieval.jaccard import jaccard_graph
+from ptlreid.retrieval.memory_plan import plan_blocks
 
 PAPER = {"k1": 30, "k2": 6}
 
@@ -156,3 +159,18 @@ def test_a_setting_without_meaning_is_an_error(option):
 def test_no_images_are_an_error():
     with pytest.raises(DataError, match="no features to cluster"):
         jaccard_graph(np.empty((0, 4), dtype=np.float32), **PAPER, radius=0.6, memory_budget=None)
+
+
+def test_memory_stays_within_what_is_stated():
+    """A copy of the features, the blocks, 4 kB per image, and 8 bytes per pair, twice while parts are joined."""
+    rng = np.random.default_rng(0)
+    matrix = np.repeat(rng.standard_normal((400, 16), dtype=np.float32), 20, axis=0)
+    matrix += 0.5 * rng.standard_normal(matrix.shape, dtype=np.float32)
+    budget = 10_000_000
+    tracemalloc.start()
+    graph = jaccard_graph(matrix, **PAPER, radius=0.6, memory_budget=budget)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    stated = matrix.nbytes + plan_blocks(8000, 8000, 16, budget).peak_bytes + 8000 * 4096 + 2 * 8 * graph.nnz
+    assert graph.nnz > 10 * 8000
+    assert peak <= stated < 4 * 8000**2 / 3  # a third of a dense matrix
