@@ -217,10 +217,14 @@ class Origin(TypedDict):
 
 @with_config(_OPEN)
 class Rules(TypedDict):
-    """`rules.json` of the user's own images, with the settings by which they were split."""
+    """`rules.json` of the user's own images, with the settings by which they were split.
+
+    `unlabelled`: whether the training images have no identities.
+    """
 
     protocol: str
     images: NotRequired[Count]
+    unlabelled: NotRequired[bool]
 
 
 @with_config(_STRICT)

@@ -24,7 +24,7 @@ def read(tmp_path):
 
     def run(content, encoding="utf-8"):
         (tmp_path / "own.csv").write_bytes(content if isinstance(content, bytes) else content.encode(encoding))
-        images, _ = read_list(tmp_path / "own.csv")
+        images, _ = read_list(tmp_path / "own.csv", unlabelled=False)
         return [(image.origin, image.identity, image.camera, image.split) for image in images]
 
     return run
@@ -81,7 +81,7 @@ def test_a_link_to_a_listed_image_is_the_same_image(read, tmp_path):
 def test_a_list_that_is_no_regular_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "own.csv")
     with within_seconds(), pytest.raises(DataError, match="cannot be read as CSV"):
-        read_list(tmp_path / "own.csv")
+        read_list(tmp_path / "own.csv", unlabelled=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\0", b"\xff\xfe\0", b"\xff", b'"', b"path,pid,pid,camid\na,1,1,1"])

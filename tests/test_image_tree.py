@@ -20,7 +20,7 @@ def read(tmp_path):
             file = tmp_path / "in" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-        return find_images(tmp_path / "in", layout=layout, pattern=pattern)
+        return find_images(tmp_path / "in", layout=layout, pattern=pattern, unlabelled=False)
 
     return run
 

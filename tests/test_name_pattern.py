@@ -19,7 +19,7 @@ def read(tmp_path):
             file = tmp_path / "in" / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-        images, _ = read_names(tmp_path / "in", OwnImagesSettings(pattern=pattern).pattern)
+        images, _ = read_names(tmp_path / "in", OwnImagesSettings(pattern=pattern).pattern, unlabelled=False)
         return [(image.origin, image.identity, image.camera, image.split) for image in images]
 
     return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,3 +165,120 @@ def write_own(folder: Path, pids: list[int]) -> None:
     with (folder / "split.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("path", "pid", "camid", "split", "origin"), *rows])
     (folder / "rules.json").write_text(json.dumps({"protocol": "market", "images": len(rows)}))
+
+
+def prepare_own(ptlreid, source: str, *more: str) -> tuple[Splits, str]:
+    code, _, err = ptlreid("prepare", "folder", "--source", source, "--name", "lobby", "--unlabelled", *more)
+    assert code == 0, err
+    return datasets.load("lobby", Path("data")), err
+
+
+def write_images(folder: Path, *names: str) -> None:
+    for name in names:
+        miniatures.write_image(folder / name, zlib.crc32(name.encode()))
+
+
+def test_crops_without_identities_become_a_training_part(ptlreid, tmp_path):
+    write_images(tmp_path / "frames", *(f"{shot}_c{camera}.jpg" for shot in range(3) for camera in (1, 2)))
+    splits, err = prepare_own(ptlreid, "frames")
+    assert "read as files: 6 training images without identities and 0 test identities, 2 cameras" in err
+    assert (splits.unlabelled, splits.has_test, len(splits.train), splits.protocol) == (True, False, 6, "market")
+    assert sorted(splits.train.camids.tolist()) == [1, 1, 1, 2, 2, 2]
+    assert "No identity was seen by two cameras" not in err
+    code, out, _ = ptlreid("check", "lobby", "--json")
+    assert (code, json.loads(out)["findings"]) == (0, [])
+    code, out, _ = ptlreid("prepare", "folder", "--source", "frames", "--name", "lobby", "--unlabelled")
+    assert (code, "Reused" in out, "no identities" in out) == (0, True, True)
+    code, _, err = ptlreid("finetune", "--data", "lobby", "--backbone", "tiny", "--init", "none")
+    assert (code, "no identities" in err) == (1, True)
+
+
+def test_a_labelled_dataset_is_not_taken_for_an_unlabelled_one_of_the_same_images(ptlreid, tmp_path):
+    names = [f"p{person}/{shot}_c{camera}.jpg" for person in range(4) for shot in range(2) for camera in (1, 2)]
+    write_images(tmp_path / "crops", *names)
+    prepare = ("prepare", "folder", "--source", "crops", "--name", "lobby")
+    assert ptlreid(*prepare)[0] == 0
+    code, _, err = ptlreid(*prepare, "--unlabelled")
+    assert (code, "unlabelled" in err) == (1, True)
+    # Version 0.1 knew no such setting.
+    marker = tmp_path / "data" / "lobby" / "prepared.json"
+    origin = {
+        key: value for key, value in json.loads(marker.read_text()).items() if key not in ("unlabelled", "content")
+    }
+    marker.write_text(json.dumps(origin))
+    code, out, err = ptlreid(*prepare)
+    assert (code, "Reused" in out) == (0, True), err
+
+
+def test_one_camera_for_all_is_noted(ptlreid, tmp_path):
+    write_images(tmp_path / "frames", "1.jpg", "2.jpg", "3.jpg")
+    splits, err = prepare_own(ptlreid, "frames")
+    assert set(splits.train.camids.tolist()) == {1}
+    assert "all training images are of one camera" in err
+
+
+def test_a_small_labelled_test_part_is_kept_next_to_unlabelled_images(ptlreid, tmp_path):
+    test = [f"test/p{person}/cam{camera}/{shot}.jpg" for person in range(3) for camera in (1, 2, 3) for shot in "ab"]
+    write_images(tmp_path / "crops", *(f"train/cam{camera}/{shot}.jpg" for camera in (1, 2) for shot in "xyz"), *test)
+    splits, err = prepare_own(ptlreid, "crops")
+    assert (splits.unlabelled, len(splits.train), splits.protocol) == (True, 6, "market")
+    assert (splits.query.num_identities, splits.gallery.num_identities) == (3, 3)
+    assert len(splits.query) + len(splits.gallery) == len(test)
+    # Cameras of the same name have the same number.
+    assert set(splits.train.camids.tolist()) == {1, 2}
+    assert set(splits.query.camids.tolist()) == {1, 2, 3}
+    assert "cameras of test images without a training image: cam3" in err
+    assert ptlreid("check", "lobby")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "path,camid\n1.jpg,a\n2.jpg,b\n3.jpg,b",
+        "path,pid,camid\n1.jpg,,a\n2.jpg,nan,b\n3.jpg,anna,b",
+        "path;camid;pid;split\n1.jpg;a;;train\n2.jpg;b;99999999999999999999;train\n3.jpg;b;-7;train",
+    ],
+)
+def test_a_csv_needs_no_identities_of_training_images(ptlreid, tmp_path, table):
+    write_images(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    (tmp_path / "all.csv").write_text(table)
+    splits, _ = prepare_own(ptlreid, "all.csv")
+    assert (splits.train.pids.tolist(), splits.train.camids.tolist()) == ([-1, -1, -1], [1, 2, 2])
+
+
+def test_a_csv_needs_the_identities_of_test_images(ptlreid, tmp_path):
+    write_images(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    rows = ["path,camid,split,pid", "1.jpg,1,train,", "2.jpg,1,query,7", "3.jpg,2,gallery,7"]
+    (tmp_path / "all.csv").write_text("\n".join(rows))
+    splits, _ = prepare_own(ptlreid, "all.csv")
+    assert [part.pids.tolist() for part in splits.parts] == [[-1], [7], [7]]
+    (tmp_path / "all.csv").write_text("\n".join([*rows[:-1], "3.jpg,2,gallery,"]))
+    code, _, err = ptlreid("prepare", "folder", "--source", "all.csv", "--name", "other", "--unlabelled")
+    assert (code, "line 4: pid is empty" in err) == (1, True)
+
+
+def test_identities_written_into_the_split_by_hand_are_not_read(ptlreid, tmp_path):
+    write_images(tmp_path / "frames", "1_c1.jpg", "2_c2.jpg")
+    prepare_own(ptlreid, "frames")
+    split = tmp_path / "data" / "lobby" / "split.csv"
+    assert split.read_text().count(",-1,") == 2
+    split.write_text(split.read_text().replace(",-1,", ",5,"))
+    assert datasets.load("lobby", tmp_path / "data").train.pids.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("source", ["flat", "cams", "all.csv", "empty.csv"])
+def test_a_source_without_identities_names_the_option(ptlreid, tmp_path, source):
+    write_images(tmp_path, "flat/1.jpg", "flat/2.jpg", "cams/cam1/1.jpg", "cams/cam2/1.jpg")
+    (tmp_path / "all.csv").write_text("path,camid\nflat/1.jpg,1\nflat/2.jpg,2")
+    (tmp_path / "empty.csv").write_text("path,pid,camid\nflat/1.jpg,,1\nflat/2.jpg,,2")
+    code, _, err = ptlreid("prepare", "folder", "--source", source, "--name", "lobby")
+    assert (code, "add --unlabelled" in " ".join(err.split())) == (1, True), err
+    assert ptlreid("prepare", "folder", "--source", source, "--name", "lobby", "--unlabelled")[0] == 0
+
+
+def test_prepare_takes_unlabelled_as_an_option_and_not_as_a_name(ptlreid, tmp_path):
+    write_images(tmp_path / "flat", "1_c1.jpg", "2_c2.jpg")
+    code, _, err = ptlreid("prepare", "folder:unlabelled", "--source", "flat", "--name", "lobby")
+    assert (code, "Add --unlabelled" in " ".join(err.split())) == (1, True)
+    code, _, err = ptlreid("prepare", "market:unlabelled", "--test-share", "0.5", "--source", "flat")
+    assert (code, "--test-share does not apply" in err) == (1, True)

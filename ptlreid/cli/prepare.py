@@ -42,12 +42,13 @@ def prepare(
     """Prepare a dataset: from its archive or folder, from your own images, or synthetic.
 
     Public datasets and your own images are read from --source. Synthetic datasets take --identities, --cameras,
-    --images-per-camera, --height, --width and --seed; your own images --name, --test-share and --seed; a pack its
-    --height and --width. The same command again reuses a finished dataset, and resumes an interrupted one.
+    --images-per-camera, --height, --width and --seed; your own images --name, --test-share, --unlabelled and --seed; a
+    pack its --height and --width. The same command again reuses a finished dataset, and resumes an interrupted one.
 
     Examples:
       ptlreid prepare market --source Market-1501-v15.09.15.zip
       ptlreid prepare folder --source my_crops --name lobby --check
+      ptlreid prepare folder --source my_frames --name lobby --unlabelled
       ptlreid prepare synthetic-b --identities 32
     """
     from ptlreid import datasets
@@ -67,8 +68,7 @@ def prepare(
     folder = dataset.folder(root)
     packed = _pack(dataset, folder, given, source) if pack else {}
     if check:
-        show_check(dataset, folder, {**made, **packed}, as_json=json)
-        return
+        return show_check(dataset, folder, {**made, **packed}, as_json=json)
     splits = dataset.read(folder)
     if json:
         console.show_json({"data": splits.name, "folder": str(folder), **made, **packed, **count_parts(splits)})
@@ -114,6 +114,11 @@ def _own_settings(dataset: DatasetRef, source: Path, given: Given) -> OwnImagesS
     """The settings of the user's own images, named by --name, by DATA if that is an earlier name, or by the source."""
     from ptlreid import datasets
 
+    if dataset.unlabelled:
+        raise OptionError(
+            f"{dataset.name}{datasets.UNLABELLED} with --source: expected the name alone. Add --unlabelled if your "
+            "images have no identities."
+        )
     settings = given.resolve(OwnImagesSettings)
     known = datasets.names()
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", source.resolve().name.removesuffix(source.suffix).removesuffix(".tar"))

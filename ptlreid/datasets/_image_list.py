@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from ptlreid.datasets._own_image import FORMS, OwnImage, parse_part
+from ptlreid.datasets._own_image import FORMS, NO_IDENTITY, TRAINING, OwnImage, parse_part
 from ptlreid.datasets.reader import DISTRACTOR, IMAGE_SUFFIXES, Fault, Reject, refuse
 from ptlreid.errors import DataError
 from ptlreid.files import open_regular
@@ -27,15 +27,15 @@ class _Row:
     image: OwnImage
 
 
-def read_list(file: Path, reject: Reject = refuse) -> tuple[list[OwnImage], list[str]]:
+def read_list(file: Path, reject: Reject = refuse, *, unlabelled: bool) -> tuple[list[OwnImage], list[str]]:
     """The images that the CSV lists, sorted by path, and notes for the user.
 
     Columns are separated by comma, semicolon or tab; capitals in the header make no difference. Identities that are
-    all numbers are compared as numbers, so that 7, 007 and 7.0 are one. A missing image goes to `reject`; any other
-    fault raises `DataError` with its line.
+    all numbers are compared as numbers, so that 7, 007 and 7.0 are one. If `unlabelled`, training images need no pid,
+    and it is not read. A missing image goes to `reject`; any other fault raises `DataError` with its line.
     """
     try:
-        rows = list(_read_rows(file, reject))
+        rows = list(_read_rows(file, reject, unlabelled=unlabelled))
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{file}: cannot be read as CSV ({error}). {FORMS}") from error
     if not rows:
@@ -59,12 +59,13 @@ def _unify(values: list[str]) -> list[str]:
     return [str(_to_number(value)) for value in values] if numbers else values
 
 
-def _read_rows(file: Path, reject: Reject) -> Iterator[_Row]:
+def _read_rows(file: Path, reject: Reject, *, unlabelled: bool) -> Iterator[_Row]:
     with open_regular(file) as stream:
         content = stream.read()
     text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     lines = io.StringIO(text, newline="")
-    names, separator = _read_header(file, lines.readline())
+    required = tuple(name for name in _REQUIRED if not (unlabelled and name == "pid"))
+    names, separator = _read_header(file, lines.readline(), required)
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
     for row in reader:
         line = reader.line_num + 1
@@ -76,6 +77,8 @@ def _read_rows(file: Path, reject: Reject) -> Iterator[_Row]:
                 f"that contains {separator!r} in double quotes."
             )
         values = {name: value.strip() for name, value in zip(names, row, strict=False)}
+        if unlabelled and parse_part(values.get("split", "")) in TRAINING:
+            values["pid"] = NO_IDENTITY
         image = _read_row(file, line, values)
         if image.file.is_file() and image.file.suffix.lower() in IMAGE_SUFFIXES:
             yield _Row(line, image)
@@ -84,7 +87,7 @@ def _read_rows(file: Path, reject: Reject) -> Iterator[_Row]:
             reject(Fault("missing", image.file, fault, "Give paths relative to the CSV's folder."))
 
 
-def _read_header(file: Path, header: str) -> tuple[list[str], str]:
+def _read_header(file: Path, header: str, required: tuple[str, ...]) -> tuple[list[str], str]:
     """The names of the columns, without capitals, and the separator: the one that finds most of them."""
     found: dict[str, list[str]] = {}
     for separator in (",", ";", "\t"):
@@ -92,7 +95,7 @@ def _read_header(file: Path, header: str) -> tuple[list[str], str]:
         found[separator] = [field.strip().lower() for field in fields]
     separator = max(found, key=lambda separator: len({*_REQUIRED} & {*found[separator]}))
     names = found[separator]
-    missing = [name for name in _REQUIRED if name not in names]
+    missing = [name for name in required if name not in names]
     if missing:
         raise DataError(f"{file}: no column {', '.join(missing)}. {FORMS}")
     twice = [name for name in (*_REQUIRED, "split") if names.count(name) > 1]
@@ -105,7 +108,8 @@ def _read_row(file: Path, line: int, values: dict[str, str]) -> OwnImage:
     path, pid, camid, split = (values.get(name, "") for name in (*_REQUIRED, "split"))
     empty = [name for name, value in zip(_REQUIRED, (path, pid, camid), strict=True) if value in _EMPTY]
     if empty:
-        raise DataError(f"{file}, line {line}: {', '.join(empty)} is empty. Fill it in, or remove the line.")
+        hint = ", or add --unlabelled if the identities of training images are not known" if empty == ["pid"] else ""
+        raise DataError(f"{file}, line {line}: {', '.join(empty)} is empty. Fill it in, or remove the line{hint}.")
     part = "" if split in _EMPTY else parse_part(split)
     if split not in _EMPTY and not part:
         raise DataError(

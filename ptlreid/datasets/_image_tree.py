@@ -6,7 +6,7 @@ Folders are levels, the outermost first. One of them may name parts, one identit
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -50,18 +50,24 @@ def read_tree(source: Path, layout: str | None) -> tuple[list[OwnImage], str, li
 
     Without a `layout`, the levels are recognised by their names. Raises `DataError` if two readings fit, or none.
     """
+    images, left_out = list_tree(source)
+    if layout:
+        images, reading = _follow_layout(source, images, layout)
+    else:
+        images, reading = find_reading(source, find_parts(source, images))
+    images, doubles = drop_doubles(images)
+    left_out += doubles
+    parts = "split/" if images[0].part else ""
+    return label(images, reading), parts + reading.layout, left_out
+
+
+def list_tree(source: Path) -> tuple[list[SourceFile], list[LeftOut]]:
+    """The images below `source`, at least one, and what was left out."""
     images, left_out = list_images(source)
     if not images:
         others = f", but other files, such as {left_out[0].path}" if left_out else ""
         raise DataError(f"{source}: holds no image ({', '.join(IMAGE_SUFFIXES)}){others}. {FORMS}")
-    if layout:
-        images, reading = _follow_layout(source, images, layout)
-    else:
-        images, reading = _find_reading(source, _find_parts(source, images))
-    images, doubles = _drop_doubles(images)
-    left_out += doubles
-    parts = "split/" if images[0].part else ""
-    return _label(images, reading), parts + reading.layout, left_out
+    return images, left_out
 
 
 def parse_camera(name: str) -> str:
@@ -75,13 +81,21 @@ def _follow_layout(source: Path, images: list[SourceFile], layout: str) -> tuple
     names = layout.split("/")
     if names[0] == "split":
         names = names[1:]
-        images = _find_parts(source, images)
+        images = find_parts(source, images)
         if not images[0].part:
             raise DataError(
                 f"{source}: no folder is called train, val, test, query or gallery, as the layout {layout} expects. "
                 "Rename the folders, or choose another --layout."
             )
     levels = 0 if names == ["names"] else len(names)
+    images = keep_levels(source, images, levels, layout)
+    if not levels:
+        return images, Reading(None)
+    return images, Reading(names.index("identity"), names.index("camera") if "camera" in names else None)
+
+
+def keep_levels(source: Path, images: list[SourceFile], levels: int, layout: str) -> list[SourceFile]:
+    """The images without the folders that all are in, each in at least as many folders as `layout` has `levels`."""
     images = skip_common_folders(images, keep=levels)
     shallow = next((image for image in images if len(image.folders) < levels), None)
     if shallow:
@@ -89,12 +103,10 @@ def _follow_layout(source: Path, images: list[SourceFile], layout: str) -> tuple
             f"{source}: {shallow.origin} is in too few folders: expected the layout {layout} for every image. Move it, "
             "or choose another --layout."
         )
-    if not levels:
-        return images, Reading(None)
-    return images, Reading(names.index("identity"), names.index("camera") if "camera" in names else None)
+    return images
 
 
-def _find_parts(source: Path, images: list[SourceFile]) -> list[SourceFile]:
+def find_parts(source: Path, images: list[SourceFile]) -> list[SourceFile]:
     """The images with the parts that folders name, if they do, and without these folders and those around them."""
     depth = min(len(image.folders) for image in images)
     levels = [{image.folders[level] for image in images} for level in range(depth)]
@@ -120,7 +132,7 @@ def _take_part(image: SourceFile, level: int) -> SourceFile:
     return image
 
 
-def _drop_doubles(images: list[SourceFile]) -> tuple[list[SourceFile], list[LeftOut]]:
+def drop_doubles(images: list[SourceFile]) -> tuple[list[SourceFile], list[LeftOut]]:
     """The images without those of `train` and `val` that are in `train_all` under the same name, and these."""
     everything = {(*image.folders, image.file.name) for image in images if image.part == "train_all"}
     double = [image.part in ("train", "val") and (*image.folders, image.file.name) in everything for image in images]
@@ -129,7 +141,7 @@ def _drop_doubles(images: list[SourceFile]) -> tuple[list[SourceFile], list[Left
     return kept, [LeftOut("is in the folder of all training images, too", origin) for origin in left_out]
 
 
-def _find_reading(source: Path, images: list[SourceFile]) -> tuple[list[SourceFile], Reading]:
+def find_reading(source: Path, images: list[SourceFile]) -> tuple[list[SourceFile], Reading]:
     """The images without the folders that all are in, and the one reading that fits."""
     unnamed = next((image for image in images if not _parse_name(image)), None)
     images = skip_common_folders(images, keep=1 if unnamed else 0)
@@ -151,7 +163,7 @@ def _names_decide(source: Path, images: list[SourceFile], levels: list[list[str]
     Frames are numbered like that, too: `anna/17_c2.jpg`. Raises `DataError` if both readings are likely.
     """
     pids = [(_parse_name(image) or (0, 0))[0] for image in images]
-    if any(_match(level, pids) for level in levels) or all(_name_cameras(level) for level in levels):
+    if any(_match(level, pids) for level in levels) or all(name_cameras(level) for level in levels):
         return True
     if all(_MARKET_NAME.match(image.file.name) for image in images):
         _refuse_two(source, images, Reading(None), Reading(0))
@@ -161,7 +173,7 @@ def _names_decide(source: Path, images: list[SourceFile], levels: list[list[str]
 def _read_levels(source: Path, images: list[SourceFile], levels: list[list[str]]) -> Reading:
     """The reading of folders of which every image is in as many as there are `levels`."""
     telling = [level for level, names in enumerate(levels) if len(set(names)) > 1]
-    cameras = [level for level in telling if _name_cameras(levels[level])]
+    cameras = [level for level in telling if name_cameras(levels[level])]
     others = [level for level in telling if level not in cameras]
     file_cameras = [parse_camera(image.file.name) for image in images]
     if len(telling) < 2:
@@ -193,7 +205,8 @@ def _read_levels(source: Path, images: list[SourceFile], levels: list[list[str]]
     return Reading(first, second)
 
 
-def _name_cameras(names: list[str]) -> bool:
+def name_cameras(names: list[str]) -> bool:
+    """Whether all of these names of folders are those of cameras, such as `cam1`, `camera_door` or `view-b`."""
     return all(_CAMERA_FOLDER.fullmatch(name) for name in set(names))
 
 
@@ -205,35 +218,45 @@ def _match(some: Sequence[object], others: Sequence[object]) -> bool:
 def _refuse_two(source: Path, images: list[SourceFile], *readings: Reading) -> NoReturn:
     parts = "split/" if images[0].part else ""
     layouts = [parts + reading.layout for reading in readings]
-    found = []
+    found = {}
     for reading, layout in zip(readings, layouts, strict=True):
-        labelled = _label(images, reading)
+        labelled = label(images, reading)
         pids, camids = {image.identity for image in labelled}, {image.camera for image in labelled}
-        found.append(f"{layout} ({len(pids):,} identities such as {min(pids)}, {len(camids):,} cameras)")
+        found[layout] = f"{len(pids):,} identities such as {min(pids)}, {len(camids):,} cameras"
+    refuse_readings(source, found)
+
+
+def refuse_readings(source: Path, found: Mapping[str, str]) -> NoReturn:
+    """Raise `DataError` that names every layout that fits, with what it finds."""
+    readings = [f"{layout} ({what})" for layout, what in found.items()]
     raise DataError(
-        f"{source}: can be read as {' or as '.join(found)}: expected one reading. Choose with --layout "
-        f"{' or --layout '.join(layouts)}."
+        f"{source}: can be read as {' or as '.join(readings)}: expected one reading. Choose with --layout "
+        f"{' or --layout '.join(found)}."
     )
 
 
-def _label(images: list[SourceFile], reading: Reading) -> list[OwnImage]:
+def label(images: list[SourceFile], reading: Reading) -> list[OwnImage]:
+    """The images with identity and camera, as `reading` says."""
     if reading.identity is None:
         return [_label_by_name(image) for image in images]
+    return [
+        OwnImage(image.file, image.origin, image.folders[reading.identity], camera, image.part)
+        for image, camera in zip(images, find_cameras(images, reading.camera), strict=True)
+    ]
+
+
+def find_cameras(images: list[SourceFile], level: int | None) -> list[str]:
+    """The cameras that folders at `level` name; without one those in the file names, or one for all images."""
+    if level is not None:
+        return [image.folders[level] for image in images]
     cameras = [parse_camera(image.file.name) for image in images]
-    if reading.camera is not None:
-        cameras = [image.folders[reading.camera] for image in images]
-    elif not any(cameras):
-        cameras = ["1"] * len(images)
-    elif not all(cameras):
+    if any(cameras) and not all(cameras):
         without, named = images[cameras.index("")], images[[bool(camera) for camera in cameras].index(True)]
         raise DataError(
             f"{without.file}: the name gives no camera, but that of {named.file.name} does. Name the camera in every "
             "file, as in _c2, or in none."
         )
-    return [
-        OwnImage(image.file, image.origin, image.folders[reading.identity], camera, image.part)
-        for image, camera in zip(images, cameras, strict=True)
-    ]
+    return cameras if any(cameras) else ["1"] * len(images)
 
 
 def _label_by_name(image: SourceFile) -> OwnImage:

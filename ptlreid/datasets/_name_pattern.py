@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ptlreid.datasets._left_out import LeftOut
-from ptlreid.datasets._own_image import OwnImage, parse_part
+from ptlreid.datasets._own_image import NO_IDENTITY, TRAINING, OwnImage, parse_part
 from ptlreid.datasets._source_files import list_images
 from ptlreid.errors import DataError
 
@@ -25,25 +25,31 @@ json.dump([found and found.groupdict() for found in map(match, names)], sys.stdo
 """
 
 
-def read_names(source: Path, pattern: str) -> tuple[list[OwnImage], list[LeftOut]]:
+def read_names(source: Path, pattern: str, *, unlabelled: bool) -> tuple[list[OwnImage], list[LeftOut]]:
     """The images below `source`, labelled by the groups of `pattern`, and what was left out.
 
     The pattern is matched with the beginning of the file name, or of the path below `source` if it contains a `/`. A
-    group `camid_door` gives the camera `door` wherever it matches. Raises `DataError` for a name that does not match.
+    group `camid_door` gives the camera `door` wherever it matches. If `unlabelled`, training images need no group
+    `pid`. Raises `DataError` for a name that does not match.
     """
     files, left_out = list_images(source)
     names = [file.origin if "/" in pattern else file.file.name for file in files]
     found = _match(pattern, names)
-    unmatched = [file.origin for file, groups in zip(files, found, strict=True) if not (groups and groups["pid"])]
+    unmatched = [
+        file.origin
+        for file, groups in zip(files, found, strict=True)
+        if groups is None or not _find_identity(groups, unlabelled=unlabelled)
+    ]
     if unmatched or not files:
+        expected = "a match with every name, and an identity in those of test images"
         raise DataError(
             f"{source}: {len(unmatched):,} of {len(files):,} images do not match the pattern {pattern}"
-            f"{f', such as {unmatched[0]}' if unmatched else ''}: expected an identity in every name. Correct "
-            "--pattern, or move these images away."
+            f"{f', such as {unmatched[0]}' if unmatched else ''}: expected "
+            f"{expected if unlabelled else 'an identity in every name'}. Correct --pattern, or move these images away."
         )
     images = []
     for file, groups in zip(files, found, strict=True):
-        assert groups
+        assert groups is not None
         camera, split = _find_camera(groups), groups.get("split") or ""
         if not camera:
             raise DataError(f"{source}: the pattern {pattern} finds no camera in {file.origin}. Correct --pattern.")
@@ -52,8 +58,15 @@ def read_names(source: Path, pattern: str) -> tuple[list[OwnImage], list[LeftOut
                 f"{source}: the pattern {pattern} finds the part {split!r} in {file.origin}: expected train, val, "
                 "test, query or gallery. Correct --pattern."
             )
-        images.append(OwnImage(file.file, file.origin, str(groups["pid"]), camera, parse_part(split)))
+        identity = _find_identity(groups, unlabelled=unlabelled)
+        images.append(OwnImage(file.file, file.origin, identity, camera, parse_part(split)))
     return images, left_out
+
+
+def _find_identity(groups: Mapping[str, str | None], *, unlabelled: bool) -> str:
+    """The identity that the groups name, "" if they name none; that of training images is not read if `unlabelled`."""
+    training = parse_part(groups.get("split") or "") in TRAINING
+    return NO_IDENTITY if unlabelled and training else groups.get("pid") or ""
 
 
 def _find_camera(groups: Mapping[str, str | None]) -> str:

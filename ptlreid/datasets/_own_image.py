@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ptlreid.records import DISTRACTOR, JUNK
+from ptlreid.records import DISTRACTOR, JUNK, UNLABELLED
 
 FORMS = (
     "Expected one folder per identity, or names such as 0002_c1s1_000451_03.jpg. For other names, give a --pattern "
     r"such as '(?P<pid>\d+)_(?P<camid>\d+)', or as --source a CSV with lines such as: path,pid,camid "
-    "| crops/17.jpg,anna,door | crops/18.jpg,bob,hall"
+    "| crops/17.jpg,anna,door | crops/18.jpg,bob,hall. If the identities are not known, add --unlabelled"
 )
 
 # Pids with a meaning, however identities are named or numbered.
 SPECIAL = {str(pid): pid for pid in (JUNK, DISTRACTOR)}
+NO_IDENTITY = str(UNLABELLED)
+
+# The parts of which images may have no identity, "" being that of images that were given none.
+TRAINING = ("", "train", "train_all")
 
 # What folders and the column `split` call a part, without capitals, separators and the words around it.
 _PART_NAMES = {

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ptlreid.datasets._camera_tree import read_camera_tree
 from ptlreid.datasets._image_list import read_list
 from ptlreid.datasets._image_tree import read_tree
 from ptlreid.datasets._left_out import LeftOut
 from ptlreid.datasets._name_pattern import read_names
-from ptlreid.datasets._own_image import FORMS, SPECIAL, OwnImage
+from ptlreid.datasets._own_image import FORMS, NO_IDENTITY, SPECIAL, OwnImage
 from ptlreid.datasets.reader import Reject, refuse
 from ptlreid.errors import DataError
 
@@ -28,16 +29,21 @@ class Found:
     notes: Sequence[str] = ()
 
 
-def find_images(source: Path, *, layout: str | None, pattern: str | None, reject: Reject = refuse) -> Found:
+def find_images(
+    source: Path, *, layout: str | None, pattern: str | None, unlabelled: bool, reject: Reject = refuse
+) -> Found:
     """The images in `source`, a CSV or a folder; `DataError` if its layout is unknown.
 
     `layout`: how to read the folders, if they do not tell. `pattern`: a regular expression for the file names.
-    A missing image of a CSV goes to `reject`.
+    `unlabelled`: training images need no identity and get none; images of no part are for training. A missing image of
+    a CSV goes to `reject`.
     """
     if source.is_dir():
         if pattern:
-            images, left_out = read_names(source, pattern)
+            images, left_out = read_names(source, pattern, unlabelled=unlabelled)
             reading = "names with --pattern"
+        elif unlabelled:
+            images, reading, left_out = read_camera_tree(source, layout)
         else:
             images, reading, left_out = read_tree(source, layout)
         found = Found(images, reading, left_out)
@@ -48,15 +54,16 @@ def find_images(source: Path, *, layout: str | None, pattern: str | None, reject
             f"{source}: --{'layout' if layout else 'pattern'} is for folders: a CSV states all. Leave it out."
         )
     else:
-        images, notes = read_list(source, reject)
+        images, notes = read_list(source, reject, unlabelled=unlabelled)
         found = Found(images, "a CSV", [], notes)
-    return _choose_parts(source, found)
+    return _choose_parts(source, found, unlabelled=unlabelled)
 
 
-def _choose_parts(source: Path, found: Found) -> Found:
+def _choose_parts(source: Path, found: Found, *, unlabelled: bool) -> Found:
     """The images with train, test, query and gallery as their only parts; the others are left out.
 
-    Validation images are the test set if there is no other. A test set next to queries is their gallery.
+    Validation images are the test set if there is no other. A test set next to queries is their gallery. If
+    `unlabelled`, training images lose their identities, and images of no part are training images.
     """
     given = {image.split for image in found.images}
     if given == {"", *given} and len(given) > 1:
@@ -76,9 +83,11 @@ def _choose_parts(source: Path, found: Found) -> Found:
     }
     images, left_out = [], list(found.left_out)
     for image in found.images:
-        part = meaning.get(image.split, image.split)
+        part = meaning.get(image.split, image.split) or "train" * (unlabelled and not image.split)
         if image.split and not part:
             left_out.append(LeftOut("is neither for training nor for testing", image.origin))
+        elif part == "train" and unlabelled:
+            images.append(replace(image, split=part, identity=NO_IDENTITY))
         elif part == "train" and image.identity in SPECIAL:
             left_out.append(LeftOut("is junk or a distractor, which only a gallery may hold", image.origin))
         elif part == "query" and image.identity in SPECIAL:

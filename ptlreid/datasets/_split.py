@@ -36,13 +36,16 @@ def split_images(images: Sequence[tuple[int, int, str]], *, seed: int, test_shar
 
 
 def choose_protocol(images: Sequence[tuple[int, int, str]]) -> str:
-    """`market` if some query, in (pid, camid, part), has a match in another camera, otherwise `any-camera`."""
+    """`market` if some query, in (pid, camid, part), has a match in another camera, otherwise `any-camera`.
+
+    `market` if all images are for training, too.
+    """
     gallery = {(pid, camid) for pid, camid, part in images if part == "gallery" and pid >= 0}
     cameras = defaultdict(set)
     for pid, camid in gallery:
         cameras[pid].add(camid)
     crossed = any(cameras[pid] - {camid} for pid, camid, part in images if part == "query")
-    return "market" if crossed else "any-camera"
+    return "market" if crossed or all(part == "train" for _, _, part in images) else "any-camera"
 
 
 def _choose_test_identities(
@@ -56,7 +59,7 @@ def _choose_test_identities(
     if len(cameras) < 2:
         raise DataError(
             f"{len(cameras)} {'identity' if cameras else 'identities'} found: expected at least 2, one to train on and "
-            "one to test. Give more identities, or a CSV with a column `split`."
+            "one to test. Give more identities, or a CSV with a column `split`; add --unlabelled if none is known."
         )
     several = [pid for pid in sorted(cameras) if len(cameras[pid]) > 1]
     single = [pid for pid in sorted(cameras) if len(cameras[pid]) == 1]

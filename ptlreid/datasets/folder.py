@@ -26,6 +26,7 @@ from ptlreid.datasets.reader import (
 from ptlreid.errors import DataError
 from ptlreid.files import atomic_write
 from ptlreid.json_files import read_json, write_json
+from ptlreid.records import UNLABELLED
 from ptlreid.schemas import Rules
 from ptlreid.settings import OwnImagesSettings
 
@@ -53,7 +54,8 @@ _Row = tuple[str, int, int, str, str]  # in the order of the columns
 def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
     """The splits listed in `split.csv` of `folder`, with the protocol of `rules.json`, named after the folder.
 
-    A listed image that does not exist goes to `reject`. Raises `DataError` for a row that `prepare` did not write.
+    Training images have no identities if `rules.json` says so. A listed image that does not exist goes to `reject`.
+    Raises `DataError` for a row that `prepare` did not write.
     """
     name = folder.resolve().name
     remedy = f"Expected {','.join(_COLUMNS)}. Remove {folder} and prepare it again."
@@ -83,6 +85,8 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
         fault = f"lists {len(rows):,} images, but `prepare` wrote {rules['images']}"
         raise FaultError(Fault("layout", folder / SPLIT, fault, remedy))
     train, query, gallery = (Records.make(*parts[part], source=name) for part in PARTS)
+    if rules.get("unlabelled"):
+        return Splits(name, train, query, gallery, rules["protocol"]).without_identities()
     return Splits(name, train.select(train.pids >= 0), query, gallery, rules["protocol"])
 
 
@@ -94,7 +98,8 @@ def gather(
     The same images and the same seed give the same bytes of `split.csv`. Raises `DataError` for a name that is not
     UTF-8, as in some old archives.
     """
-    found = find_images(source, layout=settings.layout, pattern=settings.pattern, reject=reject)
+    layout, pattern, unlabelled = settings.layout, settings.pattern, settings.unlabelled
+    found = find_images(source, layout=layout, pattern=pattern, unlabelled=unlabelled, reject=reject)
     images = found.images
     _check_encoding(images)
     pids = assign_numbers(image.identity for image in images)
@@ -106,6 +111,8 @@ def gather(
         for number, (image, (pid, camid, _), part) in enumerate(zip(images, labelled, parts, strict=True), start=1)
     ]
     _note_reading(found, rows, camids, progress)
+    if unlabelled:
+        _note_cameras(rows, camids, progress)
     originals = {row[0]: image.file for row, image in zip(rows, images, strict=True)}
     files = link_or_copy_as(originals, target, progress, reject)
     with atomic_write(target / SPLIT) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
@@ -117,7 +124,7 @@ def gather(
     write_left_out(target, found.left_out)
     protocol = choose_protocol([(pid, camid, part) for _, pid, camid, part, _ in rows])
     rules = {"protocol": protocol, "seed": settings.seed, "test_share": settings.test_share, "images": len(rows)}
-    write_json(target / RULES, rules)
+    write_json(target / RULES, {**rules, "unlabelled": True} if unlabelled else rules)
     if protocol == "any-camera":
         progress.note("No identity was seen by two cameras: matches by the same camera count (protocol any-camera).")
     return files
@@ -133,16 +140,29 @@ def _note_reading(found: Found, rows: list[_Row], camids: Mapping[str, int], pro
         progress.note(line)
 
 
+def _note_cameras(rows: list[_Row], camids: Mapping[str, int], progress: Progress) -> None:
+    """Say what is doubtful about the cameras of images without identities."""
+    train = {camid for _, _, camid, part, _ in rows if part == "train"}
+    if len(train) == 1:
+        progress.note(
+            "all training images are of one camera. If there are more, name them by folders (--layout camera), in the "
+            "file names (_c2) or with --pattern"
+        )
+    new = [name for name, camid in camids.items() if camid not in train]
+    if new:
+        progress.note(f"cameras of test images without a training image: {', '.join(new[:_SHOWN])}")
+
+
 def _describe_rows(rows: list[_Row]) -> str:
     """Numbers of identities and cameras, which show a tree that was misread at once."""
     train = {pid for _, pid, _, part, _ in rows if part == "train"}
     test = {pid for _, pid, _, part, _ in rows if part != "train" and pid >= 0}
     cameras = len({camid for _, _, camid, _, _ in rows})
     both = f" ({len(train & test):,} in both)" if train & test else ""
-    return (
-        f"{len(train):,} training and {len(test):,} test identities{both}, "
-        f"{cameras:,} {'camera' if cameras == 1 else 'cameras'}"
-    )
+    trained = f"{len(train):,} training"
+    if train == {UNLABELLED}:
+        trained = f"{sum(part == 'train' for _, _, _, part, _ in rows):,} training images without identities"
+    return f"{trained} and {len(test):,} test identities{both}, {cameras:,} {'camera' if cameras == 1 else 'cameras'}"
 
 
 def _write_names(file: Path, column: str, numbers: Mapping[str, int]) -> None:

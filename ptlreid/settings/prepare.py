@@ -6,7 +6,7 @@ import re
 import warnings
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ptlreid.errors import OptionError
 from ptlreid.names import check_name
@@ -57,6 +57,10 @@ Layout = Literal[
     "split/*/identity",
     "split/*/identity/camera",
     "split/identity/*/camera",
+    "files",
+    "camera",
+    "*/camera",
+    "*/*/camera",
 ]
 
 
@@ -68,6 +72,7 @@ class OwnImagesSettings(Settings):
     )
     seed: Annotated[int, COMMON] = Field(0, ge=0, le=MAX_SEED, description="Random seed.")
     test_share: Annotated[float, COMMON] = Field(0.5, gt=0, lt=1, description="Share of the identities for testing.")
+    unlabelled: Annotated[bool, COMMON] = Field(False, description="Training images have no identities.")
     layout: Annotated[Layout | None, Option(common=True, default="auto", metavar="LAYOUT")] = Field(
         None, description="What the folders name, from the outermost; * is skipped."
     )
@@ -87,7 +92,7 @@ class OwnImagesSettings(Settings):
 
     @field_validator("pattern")
     @classmethod
-    def _check_pattern(cls, pattern: str | None) -> str | None:
+    def _check_pattern(cls, pattern: str | None, info: ValidationInfo) -> str | None:
         if pattern is None:
             return None
         try:
@@ -99,11 +104,13 @@ class OwnImagesSettings(Settings):
                 f"pattern = {pattern!r}: not a regular expression ({error}). Correct it; see Python's module re."
             ) from None
         unknown = [name for name in groups if name not in ("pid", "camid", "split") and not name.startswith("camid_")]
-        if "pid" not in groups or unknown:
-            fault = f"has a group {unknown[0]}" if unknown else "has no group pid"
+        needed = "camid" if info.data.get("unlabelled") else "pid"
+        if unknown or (not groups if needed == "camid" else "pid" not in groups):
+            fault = f"has a group {unknown[0]}" if unknown else f"has no group {needed}"
             raise OptionError(
                 f"pattern = {pattern!r}: {fault}: expected (?P<pid>...) and, optionally, (?P<camid>...), "
-                "(?P<camid_NAME>...) or (?P<split>...). Name its groups like that."
+                "(?P<camid_NAME>...) or (?P<split>...). Name its groups like that; with --unlabelled, training images "
+                "need no pid."
             )
         return pattern
 
@@ -111,6 +118,15 @@ class OwnImagesSettings(Settings):
     def _refuse_both(self) -> Self:
         if self.layout and self.pattern:
             raise OptionError("layout and pattern: expected one of them. Leave one out.")
+        if self.layout and not self.unlabelled and "identity" not in self.layout and "names" not in self.layout:
+            raise OptionError(
+                f"layout = {self.layout!r} names no identities: expected one that does, such as identity/camera. "
+                "Choose another, or add --unlabelled."
+            )
+        if self.unlabelled and "test_share" in self.model_fields_set:
+            raise OptionError(
+                "test_share divides identities, and with --unlabelled there are none to divide. Leave one out."
+            )
         return self
 
 

@@ -45,6 +45,8 @@ def prepare(dataset: DatasetRef, source: Path, root: Path, own: OwnImagesSetting
     if (existing / MARKER).is_file():  # perhaps one of the other folders, from version 0.1
         folder = existing
     origin = {"data": folder.name, **_describe(source), **(own.model_dump(exclude={"name"}) if own else {})}
+    if own and not own.unlabelled:
+        origin["unlabelled"] = None  # datasets of earlier versions state nothing
 
     def gather(material: Path, target: Path, reject: Reject) -> dict[str, Path]:
         files: dict[str, Path] = dataset.module.gather(material, target, own or dataset.variant, progress, reject)
