@@ -10,7 +10,7 @@ import pytest
 from test_report_page import rank_list
 
 from ptlreid.reports import page
-from ptlreid.reports.elements import Section, Table
+from ptlreid.reports.elements import CropRow, Section, ShownImage, Table
 from ptlreid.reports.heat_map import plot_heat_map
 from ptlreid.reports.page import Page
 from ptlreid.reports.retrieval_plots import plot_cmc
@@ -51,9 +51,17 @@ def file(tmp_path_factory):
     plots = [plot_cmc({LONG: np.array([0.5, 1.0]), "b": np.array([0.1, 0.2])}), plot_loss({"run": steps}), wide]
     plots += plot_cells([{"kind": "epoch", "epoch": 1, "cells": {"cells.0": cell}}])
     table = Table(tuple(f"column {n}" for n in range(12)), [[LONG, *map(str, range(11))]])
-    lists = {"Worst queries": [rank_list(folder, LONG[:100])]}
+    ranked = rank_list(folder, LONG[:100])
+    row = CropRow(LONG, LONG, [ShownImage(ranked.path, LONG, LONG, marked) for marked in (False, True)], table)
     section = Section(
-        "all", "Everything", [LONG], tables=[table], plots=plots, folded={"More": table}, rank_lists=lists
+        "all",
+        "Everything",
+        [LONG],
+        tables=[table],
+        plots=plots,
+        folded={"More": table},
+        rank_lists={"Worst queries": [ranked]},
+        crop_rows=[row],
     )
     page.write_page(Page(LONG, LONG, [section], {"mAP": "50.0", "CMC-1": "60.0"}, [LONG]), folder / "page.html")
     return folder / "page.html"
@@ -91,7 +99,7 @@ def test_every_plot_has_a_size_and_every_crop_is_an_image(browser, file):
         "return [...document.querySelectorAll('[role=img], .plot svg, .crops use')]"
         ".map(one => one.getBoundingClientRect()).map(box => Math.min(box.width, box.height))"
     )
-    assert len(sizes) == (7 + 4) + 7 + 4
+    assert len(sizes) == (7 + 4 + 2) + 7 + (4 + 2)
     assert min(sizes) > 30
     decoded = browser.execute_async_script(
         "const done = arguments[0], image = new Image();"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,6 +51,26 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class ShownImage:
+    """An image in a row of crops. `caption`: the text below it; `alt` describes it. `marked`: in a dashed frame."""
+
+    path: Path
+    caption: str
+    alt: str
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class CropRow:
+    """Images under the heading `title`, which `description` explains. `table` has the values of the images."""
+
+    title: str
+    description: str
+    images: Sequence[ShownImage]
+    table: Table
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of a page. `name`: its anchor. `texts`: paragraphs. `tables` are always visible; `folded`: by title.
 
@@ -63,6 +84,7 @@ class Section:
     plots: Sequence[Plot] = ()
     folded: Mapping[str, Table] = field(default_factory=dict)
     rank_lists: Mapping[str, Sequence[QueryResult]] = field(default_factory=dict)
+    crop_rows: Sequence[CropRow] = ()
 
 
 _NUMBER = re.compile(r"[+-]?[\d.,]+(e[+-]\d+)?|–|")

@@ -37,10 +37,11 @@ def render_html(page: Page) -> str:
         lstrip_blocks=True,
     )
     results = [one for section in page.sections for group in section.rank_lists.values() for one in group]
-    crops = embed_crops(path for one in results for path in (one.path, *(image.path for image in one.images)))
+    paths = [path for one in results for path in (one.path, *(image.path for image in one.images))]
+    paths += [image.path for section in page.sections for row in section.crop_rows for image in row.images]
     return environment.get_template("page.html").render(
         page=page,
-        crops=crops,
+        crops=embed_crops(paths),
         render_svg=lambda plot: Markup(render.render_svg(plot)),  # text is escaped by matplotlib
         version=ptlreid.__version__,
     )
