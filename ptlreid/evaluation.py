@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ptlreid import cache, distributed
 from ptlreid.errors import DataError
 from ptlreid.features import Extractor
@@ -96,6 +98,7 @@ def load_retrieval(
     splits.require_test()
     protocol = find_protocol(settings.protocol or splits.protocol)
     extractor = extractor or Extractor.from_run(run, settings)
+    _note_cameras(extractor, splits, progress)
     query, gallery = (
         cache.load_or_extract(
             cache_file(run, splits, part, settings), extractor, records, dtype=settings.dtype, progress=progress
@@ -131,6 +134,16 @@ def _note_doubts(retrieval: Retrieval, progress: Progress) -> Retrieval:
     for doubt in describe_doubts(retrieval):
         progress.note(doubt)
     return retrieval
+
+
+def _note_cameras(extractor: Extractor, splits: Splits, progress: Progress) -> None:
+    if extractor.cameras:
+        sources, camids = (
+            np.concatenate([getattr(part, name) for part in (splits.query, splits.gallery)])
+            for name in ("sources", "camids")
+        )
+        if note := extractor.cameras.describe_unknown(sources, camids):
+            progress.note(note)
 
 
 def cache_file(run: RunFolder, splits: Splits, part: str, settings: EvaluateSettings) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ptlreid import distributed
 from ptlreid.errors import DataError
+from ptlreid.models.camera_statistics import CameraStatistics, read_cameras
 from ptlreid.models.weights import WeightsFile, read_weights_header
 from ptlreid.network_types import Readout
 from ptlreid.progress import Progress
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from ptlreid.devices import Placement
+    from ptlreid.models.camera_norm import CameraNorms
     from ptlreid.models.network import Network
 
 
@@ -36,7 +38,9 @@ class Extractor:
     `model`: a weights file, whose network is built on first use, or a network. `readout`: how features are read from it
     (flip, L2 normalisation). `view`: the preprocessing of images. Features depend on these and the image alone, not on
     `device`, `batch_size`, `workers`, order or earlier training, up to float32 rounding: the order of summation may
-    change with the batch size.
+    change with the batch size. `cameras`: statistics of cameras; an image of one of them is normalised by its own, any
+    other image by the network's, and the mean feature of its camera is subtracted from its own (before L2
+    normalisation).
     """
 
     model: WeightsFile | Network
@@ -45,6 +49,7 @@ class Extractor:
     device: str
     batch_size: int
     workers: int | None
+    cameras: CameraStatistics | None = None
 
     @classmethod
     def from_run(cls, run: RunFolder, settings: EvaluateSettings) -> Extractor:
@@ -53,16 +58,22 @@ class Extractor:
 
     @classmethod
     def from_weights(cls, weights: WeightsFile, settings: EvaluateSettings) -> Extractor:
-        """The extractor of a weights file; `settings` may override how the network's features are read."""
+        """The extractor of a weights file; `settings` may override how the network's features are read.
+
+        Statistics of cameras next to the file are used. Raises `CheckpointError` if they are damaged.
+        """
         view = EvalView(weights.spec.height, weights.spec.width, weights.spec.interpolation)
         readout = _readout(weights.readout, settings)
-        return cls(weights, readout, view, settings.device, settings.batch_size, settings.workers)
+        cameras = read_cameras(weights.path, weights.digest) if settings.cameras else None
+        return cls(weights, readout, view, settings.device, settings.batch_size, settings.workers, cameras)
 
     @classmethod
-    def from_network(cls, network: Network, view: EvalView, settings: EvaluateSettings) -> Extractor:
+    def from_network(
+        cls, network: Network, view: EvalView, settings: EvaluateSettings, cameras: CameraStatistics | None = None
+    ) -> Extractor:
         """The extractor of a network in memory, which stays on the device of `settings`."""
         readout = _readout(network.readout, settings)
-        return cls(network, readout, view, settings.device, settings.batch_size, settings.workers)
+        return cls(network, readout, view, settings.device, settings.batch_size, settings.workers, cameras)
 
     @cached_property
     def placement(self) -> Placement:
@@ -77,6 +88,15 @@ class Extractor:
         network = self.model.build() if isinstance(self.model, WeightsFile) else self.model
         return network.to(self.placement.device)
 
+    @cached_property
+    def norms(self) -> CameraNorms | None:
+        """The statistics of cameras on the network's device, with its weights as they are at the first use."""
+        if self.cameras is None:
+            return None
+        from ptlreid.models.camera_norm import CameraNorms
+
+        return CameraNorms.of(self.network, self.cameras)
+
     def extract(self, images: Records | Sequence[Any], *, progress: Progress | None = None) -> Features:
         """The (N, D) float32 features of N images, row i from image i; with several processes, each gets all rows.
 
@@ -84,12 +104,12 @@ class Extractor:
         (unknown) and camera 0; arrays and PIL images are named by position, such as `#3`.
         """
         if isinstance(images, Records):
-            records, steps = images, self.stream(images.paths, progress=progress)
+            records, steps = images, self.stream(images, progress=progress)
         else:
             from_files = all(isinstance(image, str | Path) for image in images)
             paths = [Path(image) if from_files else Path(f"#{row}") for row, image in enumerate(images)]
             records = Records.make(paths, [JUNK] * len(paths), [0] * len(paths), source="")
-            steps = self.stream(records.paths, progress=progress) if from_files else self._stream_arrays(images)
+            steps = self.stream(records, progress=progress) if from_files else self._stream_arrays(images)
         matrix = np.empty((len(records.paths), self.network.feature_width), dtype=np.float32)
         done = 0
         for rows in steps:
@@ -98,8 +118,8 @@ class Extractor:
         names = np.array([str(path) for path in records.paths], dtype=object)
         return Features(matrix, records.pids, records.camids, names)
 
-    def stream(self, paths: np.ndarray, *, start: int = 0, progress: Progress | None = None) -> Iterator[np.ndarray]:
-        """The features of the image files from row `start` on, in order: (B, D) float32, one step at a time.
+    def stream(self, records: Records, *, start: int = 0, progress: Progress | None = None) -> Iterator[np.ndarray]:
+        """The features of the images from row `start` on, in order: (B, D) float32, one step at a time.
 
         Several processes share each step, and each gets all of its features; if one of them cannot read an image, all
         raise its `DataError`. Afterwards, the network is back in the mode it was in.
@@ -107,20 +127,24 @@ class Extractor:
         from ptlreid.images import load_batches
 
         ranks, rank = (distributed.world_size(), distributed.rank()) if distributed.active() else (1, 0)
-        rows, size = np.arange(start, len(paths)), self.batch_size * ranks
+        rows, size = np.arange(start, len(records)), self.batch_size * ranks
         steps = [rows[at : at + size] for at in range(0, len(rows), size)]
         local_steps = [part for part in (np.array_split(step, ranks)[rank] for step in steps) if len(part)]
+        cameras = self.cameras.find_rows(records.sources, records.camids) if self.cameras else None
         mode = self.network.training
         self.network.eval()
         place = self.placement
         batches = load_batches(
-            paths, self.view, local_steps, workers=place.workers, pin_for=place.device, progress=progress
+            records.paths, self.view, local_steps, workers=place.workers, pin_for=place.device, progress=progress
         )
         try:
             for step in steps:
                 outcome: np.ndarray | DataError
                 try:
-                    outcome = self._forward(next(batches).images if rank < len(step) else None)
+                    batch = next(batches) if rank < len(step) else None
+                    rows = batch.rows.numpy() if batch else np.arange(0)
+                    known = cameras[rows] if cameras is not None else None
+                    outcome = self._forward(batch.images if batch else None, known)
                 except DataError as error:
                     outcome = error
                 parts = distributed.all_gather(outcome) if ranks > 1 else [outcome]
@@ -147,8 +171,8 @@ class Extractor:
         finally:
             self.network.train(mode)
 
-    def _forward(self, images: torch.Tensor | None) -> np.ndarray:
-        """(B, D) float32 features of (B, H, W, 3) uint8 images; (0, D) for None."""
+    def _forward(self, images: torch.Tensor | None, cameras: np.ndarray | None = None) -> np.ndarray:
+        """(B, D) float32 features of (B, H, W, 3) uint8 images; (0, D) for None. `cameras`: (B,), their rows."""
         import torch
 
         from ptlreid.devices import fixed_sizes
@@ -161,7 +185,12 @@ class Extractor:
         sizes = fixed_sizes(device) if len(images) == self.batch_size else nullcontext()
         with torch.inference_mode(), sizes:
             standardized = standardize(images.to(device, non_blocking=True))
-            return np.asarray(self.network.features(standardized, self.readout).cpu().numpy())
+            if self.norms is None:
+                return np.asarray(self.network.features(standardized, self.readout).cpu().numpy())
+            unknown = np.full(len(images), self.norms.num_cameras)
+            with self.norms.select(self.network, unknown if cameras is None else cameras) as centres:
+                features = self.network.features(standardized, self.readout, centres)
+                return np.asarray(features.cpu().numpy())
 
 
 def _readout(own: Readout, settings: EvaluateSettings) -> Readout:

@@ -256,3 +256,20 @@ class WeightsDescription(TypedDict):
 
     network: NetworkDescription
     readout: ReadoutDescription
+
+
+@with_config(_STRICT)
+class CameraName(TypedDict):
+    """A camera: the name of its dataset, and its number there."""
+
+    data: str
+    camera: Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+@with_config(_STRICT)
+class CamerasDescription(TypedDict):
+    """The description in the header of a file of camera statistics. `weights`: the digest of the weights file."""
+
+    schema: Literal[1]
+    weights: str
+    cameras: Annotated[list[CameraName], Field(min_length=1)]

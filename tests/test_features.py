@@ -66,7 +66,7 @@ def test_the_network_is_given_back_in_its_mode(network, gallery, mode):
 def test_a_stream_may_begin_at_any_row(network, gallery):
     whole = extractor(network).extract(gallery).matrix
     for start in (0, 3, 7, 8):
-        parts = list(extractor(network, 2).stream(gallery.paths, start=start))
+        parts = list(extractor(network, 2).stream(gallery, start=start))
         assert [len(part) for part in parts] == [2] * ((8 - start) // 2) + [1] * (start % 2)
         np.testing.assert_allclose(np.concatenate([np.empty((0, 32)), *parts]), whole[start:], atol=1e-6)
 

@@ -43,6 +43,7 @@ _PARTS = {
     "network": "the network",
     "readout": "the readout",
     "view": "the view",
+    "cameras": "the statistics of cameras",
     "dtype": "the precision",
     "images": "the images",
     "labels": "the identities or cameras",
@@ -90,10 +91,19 @@ def fingerprint(extractor: Extractor, records: Records, dtype: Dtype) -> dict[st
         "network": json.dumps(extractor.model.spec.describe(), sort_keys=True),
         "readout": json.dumps(extractor.readout.describe(), sort_keys=True),
         "view": json.dumps(extractor.view.describe(), sort_keys=True),
+        "cameras": _cameras_digest(extractor, records),
         "dtype": dtype,
         "images": contents.digest_all(records.paths),
         "labels": labels.hexdigest(),
     }
+
+
+def _cameras_digest(extractor: Extractor, records: Records) -> str:
+    """A digest of the statistics that the images are normalised by; "" where the extractor has none of any camera."""
+    if extractor.cameras is None:
+        return ""
+    rows = extractor.cameras.find_rows(records.sources, records.camids)
+    return hashlib.blake2b(extractor.cameras.digest.encode() + rows.tobytes(), digest_size=16).hexdigest()
 
 
 def find_mismatch(file: Path, expected: dict[str, str]) -> str | None:
@@ -178,7 +188,7 @@ def _extract(
         if done:
             progress.note(f"{file.name}: resuming at {done}/{size}")
         with progress.task(f"extract {file.stem}", size) as advance:
-            steps = extractor.stream(records.paths, start=done, progress=progress) if done < size else ()
+            steps = extractor.stream(records, start=done, progress=progress) if done < size else ()
             for rows in steps:
                 stored = _as_stored(rows, dtype, records.paths[done : done + len(rows)])
                 matrix = matrix if matrix.shape[1] else np.empty((size, rows.shape[1]), dtype)

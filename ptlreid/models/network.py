@@ -24,10 +24,11 @@ class Network(nn.Module):
         """The `Output` for (B, 3, H, W) standardised images."""
         raise NotImplementedError
 
-    def features(self, images: Tensor, readout: Readout | None = None) -> Tensor:
+    def features(self, images: Tensor, readout: Readout | None = None, centres: Tensor | None = None) -> Tensor:
         """(B, D) float32 features for retrieval, read by `readout` or the network's own; needs eval mode.
 
-        A zero vector stays zero when it is normalised.
+        `centres`: (2, B, D), subtracted from the features of images and of their mirror images. A zero vector stays
+        zero when it is normalised.
         """
         assert not self.training, "features are read in eval mode"
         readout = readout or self.readout
@@ -36,10 +37,14 @@ class Network(nn.Module):
         dtype = AUTOCAST[readout.amp]
         mixed = torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None)
         with float32_arithmetic(tf32=readout.amp == "tf32"), mixed:
-            features = self(images).embedding.float()
+            features = self._centred(images, None if centres is None else centres[0])
             if readout.flip:
-                features = features + self(images.flip(3)).embedding.float()
+                features = features + self._centred(images.flip(3), None if centres is None else centres[1])
         return F.normalize(features) if readout.normalize else features
+
+    def _centred(self, images: Tensor, centres: Tensor | None) -> Tensor:
+        features: Tensor = self(images).embedding.float()
+        return features if centres is None else features - centres
 
 
 @dataclass(frozen=True)

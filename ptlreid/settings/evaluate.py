@@ -35,6 +35,7 @@ class EvaluateSettings(DataSettings):
     normalize: Annotated[bool | None, Option(default="network's")] = Field(
         None, description="L2-normalise the features."
     )
+    cameras: bool = Field(True, description="Use the statistics of cameras of an adapted run.")
     amp: Literal["off", "tf32", "bf16", "fp16"] = Field(
         "off", description="Precision of feature extraction; off: float32."
     )

@@ -16,6 +16,7 @@ from ptlreid import datasets, models
 from ptlreid.features import Extractor
 from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
+from ptlreid.records import Records
 from ptlreid.settings import EvaluateSettings
 from ptlreid.settings.prepare import PackSettings
 from ptlreid.views import EvalView, standardize
@@ -27,14 +28,15 @@ def extraction(size: Size, record: Record) -> None:
     count, rows = (4, 24) if size.small else (512, 16_384)
     folder = inputs.write_dataset(size.folder / "files", train=2, test=count, height=128, width=64)
     dataset = datasets.find(str(folder))
-    paths = np.resize(dataset.read(folder).gallery.paths, rows)  # the same files many times, each decoded every time
+    gallery = dataset.read(folder).gallery
+    records = gallery.select(np.resize(np.arange(len(gallery)), rows))  # the same files many times, decoded every time
     height, width = (64, 32) if size.small else (256, 128)
     for source in ("files", "pack"):
         if source == "pack":
             pack(dataset, folder, PackSettings(height=height, width=width), Silent())
         for amp in [amp for amp in ("off", "bf16") if amp in size.precisions]:
             extractor = make_extractor(size, amp, (height, width))
-            alone, found = network_rate(size, extractor), stream_rate(extractor, paths)
+            alone, found = network_rate(size, extractor), stream_rate(extractor, records)
             share = found["images_per_second"] / alone
             record.row(network=f"{size.network}+PTL", source=source, amp=amp, **found, network_alone=alone, share=share)
             if source == "pack" and not size.small:
@@ -61,10 +63,10 @@ def network_rate(size: Size, extractor: Extractor) -> float:
     return batch / seconds["median"]
 
 
-def stream_rate(extractor: Extractor, paths: np.ndarray) -> dict[str, float]:
+def stream_rate(extractor: Extractor, records: Records) -> dict[str, float]:
     """Images per second after the first batch, and the seconds until it."""
     began = time.perf_counter()
-    done = times(extractor.stream(paths))
+    done = times(extractor.stream(records))
     first_rows, first = next(done)
     *_, (rows, last) = done
     return {"images_per_second": (rows - first_rows) / (last - first), "first_batch_seconds": first - began}
