@@ -164,3 +164,11 @@ def test_few_clusters_over_several_cameras_are_a_warning():
     assert found.several_cameras == pytest.approx(0.2)
     assert found.camera_purity - found.chance_purity < 0.4 * (1 - found.chance_purity)
     assert one_warning(found).startswith("20% of the clusters have images from several cameras")
+
+
+def test_following_cameras_is_judged_by_what_chance_leaves():
+    """Seven of ten images are from camera 0: pure clusters are 0.3 from chance at most, and still follow cameras."""
+    labels, _ = sound(30, 8, 4)
+    found = measure_clusters(labels, np.where(labels % 10 < 3, 1, 0))
+    assert 0.6 < found.chance_purity < 0.8
+    assert one_warning(found).startswith("Clusters follow cameras: 100%")

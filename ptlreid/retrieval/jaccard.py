@@ -39,8 +39,8 @@ def jaccard_graph(
     if not len(matrix):
         raise DataError("There are no features to cluster: expected at least one image. Check the dataset's folders.")
     progress = progress or Silent()
-    with progress.task("find k-reciprocal neighbours", None):
-        codes = encode(matrix, matrix[:0], k1=k1, k2=k2, memory_budget=memory_budget).codes
+    with progress.task("find k-reciprocal neighbours", len(matrix)) as advance:
+        codes = encode(matrix, matrix[:0], k1=k1, k2=k2, memory_budget=memory_budget, advance=advance).codes
     codes.sort_indices()  # one order of each sum: (i, j) and (j, i) get one value, and equal encodings distance 0
     totals = codes @ np.ones(len(matrix), dtype=np.float32)
     columns = codes.T.tocsr()  # row c: the images whose encoding has column c

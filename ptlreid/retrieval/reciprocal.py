@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from ptlreid.progress import Advance
 from ptlreid.retrieval.centring import choose_centring
 from ptlreid.retrieval.distance import key_blocks, map_rows
 from ptlreid.retrieval.nearest import nearest
@@ -28,14 +29,23 @@ class Encodings:
     codes: sparse.csr_array
 
 
-def encode(query: np.ndarray, gallery: np.ndarray, *, k1: int, k2: int, memory_budget: int | None) -> Encodings:
+def encode(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    *,
+    k1: int,
+    k2: int,
+    memory_budget: int | None,
+    advance: Advance | None = None,
+) -> Encodings:
     """The encodings of queries and gallery, (Q, D) and (G, D), among all of their N images, queries first.
 
     Ties between neighbours are broken by order. `k2` counts up to k1 + 1. `memory_budget` bounds the blocks of
-    distances; a copy of the features and about 2 kB per image come on top.
+    distances; a copy of the features and about 2 kB per image come on top. `advance`: receives the number of images
+    whose neighbours are found.
     """
     images = _embed(query, gallery)
-    near = _find_neighbours(images, k1 + 1, memory_budget)
+    near = _find_neighbours(images, k1 + 1, memory_budget, advance)
     codes = _smooth(_encode(images, near, k1), near.columns[:, :k2])
     return Encodings(images, near.farthest, codes)
 
@@ -61,7 +71,7 @@ class _Neighbours:
     farthest: np.ndarray
 
 
-def _find_neighbours(images: np.ndarray, size: int, memory_budget: int | None) -> _Neighbours:
+def _find_neighbours(images: np.ndarray, size: int, memory_budget: int | None, advance: Advance | None) -> _Neighbours:
     columns = np.empty((len(images), min(size, len(images))), dtype=np.int32)
     farthest = np.empty(len(images), dtype=np.float32)
 
@@ -73,6 +83,8 @@ def _find_neighbours(images: np.ndarray, size: int, memory_budget: int | None) -
 
     for block in key_blocks(images, images, metric="euclidean", memory_budget=memory_budget):
         map_rows(collect, block.rows, block.num_gallery)
+        if advance is not None:
+            advance(block.rows.stop)
     return _Neighbours(columns, np.where(farthest > 0, farthest, np.float32(1)))
 
 

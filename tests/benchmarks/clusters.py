@@ -5,7 +5,8 @@
 
 Each size runs in a process of its own; memory is its peak, features included. Features are synthetic, 512-d, with 20
 images of each identity: the centres and the images around them differ along 64 directions only, so that an image has
-other identities near it, as in real features. The matrix product that the search for neighbours needs is timed alone.
+other identities near it, as in real features. The matrix product that the search for neighbours needs is timed alone,
+on a tenth of the rows.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def make_features(rows: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
 def run(rows: int, spread: float) -> None:
     matrix, pids = make_features(rows, spread)
     start = perf_counter()
-    for first in range(0, rows, _BLOCK):
-        matrix[first : first + _BLOCK] @ matrix.T
-    product = perf_counter() - start
+    for first in range(0, rows // 10, _BLOCK):
+        matrix[first : min(first + _BLOCK, rows // 10)] @ matrix.T
+    product = 10 * (perf_counter() - start)
     start, cpu = perf_counter(), process_time()
     graph = jaccard_graph(matrix, k1=30, k2=6, radius=0.6, memory_budget=None)
     middle = perf_counter()
