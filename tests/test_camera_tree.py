@@ -79,7 +79,7 @@ def test_where_folders_may_be_cameras_or_not_every_reading_is_named_and_the_opti
 def test_a_test_part_keeps_its_identities_and_names_the_cameras_of_training(read):
     test = [f"{part}/p{n}/{camera}/1.jpg" for part in ("query", "gallery") for n in range(3) for camera in "xy"]
     found = read(["train/monday/x/1.jpg", "train/tuesday/y/2.jpg", *test])
-    assert found.reading == "*/camera and identity/camera for testing"
+    assert found.reading == "*/camera for training and identity/camera for testing"
     assert cameras(found) == {"train/monday/x/1.jpg": "x", "train/tuesday/y/2.jpg": "y"}
     assert {image.identity for image in found.images if image.split == "train"} == {"-1"}
     for part in ("query", "gallery"):

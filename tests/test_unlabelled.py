@@ -217,6 +217,13 @@ def test_one_camera_for_all_is_noted(ptlreid, tmp_path):
     assert "all training images are of one camera" in err
 
 
+@pytest.mark.parametrize(("images", "noted"), [(39, True), (40, False)])
+def test_few_images_of_a_camera_are_noted(ptlreid, tmp_path, images, noted):
+    write_images(tmp_path / "frames", *(f"cam{number % 2}/{number}.jpg" for number in range(images)))
+    _, err = prepare_own(ptlreid, "frames")
+    assert (f"{images} training images by 2 cameras: on average, fewer than 20 of each" in err) == noted
+
+
 def test_a_small_labelled_test_part_is_kept_next_to_unlabelled_images(ptlreid, tmp_path):
     test = [f"test/p{person}/cam{camera}/{shot}.jpg" for person in range(3) for camera in (1, 2, 3) for shot in "ab"]
     write_images(tmp_path / "crops", *(f"train/cam{camera}/{shot}.jpg" for camera in (1, 2) for shot in "xyz"), *test)

@@ -54,7 +54,7 @@ def read_camera_tree(source: Path, layout: str | None) -> tuple[list[OwnImage], 
         known = {image.camera for image in found}
         training, level = _follow(source, training, layout) if layout else _find_level(source, training, known)
         found += _without_identities(training, level)
-        readings = [_name_layout(level), *readings]
+        readings = [_name_layout(level) + " for training" * bool(tested), *readings]
     return sorted(found, key=lambda image: image.origin), " and ".join(readings), [*left_out, *doubles]
 
 

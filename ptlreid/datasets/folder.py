@@ -48,6 +48,7 @@ RULES = "rules.json"
 IDENTITIES, CAMERAS = "identities.csv", "cameras.csv"
 _COLUMNS = ("path", "pid", "camid", "split", "origin")
 _SHOWN = 20
+_FEW = 20  # images of a camera: more than most folders of an identity hold
 _Row = tuple[str, int, int, str, str]  # in the order of the columns
 
 
@@ -142,7 +143,13 @@ def _note_reading(found: Found, rows: list[_Row], camids: Mapping[str, int], pro
 
 def _note_cameras(rows: list[_Row], camids: Mapping[str, int], progress: Progress) -> None:
     """Say what is doubtful about the cameras of images without identities."""
-    train = {camid for _, _, camid, part, _ in rows if part == "train"}
+    camids_of_train = [camid for _, _, camid, part, _ in rows if part == "train"]
+    train, images = set(camids_of_train), len(camids_of_train)
+    if len(train) > 1 and images < _FEW * len(train):
+        progress.note(
+            f"{images:,} training images by {len(train):,} cameras: on average, fewer than {_FEW} of each. If folders "
+            "of something else were taken for cameras, choose another --layout"
+        )
     if len(train) == 1:
         progress.note(
             "all training images are of one camera. If there are more, name them by folders (--layout camera), in the "
