@@ -42,6 +42,7 @@ def cameras(found, part="train"):
         (["1.jpg", "2.jpg"], "files", ["1", "1"]),
         (["in/1.jpg", "in/2.jpg"], "files", ["1", "1"]),
         (["train/cam1/1.jpg", "train/cam2/1.jpg"], "camera", ["cam1", "cam2"]),
+        (["train_all/cam1/1.jpg", "train_all/cam2/1.jpg", "train/cam1/1.jpg"], "camera", ["cam1", "cam2"]),
     ],
 )
 def test_cameras_come_from_a_level_that_names_them_or_from_the_file_names(read, names, reading, expected):

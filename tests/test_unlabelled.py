@@ -60,6 +60,8 @@ def test_a_variant_a_path_and_own_images_may_end_in_unlabelled(root, monkeypatch
     assert (with_val.unlabelled, len(with_val.train), with_val.name) == (True, 9, "msmt17:v2-val")
     assert datasets.load("./market:unlabelled", root).unlabelled
     assert not datasets.load("./market", root).unlabelled
+    miniatures.write_market(root / "a+b")
+    assert datasets.load("./a+b:unlabelled", root).unlabelled  # a folder, not a union
     write_own(root / "lobby", [1, 1, 2, 2])
     lobby = datasets.load("lobby:unlabelled", root)
     assert (lobby.unlabelled, lobby.name, set(lobby.train.sources)) == (True, "lobby", {"lobby"})

@@ -57,7 +57,7 @@ def distill(
     students = full if sweep is None else _sweep(full, sweep, given="lambda_" in full[0].model_fields_set)
     folders = _folders(runs, name, students, sweep, seeds)
     pairs = list(zip(students, folders, strict=True))
-    splits = datasets.load(full[0].data, Path(full[0].root)).require_train()
+    splits = datasets.load(full[0].data, Path(full[0].root))
     if dry_run:
         return _show_plans(workflow.dry_run_all(pairs, splits, progress), as_json=json)
     with process_group(full[0].device):

@@ -54,7 +54,7 @@ def finetune(
     for _, run in pairs if resume else ():
         _require_checkpoint(run)
     depends = init_digests(settings.init, runs)
-    splits = datasets.load(settings.data, Path(settings.root)).require_train()
+    splits = datasets.load(settings.data, Path(settings.root))
     if dry_run:
         return _show_plans(workflow.dry_run_all(pairs, splits, progress, depends), many=seeds is not None, as_json=json)
     with process_group(settings.device):
