@@ -20,7 +20,7 @@ from ptlreid.adapt import camera_pass
 from ptlreid.adapt.camera_pass import collect_cameras
 from ptlreid.errors import CheckpointError, DataError
 from ptlreid.features import Extractor
-from ptlreid.models import bconv, weights
+from ptlreid.models import bconv, camera_statistics, weights
 from ptlreid.models.camera_norm import CameraNorms, find_norms
 from ptlreid.models.camera_statistics import CameraStatistics, cameras_file, read_cameras, save_cameras
 from ptlreid.network_types import NetworkSpec, Readout
@@ -76,7 +76,7 @@ def camera(records: Records, *camids: int) -> Records:
 
 
 def test_the_statistics_are_those_of_torchs_training_mode(site, monkeypatch):
-    monkeypatch.setattr(camera_pass, "SHRINKAGE", 0.0)
+    monkeypatch.setattr(camera_statistics, "SHRINKAGE", 0.0)
     source = make_extractor(batch_size=2)
     found = collect_cameras(source, camera(site, 1, 2))
     assert found.names == [("lobby", 1), ("lobby", 2)]
@@ -93,7 +93,7 @@ def test_the_statistics_are_those_of_torchs_training_mode(site, monkeypatch):
 
 
 def test_groups_of_a_camera_are_pooled_with_the_variance_between_them(site, monkeypatch):
-    monkeypatch.setattr(camera_pass, "SHRINKAGE", 0.0)
+    monkeypatch.setattr(camera_statistics, "SHRINKAGE", 0.0)
     monkeypatch.setattr(camera_pass, "GROUP", 4)
     records = camera(site, 1)
     found = collect_cameras(make_extractor(), records)
@@ -124,7 +124,7 @@ def test_batch_size_and_order_change_nothing_but_rounding(site):
 def test_a_camera_of_one_image_shrinks_towards_the_site(site, monkeypatch):
     """At the first batch norm, whose input does not depend on statistics, by hand."""
     first = next(iter(find_norms(tiny_network())))
-    monkeypatch.setattr(camera_pass, "SHRINKAGE", 3.0)
+    monkeypatch.setattr(camera_statistics, "SHRINKAGE", 3.0)
     found = collect_cameras(make_extractor(), site)
     row = found.names.index(("lobby", 5))
     maps = tiny_network().backbone.blocks["block1"][0](images_of(site)).detach().double()
@@ -136,7 +136,7 @@ def test_a_camera_of_one_image_shrinks_towards_the_site(site, monkeypatch):
 
 
 def test_centres_are_the_mean_features_of_cameras(site, monkeypatch):
-    monkeypatch.setattr(camera_pass, "SHRINKAGE", 0.0)
+    monkeypatch.setattr(camera_statistics, "SHRINKAGE", 0.0)
     source = make_extractor()
     found = collect_cameras(source, site)
     for flip in (False, True):
@@ -213,7 +213,7 @@ def test_latent_states_and_mode_stay_as_they_were(site):
 
 
 def test_a_network_without_batch_norm_gets_centres_alone(site, monkeypatch):
-    monkeypatch.setattr(camera_pass, "SHRINKAGE", 0.0)
+    monkeypatch.setattr(camera_statistics, "SHRINKAGE", 0.0)
     network = tiny_network()
     for name, module in list(network.named_modules()):
         if isinstance(module, _BatchNorm):

@@ -20,13 +20,12 @@ from ptlreid.errors import DataError
 from ptlreid.features import Extractor
 from ptlreid.images import load_batches
 from ptlreid.models.camera_norm import affine, find_norms, normalising, scale_and_shift
-from ptlreid.models.camera_statistics import CameraStatistics
+from ptlreid.models.camera_statistics import CameraStatistics, own_share
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Records
 from ptlreid.views import standardize
 
 GROUP = 64  # images that are normalised together, at most
-SHRINKAGE = 16.0  # a camera's statistics are averaged with those of its site, which count for so many images
 T = TypeVar("T", Tensor, np.ndarray)
 _FEATURES = ("features", "features of mirrored images")  # among the moments; no batch norm has such a name
 
@@ -40,7 +39,7 @@ class Moments:
 
     def shrink(self, site: Moments, images: int) -> Moments:
         """The moments of a camera with so many images, averaged with those of its site."""
-        share = images / (images + SHRINKAGE)
+        share = own_share(images)
         return Moments(
             {name: _mix(own, site.means[name], share) for name, own in self.means.items()},
             {name: _mix(own, site.squares[name], share) for name, own in self.squares.items()},
@@ -60,9 +59,8 @@ def collect_cameras(extractor: Extractor, records: Records, progress: Progress |
     nor order, up to rounding. Those of the site are taken before, from groups of all its images.
 
     A camera with few images shrinks towards the site: means, mean squares and mean feature are averaged with those of
-    the site, which count for `SHRINKAGE` images. Identities are not read. A network without batch norm has mean
-    features alone. Several processes share the groups. `DataError` for an image that cannot be decoded, or without
-    images.
+    the site, see `own_share`. Identities are not read. A network without batch norm has mean features alone. Several
+    processes share the groups. `DataError` for an image that cannot be decoded, or without images.
     """
     if not len(records):
         raise DataError("There are no training images: expected those of the site. Choose another dataset.")
@@ -88,7 +86,7 @@ def _pass(extractor: Extractor, records: Records, rows: np.ndarray, site: Moment
     """The moments of the images at `rows`. `site`: the moments that those of each group shrink towards, if any."""
     groups = np.array_split(rows, math.ceil(len(rows) / GROUP))
     own = groups[distributed.rank() :: distributed.world_size()] if distributed.active() else groups
-    collector = _Collector(extractor, site, share=1 if site is None else len(rows) / (len(rows) + SHRINKAGE))
+    collector = _Collector(extractor, site, share=1 if site is None else own_share(len(rows)))
     outcome: dict[str, _Sums] | DataError
     try:
         outcome = collector.collect(records, own)

@@ -18,6 +18,7 @@ from ptlreid.json_files import parse_json
 from ptlreid.schemas import CamerasDescription
 
 SCHEMA = 1
+SHRINKAGE = 16.0  # a camera's statistics are averaged with those of its site, which count for so many images
 _SHOWN = 6
 _METADATA_KEY = "ptlreid"  # of the description in a safetensors header
 _REMEDY = "Remove it and repeat the command that adapted the run: it writes the file again."
@@ -58,6 +59,11 @@ class CameraStatistics:
             f"no statistics of {what} {shown}{', ...' * (len(cameras) > _SHOWN)}: {int(unknown.sum()):,} of "
             f"{len(unknown):,} images are normalised by those of the site that the run was adapted to"
         )
+
+
+def own_share(images: int) -> float:
+    """The weight of a camera's own statistics, of so many images; the rest is that of its site."""
+    return images / (images + SHRINKAGE)
 
 
 def cameras_file(weights: Path) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ptlreid.errors import DataError
 from ptlreid.json_files import read_json
-from ptlreid.reports.elements import Plot, Section, Table, format_percent
+from ptlreid.reports.elements import Plot, Section, Table, format_points
 from ptlreid.reports.heat_map import plot_heat_map
 from ptlreid.reports.page import Page
 from ptlreid.reports.run_summary import RunSummary
@@ -78,6 +78,4 @@ def _tabulate_transfer(chain: Chain) -> Table:
 
 def _format_points(value: Any) -> str:
     """A difference of two shares in percentage points, with its sign."""
-    if not isinstance(value, int | float):
-        return "–"
-    return f"{'+' if value > 0 else ''}{format_percent(value)}"
+    return format_points(value) if isinstance(value, int | float) else "–"

@@ -95,9 +95,20 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def format_points(difference: float) -> str:
+    """A difference of two shares in percentage points, with its sign: 0.042 gives `+4.2`."""
+    return f"{'+' if difference > 0 else ''}{format_percent(difference)}"
+
+
 def format_number(value: float) -> str:
     """At most four significant digits: 0.01 gives `0.01`, 4.43149 gives `4.431`."""
     return f"{value:.4g}"
+
+
+def name_cameras(cameras: Sequence[tuple[str, int]]) -> list[str]:
+    """A name for each camera, a dataset with a number: the number, and of which dataset if there are several."""
+    several = len({data for data, _ in cameras}) > 1
+    return [f"{number} of {data}" if several else str(number) for data, number in cameras]
 
 
 def shorten(text: str, length: int) -> str:

@@ -10,15 +10,15 @@ import numpy as np
 
 from ptlreid.environment import describe_environment
 from ptlreid.errors import DataError
+from ptlreid.reports.adaptation import describe_adaptation, note_doubts
 from ptlreid.reports.elements import Section, Table, format_number, format_percent
 from ptlreid.reports.page import Page
 from ptlreid.reports.rank_lists import find_worst, rank_queries, sample_queries
 from ptlreid.reports.retrieval_plots import plot_cameras, plot_cmc, plot_distances, tabulate_thresholds
-from ptlreid.reports.run_summary import EvaluatedRun, RunSummary
+from ptlreid.reports.run_summary import SCORES, EvaluatedRun, RunSummary, read_scores
 from ptlreid.reports.training_plots import plot_cells, plot_training
 from ptlreid.retrieval.thresholds import count_pairs
 
-_SCORES = ("mAP", "CMC-1", "CMC-5", "CMC-10", "mINP")
 _VERIFICATION = (
     "Verification: a query and a gallery image are accepted as the same identity if their distance is below a "
     "threshold. FAR: share of different-identity pairs accepted. TAR: share of same-identity pairs accepted. EER: "
@@ -41,17 +41,29 @@ def make_run_page(runs: Sequence[RunSummary], evaluated: EvaluatedRun | None, se
         subtitle,
         [section for section in sections if section.tables or section.plots or section.rank_lists],
         tiles=_format_scores(first.headline_scores) if len(runs) == 1 else {},
-        notes=[_explain_error(run) for run in runs if run.evaluation_error],
+        notes=[
+            *(_explain_error(run) for run in runs if run.evaluation_error),
+            *(note_doubts(first) if first.adapted_from else []),
+        ],
     )
 
 
 def describe_runs(
-    runs: Sequence[RunSummary], evaluated: EvaluatedRun | None, *, false_accept_rates: Sequence[float]
+    runs: Sequence[RunSummary],
+    evaluated: EvaluatedRun | None,
+    *,
+    false_accept_rates: Sequence[float],
+    clusters_url: str = "",
 ) -> list[Section]:
-    """All sections of a page but the rank lists: a comparison if there are several runs, then the first run."""
+    """All sections of a page but the rank lists: a comparison if there are several runs, then the first run.
+
+    `clusters_url`: of the page of the first run's clusters, if there is one.
+    """
     first = runs[0]
     summary = _describe_run(first, evaluated)
     sections = [_compare_runs(runs), replace(summary, title=first.name)] if len(runs) > 1 else [summary]
+    if first.adapted_from:
+        sections.append(describe_adaptation(first, clusters_url=clusters_url))
     if evaluated:
         sections.append(_describe_retrieval(first.name, evaluated, false_accept_rates))
     if len(runs) == 1:
@@ -83,8 +95,8 @@ def tabulate_scores(runs: Sequence[RunSummary]) -> Table:
         scores = _format_scores(run.headline_scores)
         epochs = str((run.metrics or {}).get("epochs", "–"))
         description = [run.name, run.evaluated_on, str(run.settings["backbone"]), run.method, epochs]
-        rows.append([*description, *(scores.get(name, "–") for name in _SCORES)])
-    return Table(("run", "dataset", "backbone", "method", "epochs", *(f"{name} (%)" for name in _SCORES)), rows)
+        rows.append([*description, *(scores.get(name, "–") for name in SCORES)])
+    return Table(("run", "dataset", "backbone", "method", "epochs", *(f"{name} (%)" for name in SCORES)), rows)
 
 
 def _describe_run(run: RunSummary, evaluated: EvaluatedRun | None) -> Section:
@@ -92,7 +104,8 @@ def _describe_run(run: RunSummary, evaluated: EvaluatedRun | None) -> Section:
     settings, data = run.settings, run.data
     rows = [["Network", f"{settings['backbone']}, method {run.method}, init {settings['init']}"]]
     if {"name", "images", "identities"} <= set(data):
-        rows.append(["Training set", f"{data['name']}: {data['images']:,} images, {data['identities']:,} identities"])
+        identities = f"{data['identities']:,}" if data["identities"] else "without"
+        rows.append(["Training set", f"{data['name']}: {data['images']:,} images, {identities} identities"])
     rows.append(["Training", _describe_training(run)])
     if run.metrics:
         rows.append(["Trained with", describe_environment(run.metrics)])
@@ -106,7 +119,10 @@ def _describe_training(run: RunSummary) -> str:
     """Progress and speed of training, as far as the history has them."""
     steps = run.steps
     if not len(steps):
-        return "none: these are the initial weights" if run.metrics else "not started"
+        if not run.metrics:
+            return "not started"
+        adapted = f"none: these are the weights of {run.adapted_from}, with statistics of the cameras of the site"
+        return adapted if run.adapted_from else "none: these are the initial weights"
     total = run.settings["epochs"]
     # The number of steps in an epoch is known once one is complete.
     epochs = f"{total} epoch{'s' if total > 1 else ''}"
@@ -163,10 +179,7 @@ def _describe_retrieval(name: str, run: EvaluatedRun, rates: Sequence[float]) ->
 
 def _format_scores(scores: Mapping[str, Any] | None) -> dict[str, str]:
     """The scores in percent, by name; missing ones, as in files of older versions, are left out."""
-    scores = scores or {}
-    cmc = scores.get("cmc") or {}
-    values = {name: cmc.get(name.removeprefix("CMC-")) if "CMC" in name else scores.get(name) for name in _SCORES}
-    return {name: format_percent(share) for name, share in values.items() if isinstance(share, int | float)}
+    return {name: format_percent(share) for name, share in read_scores(scores or {}).items()}
 
 
 def _explain_error(run: RunSummary) -> str:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from ptlreid.engine import history
+from ptlreid.files import file_digest
+from ptlreid.models.camera_statistics import own_share, read_cameras
+from ptlreid.reports.elements import name_cameras
+from ptlreid.retrieval.cluster_statistics import ClusterStatistics
 from ptlreid.retrieval.types import Retrieval, Scores
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings
+
+SCORES = ("mAP", "CMC-1", "CMC-5", "CMC-10", "mINP")
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,19 @@ class Steps:
 
 
 @dataclass(frozen=True)
+class Camera:
+    """A camera that a run adapted to: its name, the images behind its statistics, and their share in what is used."""
+
+    name: str
+    images: int
+    own_share: float
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """One run. `settings`: by name; `data`: its training set; `metrics`: None until it is finished.
 
+    `cameras`: those that it adapted to.
     `scores`: of an evaluation on the dataset `evaluated_on`; None without one, for the reason in `evaluation_error`.
     """
 
@@ -73,20 +89,35 @@ class RunSummary:
     evaluated_on: str
     scores: Scores | None = None
     evaluation_error: str = ""
+    cameras: Sequence[Camera] = ()
 
     @classmethod
     def read(cls, run: RunFolder) -> RunSummary:
         """The summary of a run folder, of which only `config.toml` must exist; nothing is evaluated."""
         settings = run.settings()
+        values = settings.model_dump(exclude_none=True)
         return cls(
             run.path.resolve().name,
             settings.method,
-            settings.model_dump(exclude_none=True),
+            values,
             run.read_manifest() if run.data.exists() else {},
             history.read(run.history) if run.history.exists() else [],
             run.read_metrics() if run.metrics.exists() else None,
             settings.data,
+            cameras=_read_cameras(run) if "run" in values else (),
         )
+
+    @property
+    def adapted_from(self) -> str:
+        """The run that this one adapted; empty for one that was trained with labels."""
+        return str(self.settings.get("run", ""))
+
+    @property
+    def clusterings(self) -> list[tuple[int, ClusterStatistics]]:
+        """The figures of the clusters that each epoch, from 1, was trained on."""
+        lines = [line for line in self.history if line.get("kind") == "clusters"]
+        names = [field.name for field in fields(ClusterStatistics)]
+        return [(line["epoch"] + 1, ClusterStatistics(**{name: line[name] for name in names})) for line in lines]
 
     @property
     def steps(self) -> Steps:
@@ -117,6 +148,24 @@ class RunSummary:
         if self.scores:
             return self.scores.summary()
         return self.metrics if self.metrics and "mAP" in self.metrics else None
+
+
+def _read_cameras(run: RunFolder) -> list[Camera]:
+    """The cameras that the run adapted to; none until it is finished."""
+    weights = run.weights()
+    found = read_cameras(weights, file_digest(weights)) if weights.is_file() else None
+    if found is None:
+        return []
+    counts = found.images.tolist()
+    names = name_cameras(found.names)
+    return [Camera(name, count, own_share(count)) for name, count in zip(names, counts, strict=True)]
+
+
+def read_scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Those of `SCORES` that a summary has, as shares; missing ones, as in files of older versions, are left out."""
+    cmc = scores.get("cmc") or {}
+    values = {name: cmc.get(name.removeprefix("CMC-")) if "CMC" in name else scores.get(name) for name in SCORES}
+    return {name: share for name, share in values.items() if isinstance(share, int | float)}
 
 
 def _read_column(lines: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
