@@ -59,6 +59,11 @@ class Records:
         """The records at `rows`: indices in the order given, or a boolean mask."""
         return Records(self.paths[rows], self.pids[rows], self.camids[rows], self.sources[rows])
 
+    def join(self, other: Records) -> Records:
+        """These records, then those of `other`, with the identities and cameras of each as they are."""
+        ours, theirs = ((one.paths, one.pids, one.camids, one.sources) for one in (self, other))
+        return Records(*(np.concatenate(pair) for pair in zip(ours, theirs, strict=True)))
+
     def labels(self) -> np.ndarray:
         """(N,) training labels 0 .. classes - 1, in ascending order of pid."""
         return np.unique(self.pids, return_inverse=True)[1].astype(np.int64)

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ptlreid import contents, plugins
 from ptlreid.errors import CheckpointError, OptionError
 from ptlreid.file_kinds import identify
 from ptlreid.files import atomic_write, file_digest
 from ptlreid.json_files import read_json, write_json
 from ptlreid.names import name_folder
-from ptlreid.records import Splits
+from ptlreid.records import UNLABELLED, Splits
 from ptlreid.schemas import Manifest, Metrics
-from ptlreid.settings import DistillSettings, FinetuneSettings, read_toml
+from ptlreid.settings import AdaptSettings, DistillSettings, FinetuneSettings, read_toml
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The training state, from which training resumes."""
         return self.path / "checkpoint.pt"
+
+    def clusters(self, epoch: int) -> Path:
+        """The clusters on which epoch number `epoch`, from 0, of an adaptation was trained, NumPy archive."""
+        return self.path / "clusters" / f"{epoch:03d}.npz"
 
     @property
     def metrics(self) -> Path:
@@ -75,9 +81,10 @@ class RunFolder:
         return self.path / ("best.safetensors" if which == "best" else "weights.safetensors")
 
     def settings(self) -> FinetuneSettings:
-        """The settings of the run; `DistillSettings` if it had a teacher."""
-        kind = DistillSettings if "teacher" in read_toml(self.config) else FinetuneSettings
-        return kind.load(self.config)
+        """The settings of the run; `DistillSettings` if it had a teacher, `AdaptSettings` if it adapted a run."""
+        kinds: dict[str, type[FinetuneSettings]] = {"teacher": DistillSettings, "run": AdaptSettings}
+        keys = read_toml(self.config)
+        return next((kind for key, kind in kinds.items() if key in keys), FinetuneSettings).load(self.config)
 
     def read_metrics(self) -> Metrics:
         """The final scores; `DataError` if the file is missing, damaged or edited."""
@@ -140,7 +147,12 @@ _ADVICE = "Restore the file, or train again under another --name."
 _SCORE_AGAIN = "Remove it and repeat the command that trained the run: it scores the weights again."
 
 # What a run may depend on besides settings and images, as error messages call it.
-_DEPENDS = {"init": "the initial weights", "teacher": "the teacher's weights"}
+_DEPENDS = {
+    "init": "the initial weights",
+    "teacher": "the teacher's weights",
+    "run": "the weights of the run to adapt",
+    "cameras": "the camera statistics of the run to adapt",
+}
 
 
 def name_run(runs: Path, name: str | None, settings: FinetuneSettings) -> RunFolder:
@@ -187,7 +199,7 @@ def find_newest_ptl(runs: Path) -> RunFolder:
 def training_manifest(splits: Splits) -> dict[str, Any]:
     """A description of the training set: name, counts, and digests of the labels and of the bytes of all images.
 
-    The labels are the identities, or in an unlabelled training set the cameras.
+    The labels are the identities, or of unlabelled images the cameras.
     """
     return {**_describe_identities(splits), "digest": contents.digest_all(splits.train.paths)}
 
@@ -219,6 +231,6 @@ def _is_complete(weights: Path) -> bool:
 
 def _describe_identities(splits: Splits) -> dict[str, Any]:
     train = splits.train
-    known = train.camids if splits.unlabelled else train.pids
+    known = np.where(train.pids == UNLABELLED, train.camids, train.pids)
     labels = hashlib.blake2b(known.tobytes(), digest_size=16).hexdigest()
     return {"name": splits.name, "images": len(train), "identities": train.num_identities, "labels": labels}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,9 +81,25 @@ class IdentitySampler:
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """The rows of each batch of this epoch, (P * K,) each, the K of one identity next to each other."""
         rng = np.random.default_rng((self.seed, epoch))
-        sampled = np.stack([self._sample(self._rows[label], rng) for label in rng.permutation(len(self._rows))])
+        size = self.images_per_identity
+        sampled = np.stack([_sample(self._rows[label], size, rng) for label in rng.permutation(len(self._rows))])
         return list(sampled[: len(self) * self.identities].reshape(len(self), -1))
 
-    def _sample(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        choice = rows if len(rows) >= self.images_per_identity else np.repeat(rows, self.images_per_identity)
-        return rng.choice(choice, self.images_per_identity, replace=False)
+
+def sample_groups(
+    groups: Sequence[np.ndarray], count: int, groups_per_batch: int, images_per_group: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """The rows of `count` P×K batches, (P * K,) each, from groups of rows such as clusters.
+
+    Every group occurs once, in random order, then every one again, until the batches are full. Of a group with fewer
+    than K images, K are sampled as in `IdentitySampler`.
+    """
+    needed = count * groups_per_batch
+    order = [group for _ in range(-(-needed // len(groups))) for group in rng.permutation(len(groups))][:needed]
+    sampled = np.array([_sample(groups[group], images_per_group, rng) for group in order], dtype=np.int64)
+    return list(sampled.reshape(count, groups_per_batch * images_per_group))
+
+
+def _sample(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    choice = rows if len(rows) >= size else np.repeat(rows, size)
+    return rng.choice(choice, size, replace=False)

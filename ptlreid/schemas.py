@@ -108,7 +108,10 @@ class Environment(SessionSpeed):
 
 @with_config(_STRICT)
 class Metrics(Summary, total=False):
-    """`metrics.json`. `weights_digest`, `test_images`: digests of what the scores were made with."""
+    """`metrics.json`. `weights_digest`, `test_images`: digests of what the scores were made with.
+
+    `before`: the scores of the run that was adapted.
+    """
 
     run: str
     data: str
@@ -116,6 +119,7 @@ class Metrics(Summary, total=False):
     weights: Literal["last"]
     weights_digest: str
     test_images: str
+    before: Summary
     environment: Environment
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     },
     "Training": {
         "finetune": "Fine-tune a network on a dataset, with BConv-Cells (PTL) unless --no-ptl.",
+        "adapt": "Adapt a finished run to the images of other cameras, without identities.",
         "distill": "Distil a finished run into a plain backbone (student-teacher distillation).",
         "transfer-chain": "Fine-tune one network on several datasets in order, and evaluate it on all after each.",
     },

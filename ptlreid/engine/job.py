@@ -115,13 +115,30 @@ def build_sampler(settings: FinetuneSettings, splits: Splits) -> ShuffleSampler 
         )
     else:
         sampler = ShuffleSampler(len(splits.train), settings.batch_size, settings.seed)
+    _require_update(sampler, settings, splits)
+    return sampler
+
+
+def build_pass(settings: FinetuneSettings, splits: Splits) -> ShuffleSampler:
+    """As many batches as make one pass over the training images, of which identities are not needed: for epochs that
+    are planned. Raises errors as `build_sampler`.
+    """
+    _check_parts(settings.batch_size)
+    images = len(splits.train)
+    if not settings.epochs:  # any number of images will do
+        return ShuffleSampler(images, max(1, min(images, settings.batch_size)), settings.seed)
+    sampler = ShuffleSampler(images, settings.batch_size, settings.seed)
+    _require_update(sampler, settings, splits)
+    return sampler
+
+
+def _require_update(sampler: Sampler, settings: FinetuneSettings, splits: Splits) -> None:
     if len(sampler) < settings.accumulate:
         raise DataError(
             f"{len(splits.train)} training images make {len(sampler)} batches per epoch: expected at least "
             f"{settings.accumulate}, as many as one update takes. Lower --batch-size or `accumulate`, or choose a "
             "larger dataset."
         )
-    return sampler
 
 
 def note_other_parts(run: RunFolder, settings: FinetuneSettings, sessions: Iterable[Facts], progress: Progress) -> None:

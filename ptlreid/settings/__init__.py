@@ -1,5 +1,6 @@
 """One typed model per command, the source of its options and of every default; read from and written to TOML."""
 
+from ptlreid.settings.adapt import AdaptSettings
 from ptlreid.settings.base import DataSettings, RootSettings, Settings, read_toml
 from ptlreid.settings.chain import ChainSettings
 from ptlreid.settings.demo import DemoSettings
@@ -9,6 +10,7 @@ from ptlreid.settings.finetune import FinetuneSettings
 from ptlreid.settings.prepare import OwnImagesSettings, PackSettings, SyntheticSettings
 
 __all__ = [
+    "AdaptSettings",
     "ChainSettings",
     "DataSettings",
     "DemoSettings",

@@ -15,6 +15,19 @@ _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _MAX_BUDGET = 10**15
 
 
+def parse_budget(text: str | None) -> int | None:
+    """The bytes of a memory budget such as `2GB`; None for None."""
+    if text is None:
+        return None
+    parsed = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?B)", text.strip().upper())
+    size = float(parsed[1]) * _UNITS[parsed[2]] if parsed else 0
+    if not 0 < size <= _MAX_BUDGET:
+        raise OptionError(
+            f"memory_budget = {text!r}: expected a number and a unit, such as 500MB or 2GB, up to 1000TB."
+        )
+    return int(size)
+
+
 class EvaluateSettings(DataSettings):
     """Retrieval evaluation of one run on one dataset, or of features from files."""
 
@@ -65,16 +78,7 @@ class EvaluateSettings(DataSettings):
     @property
     def budget_bytes(self) -> int | None:
         """The memory budget in bytes."""
-        if self.memory_budget is None:
-            return None
-        parsed = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?B)", self.memory_budget.strip().upper())
-        size = float(parsed[1]) * _UNITS[parsed[2]] if parsed else 0
-        if not 0 < size <= _MAX_BUDGET:
-            raise OptionError(
-                f"memory_budget = {self.memory_budget!r}: expected a number and a unit, such as 500MB or 2GB, up to "
-                "1000TB."
-            )
-        return int(size)
+        return parse_budget(self.memory_budget)
 
     @model_validator(mode="after")
     def _check_combination(self) -> Self:

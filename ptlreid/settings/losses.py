@@ -46,8 +46,12 @@ def unused_settings(loss: object, keys: Iterable[str]) -> set[str]:
     losses = _losses()
     if not isinstance(loss, str) or loss not in losses:
         return set()
-    every = {name for module in losses.values() for name in _own_settings(module)}
-    return (every & set(keys)) - set(_own_settings(losses[loss]))
+    return (loss_settings() & set(keys)) - set(_own_settings(losses[loss]))
+
+
+def loss_settings() -> set[str]:
+    """The names of the settings of all losses."""
+    return {name for module in _losses().values() for name in _own_settings(module)}
 
 
 def check_loss(loss: str, given: Iterable[str], batch_size: int, images_per_identity: int) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ptlreid import distributed, environment
 from ptlreid.distributed import process_group
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import torch
 
     from ptlreid.engine.fit import Objective
+
+
+S = TypeVar("S", bound=FinetuneSettings)
 
 
 def finetune(
@@ -44,25 +47,55 @@ def finetune(
     """
     settings = resolve_size(settings)
     sampler = build_sampler(settings, splits)
+
+    def train_and_score(resolved: FinetuneSettings) -> dict[str, Any]:
+        from ptlreid.engine import scoring
+        from ptlreid.engine.training_run import train
+
+        job = TrainingJob(resolved, splits, sampler, run, progress, objective=objective, depends=depends)
+        return scoring.finish(job, train(job, scoring.score_epoch))
+
+    return complete(settings, splits, run, progress, train_and_score, depends=depends)
+
+
+def complete(
+    settings: S,
+    splits: Splits,
+    run: RunFolder,
+    progress: Progress,
+    train: Callable[[S], dict[str, Any]],
+    *,
+    test: Splits | None = None,
+    depends: Mapping[str, str] | None = None,
+    score: Callable[[], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """The metrics of a run, which is reused if it is finished; otherwise those that `train` returns, which writes them.
+
+    `train` gets the settings with the precision that is used. `test`: with the test set, by default `splits` as well.
+    `score`: the scores of the finished run; by default those of its last weights. Raises errors as `finetune`.
+    """
+    test = test or splits
+    score = score or (lambda: evaluate_finished(run, test, settings, progress))
     with process_group(settings.device), _lock_unless_finished(run):
         settings = resolve_precision(settings)
         finished = distributed.run_on_main(lambda: _finished_metrics(settings, splits, run, depends, progress))
         if finished is not None:
             progress.note(f"{run.path} is finished: reused, nothing trained")
-            metrics = _score_again_if_changed(finished, settings, splits, run, progress)
+            metrics = _score_again_if_changed(finished, settings, test, run, progress, score=score)
             if settings.report and (metrics != finished or not distributed.run_on_main(run.report.is_file)):
-                _write_report(settings, splits, run, progress)
+                _write_report(settings, test, run, progress)
             return metrics
-
-        from ptlreid.engine import scoring
-        from ptlreid.engine.training_run import train
-
-        job = TrainingJob(settings, splits, sampler, run, progress, objective=objective, depends=depends)
-        training = train(job, scoring.score_epoch)
-        metrics = scoring.finish(job, training)
+        metrics = train(settings)
         if settings.report:
-            _write_report(settings, splits, run, progress)
+            _write_report(settings, test, run, progress)
         return metrics
+
+
+def evaluate_finished(run: RunFolder, splits: Splits, settings: FinetuneSettings, progress: Progress) -> dict[str, Any]:
+    """The scores of the run's last weights, for `metrics.json`."""
+    from ptlreid.evaluation import evaluate_run
+
+    return evaluate_run(run, splits, default_evaluation(settings), progress).summary()
 
 
 def dry_run(
@@ -151,11 +184,15 @@ def _lock_unless_finished(run: RunFolder) -> Iterator[None]:
 
 
 def _score_again_if_changed(
-    metrics: dict[str, Any], settings: FinetuneSettings, splits: Splits, run: RunFolder, progress: Progress
+    metrics: dict[str, Any],
+    settings: FinetuneSettings,
+    splits: Splits,
+    run: RunFolder,
+    progress: Progress,
+    *,
+    score: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
-    """The metrics of a finished run; it is scored again if its weights or the test set have changed."""
-    from ptlreid.evaluation import evaluate_run
-
+    """The metrics of a finished run; `score` makes its scores again if its weights or the test set have changed."""
     if not splits.has_test:
         return metrics
     digests = distributed.run_on_main(lambda: score_digests(run, splits))
@@ -164,10 +201,10 @@ def _score_again_if_changed(
     if not changed and {"mAP", "mINP", "cmc"} <= set(metrics):
         return metrics
     progress.note(f"{run.path}: {' and '.join(changed) or 'scores are missing'}, scoring again")
-    evaluation = default_evaluation(settings)
-    metrics = metrics | digests | evaluate_run(run, splits, evaluation, progress).summary()
+    metrics = metrics | digests | score()
     if "environment" in metrics:  # the training's, as nothing was trained
-        metrics["environment"] = environment.with_extraction(metrics["environment"], evaluation.amp)
+        amp = default_evaluation(settings).amp
+        metrics["environment"] = environment.with_extraction(metrics["environment"], amp)
     distributed.run_on_main(lambda: _rewrite_metrics(run.metrics, metrics))
     return metrics
 

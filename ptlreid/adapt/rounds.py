@@ -1,0 +1,198 @@
+"""The epochs of an adaptation: each clusters the features of the teacher, and trains against a memory of the clusters.
+
+Cluster contrast: Dai et al., ACCV 2022. The teacher is the average of the weights over the updates (Tarvainen and
+Valpola, NeurIPS 2017, in ReID since Ge et al., ICLR 2020). Its features are read with the statistics of each camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from ptlreid import distributed
+from ptlreid.adapt.camera_pass import collect_cameras
+from ptlreid.adapt.cluster_files import write_clusters
+from ptlreid.adapt.memory import ClusterMemory, MemoryOptions, build_memory, restore_memory
+from ptlreid.adapt.teacher import build_teacher
+from ptlreid.engine.checkpoint import Training
+from ptlreid.engine.job import EpochPlan
+from ptlreid.features import Extractor
+from ptlreid.models.camera_statistics import CameraStatistics
+from ptlreid.models.network import Network
+from ptlreid.network_types import Output
+from ptlreid.progress import Progress
+from ptlreid.records import Records
+from ptlreid.runs import RunFolder
+from ptlreid.samplers import sample_groups
+from ptlreid.settings import AdaptSettings, default_evaluation
+from ptlreid.views import EvalView
+
+_TEACHER, _MEMORY = "teacher.", "memory."  # of names in the extra state of a training
+
+
+@dataclass
+class Rounds:
+    """Makes the plan of each epoch of one run.
+
+    `settings`: with an image size. `site`: the unlabelled images; `labelled`: those trained along, whose rows follow
+    them. The teacher and the memory are in the extra state of the training.
+    """
+
+    settings: AdaptSettings
+    site: Records
+    labelled: Records | None
+    run: RunFolder
+    progress: Progress
+    _teacher: AveragedModel | None = None
+
+    def plan_epoch(self, training: Training, device: torch.device) -> EpochPlan | None:
+        """The plan of the next epoch, or of the rest of the current one; None if there are no two clusters.
+
+        The rest of an epoch needs neither features nor clusters: its memory is in the extra state.
+        """
+        teacher, clusters = self._find_teacher(training), {}
+        if training.step:
+            state = {name: training.extra[_MEMORY + name] for name in ("entries", "labels", "cameras")}
+            memory = restore_memory(state, self._options, device)
+        else:
+            features = self._extract(_average(teacher))
+            labels = distributed.run_on_main(lambda: self._cluster(features[: len(self.site)], training.epoch))
+            clusters = {"clusters": int(labels.max()) + 1, "outliers": int((labels < 0).sum())}
+            if clusters["clusters"] < 2:
+                self._note_collapse(training.epoch, clusters["outliers"])
+                return None
+            self.progress.note(
+                f"epoch {training.epoch + 1}: {clusters['clusters']:,} clusters of {len(self.site):,} images, "
+                f"{clusters['outliers']:,} outliers"
+            )
+            memory = build_memory(features, self._with_identities(labels), self._cameras, self._options, device)
+        self._publish(training, teacher, memory)
+
+        def objective(output: Output, rows: Tensor, images: Tensor) -> dict[str, Tensor]:
+            terms = memory.terms(output.embedding, rows)
+            memory.update(output.embedding, rows)
+            return terms
+
+        def after_update() -> None:
+            teacher.update_parameters(training.network)
+            self._publish(training, teacher, memory)
+
+        batches = self._sample(memory.labels.cpu().numpy(), training.epoch)
+        return EpochPlan(batches, objective, after_update, clusters)
+
+    def teacher(self, training: Training) -> tuple[Network, CameraStatistics]:
+        """The averaged network of the training, with batch-norm statistics of the site, and those of its cameras."""
+        network = _average(self._find_teacher(training))
+        return network, collect_cameras(self.extractor(network), self.site)
+
+    def extractor(self, network: Network, cameras: CameraStatistics | None = None) -> Extractor:
+        """The extractor of the features that are clustered."""
+        chosen = self.settings
+        assert chosen.height is not None and chosen.width is not None, "set by resolve_settings"
+        view = EvalView(chosen.height, chosen.width, chosen.interpolation)
+        return Extractor.from_network(network, view, default_evaluation(chosen), cameras)
+
+    @property
+    def _options(self) -> MemoryOptions:
+        chosen = self.settings
+        return MemoryOptions(
+            temperature=chosen.temperature,
+            momentum=chosen.memory_momentum,
+            proxies=chosen.proxies,
+            inter_weight=chosen.inter_weight,
+            hard_negatives=chosen.hard_negatives,
+            outliers=chosen.outliers == "instances",
+        )
+
+    @property
+    def _cameras(self) -> np.ndarray:
+        """(N,) int64: the number of each image's camera, from 0, over all datasets."""
+        records = self.site if self.labelled is None else self.site.join(self.labelled)
+        names = [f"{source}\0{camid}" for source, camid in zip(records.sources, records.camids, strict=True)]
+        return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+    def _find_teacher(self, training: Training) -> AveragedModel:
+        """The teacher of the training, built or restored when it is first needed."""
+        if self._teacher is None:
+            self._teacher = build_teacher(training.network, decay=self.settings.ema)
+            extra = training.extra.items()
+            saved = {name.removeprefix(_TEACHER): value for name, value in extra if name.startswith(_TEACHER)}
+            if saved:
+                self._teacher.load_state_dict(saved)
+        return self._teacher
+
+    def _publish(self, training: Training, teacher: AveragedModel, memory: ClusterMemory) -> None:
+        """Set the extra state of the training, which the next checkpoint saves."""
+        state = {"entries": memory.entries, "labels": memory.labels, "cameras": memory.cameras}
+        training.extra = {_TEACHER + name: value for name, value in teacher.state_dict().items()}
+        training.extra |= {_MEMORY + name: value for name, value in state.items()}
+
+    def _extract(self, network: Network) -> np.ndarray:
+        """(N, D) features of all images, with the camera statistics of their dataset; last those of the site."""
+        parts = [self.labelled, self.site] if self.labelled is not None else [self.site]
+        found = []
+        for part in parts:
+            cameras = collect_cameras(self.extractor(network), part)
+            found.append(self.extractor(network, cameras).extract(part).matrix)
+        return np.concatenate(found[::-1])
+
+    def _cluster(self, features: np.ndarray, epoch: int) -> np.ndarray:
+        """(N,) the clusters of the site's images, -1 for outliers, which are also written to the run folder."""
+        from ptlreid.retrieval.clustering import cluster  # SciPy, scikit-learn
+        from ptlreid.retrieval.jaccard import jaccard_graph
+
+        chosen = self.settings
+        options: dict[str, Any] = {"k1": chosen.k1, "k2": chosen.k2, "memory_budget": chosen.budget_bytes}
+        graph = jaccard_graph(features, radius=chosen.radius, **options)
+        labels = cluster(graph, radius=chosen.radius, min_samples=chosen.min_samples)
+        write_clusters(self.run.clusters(epoch), self.site, features, labels)
+        return labels
+
+    def _with_identities(self, labels: np.ndarray) -> np.ndarray:
+        """The clusters of the site, then the identities of the labelled images, numbered from where these end."""
+        if self.labelled is None:
+            return labels
+        return np.concatenate([labels, labels.max() + 1 + self.labelled.labels()])
+
+    def _sample(self, labels: np.ndarray, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch: each has images of the site or of the labelled dataset, as batch norm sees it."""
+        chosen, site = self.settings, len(self.site)
+        size = chosen.images_per_identity
+        rng = np.random.default_rng((chosen.seed, epoch))
+        total, own = len(labels) // chosen.batch_size, site // chosen.batch_size
+        batches = []
+        for rows, count in ((np.arange(site), own), (np.arange(site, len(labels)), total - own)):
+            if not count:
+                continue
+            groups = _group(rows, labels[rows])
+            if chosen.outliers == "instances":  # K different ones: K copies of one would be the same image
+                alone = rng.permutation(rows[labels[rows] < 0])
+                groups += [alone[at : at + size] for at in range(0, len(alone), size)]
+            batches += sample_groups(groups, count, chosen.batch_size // size, size, rng)
+        return [batches[at] for at in rng.permutation(len(batches))]
+
+    def _note_collapse(self, epoch: int, outliers: int) -> None:
+        what = f"{outliers:,} of {len(self.site):,} images are outliers"
+        kept = f"after epoch {epoch}" if epoch else "of the run, with camera statistics, as of --method cameras"
+        self.progress.note(
+            f"no clusters to train on in epoch {epoch + 1}: {what}, and there are no two clusters. Training ends here, "
+            f"with the weights {kept}. A larger --radius or a smaller --min-samples makes more clusters"
+        )
+
+
+def _average(teacher: AveragedModel) -> Network:
+    network = teacher.module
+    assert isinstance(network, Network)
+    return network
+
+
+def _group(rows: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
+    """The rows of each label, in its order, without -1."""
+    order = np.argsort(labels, kind="stable")
+    order = order[labels[order] >= 0]
+    return np.split(rows[order], np.flatnonzero(np.diff(labels[order])) + 1)

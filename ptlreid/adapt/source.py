@@ -1,0 +1,69 @@
+"""The run that is adapted: the settings that an adaptation takes from it, and the digests it depends on. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from ptlreid.errors import OptionError
+from ptlreid.files import file_digest
+from ptlreid.models.camera_statistics import cameras_file
+from ptlreid.models.weights import WeightsFile, read_weights_header
+from ptlreid.runs import RunFolder, find_run
+from ptlreid.settings import AdaptSettings
+
+
+class Resolve(Protocol):
+    """Resolves the settings that were given, with more values: see `Settings.resolve`."""
+
+    def __call__(self, **more: Any) -> AdaptSettings: ...
+
+
+def resolve_settings(resolve: Resolve, runs: Path) -> AdaptSettings:
+    """The settings with those that were not given taken from the run: backbone, cells and images.
+
+    Raises `OptionError` without a run or a dataset, and for a network that the run's weights do not fit.
+    """
+    given = resolve()
+    if given.run is None:
+        raise OptionError("No run given: expected a finished run to adapt. Name it with --run.")
+    if "data" not in given.model_fields_set:
+        raise OptionError("No dataset given: expected one of the cameras to adapt to. Name it with --data.")
+    spec = read_weights_header(find_run(runs, given.run).weights()).spec
+    values = {name: getattr(spec, name) for name in ("ptl", "memory", "height", "width", "interpolation")}
+    missing = {name: value for name, value in values.items() if name not in given.model_fields_set}
+    epochs = {"epochs": 0} if given.method_ == "cameras" else {}
+    settings = resolve(**missing, **epochs, backbone=spec.backbone, init=given.run)
+    if "backbone" in given.model_fields_set and given.backbone != spec.backbone:
+        raise OptionError(
+            f"backbone = {given.backbone!r}: expected {spec.backbone!r}, as the run {given.run}. Leave backbone out."
+        )
+    if spec.ptl and not settings.ptl:
+        raise OptionError(
+            f"--no-ptl: expected cells, as the run {given.run} has them. Leave --no-ptl out, and distil the adapted "
+            "run into a plain backbone with `ptlreid distill`."
+        )
+    if settings.ptl and not spec.ptl and not settings.epochs:
+        raise OptionError(
+            f"--ptl: adds cells to the run {given.run}, which nothing trains: expected epochs of training. Leave --ptl "
+            "out, or use --method cluster."
+        )
+    return settings
+
+
+def find_source(settings: AdaptSettings, runs: Path) -> RunFolder:
+    """The run that is adapted."""
+    assert settings.run is not None, "set by resolve_settings"
+    return find_run(runs, settings.run)
+
+
+def read_source(settings: AdaptSettings, runs: Path) -> WeightsFile:
+    """The weights of the run that is adapted, not loaded."""
+    return read_weights_header(find_source(settings, runs).weights())
+
+
+def source_digests(settings: AdaptSettings, runs: Path) -> dict[str, str]:
+    """Digests of the run's weights (`run`), and of its own camera statistics (`cameras`), if it has any."""
+    weights = read_source(settings, runs)
+    cameras = cameras_file(weights.path)
+    return {"run": weights.digest} | ({"cameras": file_digest(cameras)} if cameras.is_file() else {})
