@@ -163,12 +163,21 @@ class EpochLine(Summary, total=False):
 
 @with_config(_STRICT)
 class ClustersLine(TypedDict):
-    """A line of `history.jsonl` on the clusters that an epoch is trained on."""
+    """A line of `history.jsonl` on the clusters that an epoch is trained on: see `ClusterStatistics`."""
 
     kind: Literal["clusters"]
     epoch: Count
-    clusters: Count
+    images: Count
     outliers: Count
+    cameras: Count
+    clusters: Count
+    smallest: Count
+    median_size: Number
+    largest: Count
+    several_cameras: Fraction | None
+    camera_purity: Fraction | None
+    chance_purity: Fraction | None
+    agreement: Number | None
 
 
 @with_config(_OPEN)

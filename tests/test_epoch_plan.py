@@ -14,6 +14,7 @@ from ptlreid.engine import history
 from ptlreid.engine.job import EpochPlan, TrainingJob
 from ptlreid.engine.training_run import train
 from ptlreid.progress import Silent
+from ptlreid.retrieval.cluster_statistics import measure_clusters
 from ptlreid.runs import RunFolder
 from ptlreid.samplers import ShuffleSampler
 from ptlreid.settings import FinetuneSettings
@@ -62,7 +63,8 @@ class Planner:
 
         # 16 images, batches of 4, one epoch unlike another
         batches = [np.arange(4) * 4 + (number + training.epoch) % 4 for number in range(4)]
-        return EpochPlan(batches, objective, after_update, {"clusters": 2, "outliers": training.epoch})
+        clusters = measure_clusters(np.maximum(np.arange(4) - training.epoch, -1), np.arange(4))
+        return EpochPlan(batches, objective, after_update, clusters.describe())
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_a_planned_run_that_was_stopped_resumes_to_equal_weights_without_another
         for name in ("whole", "stopped")
     ]
     assert clusters[0] == clusters[1]
-    assert [(line["epoch"], line["outliers"]) for line in clusters[0]] == [(0, 0), (1, 1), (2, 2)]
+    assert [(line["epoch"], line["clusters"]) for line in clusters[0]] == [(0, 4), (1, 3), (2, 2)]
 
 
 def test_training_ends_where_there_is_no_plan(tmp_path, start, market_folder):

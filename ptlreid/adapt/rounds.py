@@ -27,6 +27,7 @@ from ptlreid.models.network import Network
 from ptlreid.network_types import Output
 from ptlreid.progress import Progress
 from ptlreid.records import Records
+from ptlreid.retrieval.cluster_statistics import ClusterStatistics, measure_clusters
 from ptlreid.runs import RunFolder
 from ptlreid.samplers import sample_groups
 from ptlreid.settings import AdaptSettings, default_evaluation
@@ -55,21 +56,19 @@ class Rounds:
 
         The rest of an epoch needs neither features nor clusters: its memory is in the extra state.
         """
-        teacher, clusters = self._find_teacher(training), {}
+        teacher, clusters = self._find_teacher(training), None
         if training.step:
             state = {name: training.extra[_MEMORY + name] for name in ("entries", "labels", "cameras")}
             memory = restore_memory(state, self._options, device)
         else:
             features = self._extract(_average(teacher))
             labels = distributed.run_on_main(lambda: self._cluster(features[: len(self.site)], training.epoch))
-            clusters = {"clusters": int(labels.max()) + 1, "outliers": int((labels < 0).sum())}
-            if clusters["clusters"] < 2:
-                self._note_collapse(training.epoch, clusters["outliers"])
+            before = training.extra.get(_MEMORY + "labels")
+            previous = None if before is None else before[: len(self.site)].cpu().numpy()
+            clusters = measure_clusters(labels, self._cameras[: len(self.site)], previous)
+            self._note(training.epoch, clusters)
+            if clusters.clusters < 2:
                 return None
-            self.progress.note(
-                f"epoch {training.epoch + 1}: {clusters['clusters']:,} clusters of {len(self.site):,} images, "
-                f"{clusters['outliers']:,} outliers"
-            )
             memory = build_memory(features, self._with_identities(labels), self._cameras, self._options, device)
         self._publish(training, teacher, memory)
 
@@ -83,7 +82,7 @@ class Rounds:
             self._publish(training, teacher, memory)
 
         batches = self._sample(memory.labels.cpu().numpy(), training.epoch)
-        return EpochPlan(batches, objective, after_update, clusters)
+        return EpochPlan(batches, objective, after_update, clusters.describe() if clusters else {})
 
     def teacher(self, training: Training) -> tuple[Network, CameraStatistics]:
         """The averaged network of the training, with batch-norm statistics of the site, and those of its cameras."""
@@ -176,13 +175,18 @@ class Rounds:
             batches += sample_groups(groups, count, chosen.batch_size // size, size, rng)
         return [batches[at] for at in rng.permutation(len(batches))]
 
-    def _note_collapse(self, epoch: int, outliers: int) -> None:
-        what = f"{outliers:,} of {len(self.site):,} images are outliers"
-        kept = f"after epoch {epoch}" if epoch else "of the run, with camera statistics, as of --method cameras"
+    def _note(self, epoch: int, clusters: ClusterStatistics) -> None:
+        """Note the clusters of an epoch, and in the first, last and a failed one, what is doubtful about them."""
         self.progress.note(
-            f"no clusters to train on in epoch {epoch + 1}: {what}, and there are no two clusters. Training ends here, "
-            f"with the weights {kept}. A larger --radius or a smaller --min-samples makes more clusters"
+            f"epoch {epoch + 1}: {clusters.clusters:,} clusters of {clusters.images:,} images, {clusters.outliers:,} "
+            "outliers"
         )
+        failed = clusters.clusters < 2
+        for warning in clusters.warnings() if failed or epoch in (0, self.settings.epochs - 1) else ():
+            self.progress.note(warning)
+        if failed:
+            kept = f"after epoch {epoch}" if epoch else "of the run, as --method cameras keeps them"
+            self.progress.note(f"No two clusters to train on: training ends here, with the weights {kept}.")
 
 
 def _average(teacher: AveragedModel) -> Network:

@@ -213,13 +213,14 @@ def _wrap_network(job: TrainingJob, training: Training) -> nn.Module:
     """
     settings = job.settings
     optim.freeze_backbone(training.network, training.epoch < settings.freeze_epochs)
+    if job.plan_epoch is not None:
+        optim.freeze_classifier(training.network)
     forward: nn.Module = training.network
     if distributed.active():
         if settings.sync_bn:
             nn.SyncBatchNorm.convert_sync_batchnorm(training.network)  # keeps parameters and names
         # Without cross-entropy the classifier gets no gradient, for which the other processes would wait.
-        unused = settings.loss == "triplet" or job.plan_epoch is not None
-        forward = DistributedDataParallel(forward, find_unused_parameters=unused)
+        forward = DistributedDataParallel(forward, find_unused_parameters=settings.loss == "triplet")
     return torch.compile(forward) if settings.compile else forward  # type: ignore[return-value]
 
 

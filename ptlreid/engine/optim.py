@@ -53,6 +53,13 @@ def freeze_backbone(network: nn.Module, frozen: bool) -> None:
             parameter.requires_grad_(not frozen)
 
 
+def freeze_classifier(network: nn.Module) -> None:
+    """Freeze the weights of the classifier, for an objective that does not use it: several processes would wait."""
+    for name, parameter in network.named_parameters():
+        if "classifier" in name:
+            parameter.requires_grad_(False)
+
+
 def _groups(network: nn.Module, lr: float, new_lr_factor: float) -> list[dict[str, Any]]:
     """Two groups even at equal rates: in torch's fused SGD all parameters of a group must have a momentum buffer."""
     split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
