@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ptlreid.api import (
+        adapt_run,
         build_network,
         compare,
         compare_methods,
@@ -42,6 +43,7 @@ __all__ = [
     "RunFolder",
     "Scores",
     "Splits",
+    "adapt_run",
     "build_network",
     "compare",
     "compare_methods",

@@ -29,6 +29,7 @@ from ptlreid.retrieval.seeds import MethodDifference, method_differences
 from ptlreid.retrieval.types import Features, Retrieval, Scores
 from ptlreid.runs import RunFolder, find_run, name_run
 from ptlreid.settings import (
+    AdaptSettings,
     ChainSettings,
     DistillSettings,
     EvaluateSettings,
@@ -59,12 +60,13 @@ def prepare_dataset(
     An existing dataset is reused. `folder` with `name="lobby"` in `settings` makes a dataset of your own images. Same
     as `ptlreid prepare`.
     """
+    from ptlreid.datasets import folder
     from ptlreid.workflows.prepare import prepare
 
     root_folder, progress = _root(root), progress or Silent()
     dataset = datasets.find(data, root_folder)
     if source is not None:
-        own = OwnImagesSettings.resolve(None, **settings) if dataset.module is _own_images_module() else None
+        own = OwnImagesSettings.resolve(None, **settings) if dataset.module is folder else None
         dataset = replace(dataset, name=own.name) if own and own.name else dataset
         prepare(dataset, Path(source), root_folder, own, progress)
     elif hasattr(dataset.module, "prepare"):
@@ -140,6 +142,24 @@ def finetune(
     return finetune(chosen, splits, run, progress or Silent(), depends=depends)
 
 
+def adapt_run(
+    run: str,
+    data: str,
+    *,
+    name: str | None = None,
+    runs: Path | str = _RUNS,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The metrics of `run` adapted to `data`. Same as `ptlreid adapt --json`, with settings `method_` and `with_`."""
+    from ptlreid.adapt.source import resolve_settings
+    from ptlreid.workflows.adapt import adapt
+
+    chosen = resolve_settings(partial(AdaptSettings.resolve, None, run=run, data=data, **settings), Path(runs))
+    splits, folder = load_dataset(data, root=chosen.root), name_run(Path(runs), name, chosen)
+    return adapt(chosen, splits, folder, progress or Silent())
+
+
 def distill(
     teacher: str | None = None,
     *,
@@ -171,10 +191,7 @@ def transfer_chain(
     progress: Progress | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """The stages of a network fine-tuned on several datasets in order, and its scores on all of them after each stage.
-
-    Same as `ptlreid transfer-chain --json`.
-    """
+    """The stages of a network fine-tuned on several datasets in order, and its scores on all after each stage."""
     from ptlreid.transfer.chain_folder import ChainFolder
     from ptlreid.workflows.chain import run_chain
 
@@ -274,12 +291,6 @@ def write_features(features: Features, file: Path | str) -> None:
 
 def _root(root: Path | str | None) -> Path:
     return Path(root) if root is not None else Path(RootSettings().root)
-
-
-def _own_images_module() -> object:
-    from ptlreid.datasets import folder
-
-    return folder
 
 
 def _weights(source: RunFolder | Path | str, runs: Path) -> WeightsFile:

@@ -12,6 +12,7 @@ from typing import Any
 from ptlreid.cli import COMMANDS, load_command
 from ptlreid.cli.command import default_text, group_params, metavar
 from ptlreid.settings import (
+    AdaptSettings,
     ChainSettings,
     DemoSettings,
     DistillSettings,
@@ -32,6 +33,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "prepare": SyntheticSettings,
     "pack": PackSettings,
     "finetune": FinetuneSettings,
+    "adapt": AdaptSettings,
     "distill": DistillSettings,
     "transfer-chain": ChainSettings,
     "evaluate": EvaluateSettings,

@@ -29,6 +29,7 @@ NAMES = [
     "RunFolder",
     "Scores",
     "Splits",
+    "adapt_run",
     "build_network",
     "compare",
     "compare_methods",

@@ -28,7 +28,7 @@ def adapt(
 
     First, statistics of each camera are taken from the unlabelled training images. Then, unless --method cameras ends
     there, each epoch clusters their features and trains on the clusters. The result is a run of its own. The same
-    command again resumes an interrupted run, and reuses a finished one.
+    command again resumes an interrupted run, and reuses a finished one. With --seeds, a * in --run stands for the seed.
 
     Examples:
       ptlreid adapt --run market-resnet50-ptl-s0 --data lobby
@@ -37,38 +37,55 @@ def adapt(
       ptlreid adapt --run market-resnet50-ptl-s0 --data lobby --with market
     """
     from ptlreid import datasets
-    from ptlreid.adapt.source import resolve_settings
     from ptlreid.distributed import process_group
     from ptlreid.retrieval.seeds import summarize_seeds
     from ptlreid.runs import name_run
     from ptlreid.workflows import adapt as workflow
 
     progress = console.Reporter()
-    every = [
-        resolve_settings(partial(given.resolve, AdaptSettings, **values), runs) for values in seed_values(given, seeds)
-    ]
-    first = every[0]
+    every = _resolve(given, seeds, runs)
     pairs = [(one, name_run(runs, name_of_seed(name, seeds, one.seed), one)) for one in every]
-    splits = datasets.load(first.data, Path(first.root))
+    splits = datasets.load(every[0].data, Path(every[0].root))
     if dry_run:
-        plans = [workflow.dry_run(one, splits, run, progress) for one, run in pairs]
-        return _show_plans(plans, as_json=json)
-    with process_group(first.device):
+        return _show_plans([workflow.dry_run(one, splits, run, progress) for one, run in pairs], as_json=json)
+    with process_group(every[0].device):
         workflow.check_all(pairs, splits)
         results = [workflow.adapt(one, splits, run, progress) for one, run in pairs]
-    found = summarize_seeds(add_seeds(every, results)) if seeds else results[0]
     if json:
-        return console.show_json(found)
-    title = f"{first.backbone} {first.method} on {splits.name} (protocol {splits.protocol})"
-    if not splits.has_test:
-        console.say(f"{splits.name} has no labelled test set: no scores. The weights are those of the last epoch.")
-    elif seeds:
-        show_seeds(title, {"": found})
+        return console.show_json(summarize_seeds(add_seeds(every, results)) if seeds else results[0])
+    if splits.has_test:
+        _show(f"{every[0].method} on {splits.name} (protocol {splits.protocol})", every, results)
     else:
-        console.show_scores(title, {f"before: {first.run}": found["before"], f"after: {pairs[0][1].path.name}": found})
-        if found["mAP"] <= found["before"]["mAP"]:
-            console.say("No improvement: the adapted run scores no higher than the run it comes from.")
+        console.say(f"{splits.name} has no test set: no scores. The weights are those after the last epoch.")
     console.show_folders(run.path for _, run in pairs)
+
+
+def _resolve(given: Given, seeds: str | None, runs: Path) -> list[AdaptSettings]:
+    """The settings of each seed; a `*` in --run stands for the seed."""
+    from ptlreid.adapt.source import resolve_settings
+
+    found = []
+    for values in seed_values(given, seeds):
+        name = given.resolve(AdaptSettings, **values).run
+        source: dict[str, Any] = {"run": name.replace("*", str(values["seed"]))} if seeds and name else {}
+        found.append(resolve_settings(partial(given.resolve, AdaptSettings, **values, **source), runs))
+    return found
+
+
+def _show(title: str, every: Sequence[AdaptSettings], results: Sequence[Mapping[str, Any]]) -> None:
+    """Print the scores before and after, of several seeds with their means."""
+    from ptlreid.retrieval.seeds import summarize_seeds
+
+    before = [one["before"] for one in results]
+    if len(results) > 1:
+        groups = {
+            label: summarize_seeds(add_seeds(every, rows)) for label, rows in (("before", before), ("after", results))
+        }
+        show_seeds(title, groups)
+    else:
+        console.show_scores(title, {f"before: {every[0].run}": before[0], f"after: {results[0]['run']}": results[0]})
+    if sum(one["mAP"] for one in results) <= sum(one["mAP"] for one in before):
+        console.say("No improvement: mAP is no higher than before.")
 
 
 def _show_plans(plans: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
