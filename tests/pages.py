@@ -105,13 +105,16 @@ def parse(command: str) -> None:
 def write_inputs(page: Path, ptlreid: Run) -> None:
     """Write the files that a page may use to the current folder.
 
-    Public datasets, unless the page prepares them; crops; features of another program, `q.npz` and `g.npz`.
+    Public datasets, unless the page prepares them; crops, and frames without identities; features of another program,
+    `q.npz` and `g.npz`.
     """
     text = "\n".join(block.text for block in to_run(page))
     market_zip = Path("Market-1501-v15.09.15.zip")
     miniatures.write_market(Path("Market-1501-v15.09.15"))
     subprocess.run(["python3", "-m", "zipfile", "-c", market_zip, "Market-1501-v15.09.15"], check=True)
     write_crops(Path("my_crops"))
+    for number in range(8):
+        write_image(Path("my_frames") / f"{number}_c{number % 2 + 1}.jpg", 5000 + number)
     for side, camid in (("q", 1), ("g", 2)):
         features = np.random.default_rng(camid).normal(size=(6, 16)).astype(np.float32)
         np.savez(f"{side}.npz", features=features, pids=np.arange(1, 7), camids=np.full(6, camid))
