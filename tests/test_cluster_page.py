@@ -64,7 +64,7 @@ def test_a_row_says_how_many_images_from_which_cameras_and_how_similar():
         "3 images · cameras 1, 2 · similarity 0.70 to 0.90, mean 0.80",
     )
     assert [image.path.name for image in row.images] == ["0.jpg", "5.jpg", "1.jpg"]  # the most similar first
-    assert [image.caption for image in row.images] == ["0.90 · camera 1", "0.80 · camera 2", "0.70 · camera 1"]
+    assert [image.lines for image in row.images] == [["0.90", "camera 1"], ["0.80", "camera 2"], ["0.70", "camera 1"]]
     assert row.table.rows[1] == ["5.jpg", "2", "0.80", "–"]
 
 
@@ -104,9 +104,9 @@ def test_the_newest_clusters_have_the_largest_share_of_new_images():
     assert sections(images)["newest"] == ["Cluster 2", "Cluster 0"]
     row = show_cluster(images, images.clusters()[0], 10)
     assert row.description.endswith(" · 1 new")
-    assert [(image.marked, image.caption) for image in row.images][1:] == [
-        (False, "1.00 · camera 1"),
-        (True, "1.00 · camera 1 · new"),
+    assert [(image.marked, image.lines) for image in row.images][1:] == [
+        (False, ["1.00", "camera 1"]),
+        (True, ["1.00", "camera 1", "new"]),
     ]
     assert [cells[-1] for cells in row.table.rows] == ["7", "7", "none"]
     assert summary(images)["New images"] == "3 of 7 in clusters"
@@ -163,7 +163,7 @@ def test_outliers_are_a_sample_over_all_of_them():
     row = show_outliers(images, 3)
     assert (row.title, row.description) == ("Outliers", "3 of 7 images in no cluster")
     assert [image.path.name for image in row.images] == ["0.jpg", "3.jpg", "6.jpg"]
-    assert row.images[0].caption == "camera 1"
+    assert row.images[0].lines == ["camera 1"]
     assert row.table.rows[0] == ["0.jpg", "1", "–", "–"]
 
 
@@ -194,6 +194,11 @@ def test_one_cluster_of_one_camera_has_no_section_on_cameras():
     images = clustered([0, 0, 0])
     assert sections(images) == {"summary": [], "largest": ["Cluster 0"], "least-sure": ["Cluster 0"]}
     assert "From several cameras" not in summary(images)
+
+
+def test_the_report_of_the_run_is_linked():
+    (table,) = make_cluster_page("run", "", IMAGES, report_url="report.html").sections[0].tables
+    assert table.links == {table.rows[-1][0]: "report.html"} == {"Report of the run": "report.html"}
 
 
 def test_the_page_says_that_it_measures_no_accuracy():

@@ -55,14 +55,18 @@ def summary(metrics=METRICS, history=HISTORY, cameras=(), **settings):
     return RunSummary("moved", "adapt", SETTINGS | settings, {}, history, metrics, "lobby", cameras=cameras)
 
 
+def parts(run):
+    return {section.name: section for section in describe_adaptation(run)}
+
+
 def shown(run, **options):
     """The page of the run, without an evaluation."""
     return make_run_page([run], None, describe_runs([run], None, false_accept_rates=[0.01], **options))
 
 
 def test_the_scores_before_and_after_stand_next_to_each_other_with_their_difference():
-    section = describe_adaptation(summary())
-    table = section.tables[1]
+    section = parts(summary())["gain"]
+    (table,) = section.tables
     assert table.columns == ("weights", "mAP (%)", "CMC-1 (%)", "CMC-5 (%)", "CMC-10 (%)", "mINP (%)")
     assert table.rows == [
         ["before: home", "12.5", "25.0", "50.0", "62.5", "1.0"],
@@ -84,23 +88,23 @@ def test_no_gain_is_stated_as_none(after):
 
 
 def test_without_a_labelled_test_part_the_page_says_that_nothing_measures_accuracy():
-    section = describe_adaptation(summary({"run": "moved", "data": "lobby", "epochs": 3}))
-    assert "no labelled test part: nothing on this page measures accuracy" in section.texts[0]
-    assert len(section.tables) == 1
+    found = parts(summary({"run": "moved", "data": "lobby", "epochs": 3}))
+    assert "no labelled test part: nothing on this page measures accuracy" in found["adaptation"].texts[0]
+    assert list(found) == ["adaptation", "clusters"]
 
 
 def test_a_run_that_is_not_finished_says_nothing_of_a_test_part():
-    assert describe_adaptation(summary(None, HISTORY[:1])).texts == []
+    assert parts(summary(None, HISTORY[:1]))["adaptation"].texts == []
 
 
 @pytest.mark.parametrize(
     ("method", "text"), [("cameras", "no weights are trained"), ("cluster", "clusters in place of identities")]
 )
 def test_the_method_the_source_and_what_was_trained_along_are_named(method, text):
-    rows = dict(describe_adaptation(summary(method_=method, with_="market")).tables[0].rows)
+    rows = dict(parts(summary(method_=method, with_="market"))["adaptation"].tables[0].rows)
     assert text in rows["Method"]
     assert (rows["Source run"], rows["Trained along"]) == ("home", "market")
-    assert "Trained along" not in dict(describe_adaptation(summary()).tables[0].rows)
+    assert "Trained along" not in dict(parts(summary())["adaptation"].tables[0].rows)
 
 
 def test_the_page_of_clusters_is_linked():
@@ -111,14 +115,12 @@ def test_the_page_of_clusters_is_linked():
 
 def test_cameras_are_listed_with_their_own_share():
     cameras = [Camera("1", 1600, 0.99), Camera("2", 16, 0.5)]
-    assert describe_adaptation(summary(cameras=cameras)).tables[-1].rows == [
-        ["1", "1,600", "99.0"],
-        ["2", "16", "50.0"],
-    ]
+    (table,) = parts(summary(cameras=cameras))["cameras"].tables
+    assert table.rows == [["1", "1,600", "99.0"], ["2", "16", "50.0"]]
 
 
 def test_the_figures_of_clusters_are_plotted_by_epoch():
-    clusters, agreement, cameras = describe_adaptation(summary()).plots
+    clusters, agreement, cameras = parts(summary())["clusters"].plots
     assert clusters.table.columns == ("epoch", "clusters", "outliers")
     assert clusters.table.rows == [["1", "60", "40"], ["2", "64", "20"], ["3", "62", "10"]]
     assert agreement.table.rows == [["1", "–"], ["2", "0.50"], ["3", "0.88"]]

@@ -8,23 +8,66 @@ from pathlib import Path
 import numpy as np
 
 from ptlreid import contents
+from ptlreid.errors import DataError
 from ptlreid.files import atomic_write
 from ptlreid.records import Records
+from ptlreid.retrieval.array_files import read_arrays
+from ptlreid.runs import RunFolder
+
+_NAMES = ("labels", "similarities", "camids", "sources", "paths")
+_REMEDY = "Remove it, or adapt again under another --name."
 
 
 def write_clusters(file: Path, records: Records, features: np.ndarray, labels: np.ndarray) -> None:
     """Write the clusters of N images, with paths relative to the dataset and similarities to the centroids."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    paths = [os.path.relpath(path, contents.dataset_folder(path)) for path in records.paths]
+    named = _name_images(records)
     with atomic_write(file) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(
             stream,
             labels=labels,
             similarities=_similarities(features, labels),
-            camids=records.camids,
-            sources=records.sources.astype(str),
-            paths=np.array(paths),
+            camids=named["camids"],
+            sources=named["sources"],
+            paths=named["paths"],
         )
+
+
+def find_epochs(run: RunFolder) -> list[int]:
+    """The epochs, from 0, whose clusters are in the run's folder, ascending."""
+    names = [file.stem for file in run.clusters(0).parent.glob("*.npz")]
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+def read_clusters(file: Path, records: Records) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) labels and (N,) similarities of the images `records`, as `write_clusters` wrote them.
+
+    `DataError` if the file is damaged, or of other images.
+    """
+    found = read_arrays(file, _NAMES, kind="file of clusters", remedy=_REMEDY).arrays
+    labels, similarities = (found.get(name, np.empty(0)) for name in ("labels", "similarities"))
+    sound = (
+        set(found) == set(_NAMES)
+        and labels.ndim == 1
+        and labels.dtype == np.int64
+        and similarities.dtype == np.float32
+        and all(array.shape == labels.shape for array in found.values())
+        and bool((np.isfinite(similarities) == (labels >= 0)).all())
+        and bool((labels >= -1).all())
+    )
+    if not sound:
+        raise DataError(f"{file}: its arrays are not clusters of images. {_REMEDY}")
+    if any(not np.array_equal(found[name], values) for name, values in _name_images(records).items()):
+        raise DataError(
+            f"{file}: is of other images than the {len(records):,} training images that were found: expected those "
+            "that the run was adapted to. Restore the dataset, or adapt again under another --name."
+        )
+    return labels, similarities
+
+
+def _name_images(records: Records) -> dict[str, np.ndarray]:
+    paths = [os.path.relpath(path, contents.dataset_folder(path)) for path in records.paths]
+    return {"camids": records.camids, "sources": records.sources.astype(str), "paths": np.array(paths)}
 
 
 def _similarities(features: np.ndarray, labels: np.ndarray) -> np.ndarray:

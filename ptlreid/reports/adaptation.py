@@ -1,4 +1,4 @@
-"""The section on an adaptation: scores before and after, cameras, and clusters over epochs with what is doubtful."""
+"""The sections on an adaptation: scores before and after, cameras, and clusters over epochs with what is doubtful."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ _UNMEASURED = (
     "There is no labelled test part: nothing on this page measures accuracy, and clusters that look good can be wrong. "
     "Label a few identities, prepare them as the test part, and repeat the command."
 )
+_UNPROVEN = (
+    "The clusters that each epoch was trained on. They are found without identities: no figure here measures accuracy."
+)
 _SHRUNK = (
     "Each image is normalised by the statistics of its camera, which are averaged with those of all cameras together. "
     "Own share: the weight of the camera's own, larger with more images."
 )
 
 
-def describe_adaptation(run: RunSummary, *, clusters_url: str = "") -> Section:
-    """The section on `run`, which adapted another. `clusters_url`: of the page of its clusters, if there is one."""
+def describe_adaptation(run: RunSummary, *, clusters_url: str = "") -> list[Section]:
+    """The sections on `run`, which adapted another. `clusters_url`: of the page of its clusters, if there is one."""
     rows = [["Method", _METHODS[run.settings["method_"]]], ["Source run", str(run.adapted_from)]]
     rows += [["Trained along", str(run.settings["with_"])]] if run.settings.get("with_") else []
     links = {}
@@ -39,17 +42,15 @@ def describe_adaptation(run: RunSummary, *, clusters_url: str = "") -> Section:
             ["Page of clusters", "rows of crops of the largest, newest and least sure clusters, and of outliers"]
         )
         links["Page of clusters"] = clusters_url
-    tables, texts = [Table(("", ""), rows, links)], []
+    texts = [_UNMEASURED] if run.unmeasured else []
+    sections = [Section("adaptation", "Adaptation", texts, tables=[Table(("", ""), rows, links)])]
     if _has_scores(run):
-        texts.append(_judge(run))
-        tables.append(_tabulate_scores(run))
-    elif run.metrics:
-        texts.append(_UNMEASURED)
+        sections.append(Section("gain", "Before and after", [_judge(run)], tables=[_tabulate_scores(run)]))
     if run.cameras:
-        texts.append(_SHRUNK)
         cells = [[one.name, f"{one.images:,}", format_percent(one.own_share)] for one in run.cameras]
-        tables.append(Table(("camera", "images", "own share (%)"), cells))
-    return Section("adaptation", "Adaptation", texts, tables=tables, plots=plot_clusters(run.clusterings))
+        table = Table(("camera", "images", "own share (%)"), cells)
+        sections.append(Section("cameras", "Cameras", [_SHRUNK], tables=[table]))
+    return [*sections, Section("clusters", "Clusters", [_UNPROVEN], plots=plot_clusters(run.clusterings))]
 
 
 def note_doubts(run: RunSummary) -> list[str]:

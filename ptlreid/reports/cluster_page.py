@@ -24,12 +24,19 @@ _ROWS = (
 )
 
 
-def make_cluster_page(title: str, subtitle: str, images: ClusteredImages) -> Page:
-    """The page of clusters: the largest, the newest, the least sure, those of one camera, and outliers."""
+def make_cluster_page(title: str, subtitle: str, images: ClusteredImages, *, report_url: str = "") -> Page:
+    """The page of clusters: the largest, the newest, the least sure, those of one camera, and outliers.
+
+    `report_url`: of the page of their run.
+    """
     statistics = measure_clusters(images.labels, images.cameras, images.previous)
     clusters = images.clusters()
     rows = [[name, value] for name, value in _describe(images, statistics, clusters).items()]
-    summary = Section("summary", "Summary", [_SUMMARY], tables=[Table(("", ""), rows)])
+    links = {}
+    if report_url:
+        rows.append(["Report of the run", "scores, cameras, and clusters over epochs"])
+        links["Report of the run"] = report_url
+    summary = Section("summary", "Summary", [_SUMMARY], tables=[Table(("", ""), rows, links)])
     return Page(title, subtitle, [summary, *_show_clusters(images, clusters)], notes=statistics.warnings())
 
 

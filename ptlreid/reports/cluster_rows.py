@@ -108,9 +108,9 @@ def _show(images: ClusteredImages, title: str, description: str, rows: np.ndarra
         path, camera, new = images.paths[row], images.camera_names[images.cameras[row]], bool(images.new[row])
         inside = images.labels[row] >= 0
         similarity = f"{images.similarities[row]:.2f}" if inside else "–"
-        caption = " · ".join([*([similarity] if inside else []), f"camera {camera}", *(["new"] if new else [])])
+        lines = [*([similarity] if inside else []), f"camera {camera}", *(["new"] if new else [])]
         alt = f"{title}: camera {camera}" + (f", similarity {similarity}" if inside else "") + (", new" if new else "")
-        shown.append(ShownImage(path, caption, f"{alt}, {path.name}", new))
+        shown.append(ShownImage(path, lines, f"{alt}, {path.name}", new))
         before = "–" if images.previous is None else _name_cluster(int(images.previous[row]))
         table.append([path.name, camera, similarity, before])
     return CropRow(title, description, shown, Table(("file", "camera", "similarity", "cluster before"), table))

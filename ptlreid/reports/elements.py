@@ -52,10 +52,10 @@ class Plot:
 
 @dataclass(frozen=True)
 class ShownImage:
-    """An image in a row of crops. `caption`: the text below it; `alt` describes it. `marked`: in a dashed frame."""
+    """An image in a row of crops. `lines`: the text below it; `alt` describes it. `marked`: in a dashed frame."""
 
     path: Path
-    caption: str
+    lines: Sequence[str]
     alt: str
     marked: bool = False
 

@@ -63,7 +63,7 @@ def describe_runs(
     summary = _describe_run(first, evaluated)
     sections = [_compare_runs(runs), replace(summary, title=first.name)] if len(runs) > 1 else [summary]
     if first.adapted_from:
-        sections.append(describe_adaptation(first, clusters_url=clusters_url))
+        sections += describe_adaptation(first, clusters_url=clusters_url)
     if evaluated:
         sections.append(_describe_retrieval(first.name, evaluated, false_accept_rates))
     if len(runs) == 1:

@@ -113,6 +113,11 @@ class RunSummary:
         return str(self.settings.get("run", ""))
 
     @property
+    def unmeasured(self) -> bool:
+        """Whether it adapted to a dataset without a test set, and is finished: it has no scores."""
+        return bool(self.adapted_from) and self.metrics is not None and "mAP" not in self.metrics
+
+    @property
     def clusterings(self) -> list[tuple[int, ClusterStatistics]]:
         """The figures of the clusters that each epoch, from 1, was trained on."""
         lines = [line for line in self.history if line.get("kind") == "clusters"]

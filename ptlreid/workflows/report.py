@@ -27,6 +27,7 @@ from ptlreid.retrieval.thresholds import count_pairs
 from ptlreid.runs import RunFolder, find_run
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.report import ReportSettings
+from ptlreid.workflows.report_clusters import write_clusters_page
 
 FIGURES = ("cmc", "ranklist", "cameras", "curves", "distances", "cells")
 _TRAINING_FIGURES = ("curves", "cells")  # need no evaluation
@@ -54,7 +55,7 @@ def report(
         return [write_chain_report(chain, out=out)]
     folders = _find_runs(names, runs)
     if not figure and not table:
-        return [write_report(folders, settings, progress, out=out)]
+        return write_pages(folders, settings, progress, out=out)
     written = []
     if figure and out:
         write_figure(figure, folders, settings, out, progress)
@@ -73,26 +74,43 @@ def write_report(
     out: Path | None = None,
     splits: Splits | None = None,
 ) -> Path:
+    """As `write_pages`; returns the page of the run."""
+    return write_pages(runs, settings, progress, out=out, splits=splits)[0]
+
+
+def write_pages(
+    runs: Sequence[RunFolder],
+    settings: ReportSettings,
+    progress: Progress,
+    *,
+    out: Path | None = None,
+    splits: Splits | None = None,
+) -> list[Path]:
     """Write the page of the first run, compared with the others; to `report.html` in its folder if `out` is None.
 
-    `splits`: the dataset, if already loaded. If a run cannot be evaluated, the page says why; but a dataset named in
-    `settings` must exist. All processes call this; the main one writes.
+    If that run was trained on clusters, their page is written next to it, and also returned. `splits`: the dataset, if
+    already loaded. If a run cannot be evaluated, the page says why; but a dataset named in `settings` must exist. All
+    processes call this; the main one writes.
     """
     out = out or runs[0].path / "report.html"
     first, evaluation = _try_to_evaluate(runs[0], settings, progress, splits)
     summaries = [first, *(_try_to_evaluate(run, settings, progress, splits)[0] for run in runs[1:])]
     if not distributed.is_main():
-        return out
+        return [out]
+    clusters, notes = write_clusters_page(runs[0], out, settings, progress, splits)
+    url = quote(clusters[0].name) if clusters else ""
     with progress.task(f"report {first.name}", 3) as advance:
-        sections = describe_runs(summaries, evaluation, false_accept_rates=settings.false_accept_rates)
+        rates = settings.false_accept_rates
+        sections = describe_runs(summaries, evaluation, false_accept_rates=rates, clusters_url=url)
         advance(1, status="rank lists")
         if evaluation:
             size, seed = settings.ranklist_size, settings.seed
             sections.append(show_rank_lists(evaluation, queries=settings.queries, ranklist_size=size, seed=seed))
         advance(2, status="page")
-        write_page(make_run_page(summaries, evaluation, sections), out)
+        page = make_run_page(summaries, evaluation, sections)
+        write_page(replace(page, notes=[*page.notes, *notes]), out)
         advance(3)
-    return out
+    return [out, *clusters]
 
 
 def write_chain_report(folder: Path, *, out: Path | None = None) -> Path:
@@ -166,8 +184,11 @@ def _try_to_evaluate(
     except (CheckpointError, DataError, OptionError) as error:
         if settings.data:
             raise
+        summary = RunSummary.read(run)
+        if summary.unmeasured:  # which its page states
+            return summary, None
         progress.note(f"{run.path.name} could not be evaluated: {error}")
-        return replace(RunSummary.read(run), evaluation_error=str(error)), None
+        return replace(summary, evaluation_error=str(error)), None
 
 
 def _evaluate(
