@@ -74,7 +74,7 @@ def test_the_scores_before_and_after_stand_next_to_each_other_with_their_differe
         ["difference", "+25.0", "+25.0", "0.0", "-12.5", "+4.0"],
     ]
     assert "mAP on the labelled test part of lobby: 12.5% before, 37.5% after adaptation" in section.texts[0]
-    assert "`ptlreid compare home moved --data lobby`" in section.texts[0]
+    assert section.texts[0].endswith(" For the interval of the difference: ptlreid compare home moved --data lobby")
     assert note_doubts(summary()) == []
 
 
@@ -82,7 +82,7 @@ def test_the_scores_before_and_after_stand_next_to_each_other_with_their_differe
 def test_no_gain_is_stated_as_none(after):
     run = summary({**METRICS, "mAP": after})
     (note,) = note_doubts(run)
-    assert note.startswith("Nothing improved. mAP on the labelled test part of lobby: 12.5% before, ")
+    assert note.startswith("No improvement. mAP on the labelled test part of lobby: 12.5% before, ")
     assert note.endswith("Use the run home as it is.")
     assert note in shown(run).notes
 

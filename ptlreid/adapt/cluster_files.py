@@ -15,7 +15,6 @@ from ptlreid.retrieval.array_files import read_arrays
 from ptlreid.runs import RunFolder
 
 _NAMES = ("labels", "similarities", "camids", "sources", "paths")
-_REMEDY = "Remove it, or adapt again under another --name."
 
 
 def write_clusters(file: Path, records: Records, features: np.ndarray, labels: np.ndarray) -> None:
@@ -44,7 +43,11 @@ def read_clusters(file: Path, records: Records) -> tuple[np.ndarray, np.ndarray]
 
     `DataError` if the file is damaged, or of other images.
     """
-    found = read_arrays(file, _NAMES, kind="file of clusters", remedy=_REMEDY).arrays
+    unsound = DataError(f"{file}: damaged, or not clusters of images. Remove it, or adapt again under another --name.")
+    try:
+        found = read_arrays(file, _NAMES).arrays
+    except DataError:
+        raise unsound from None
     labels, similarities = (found.get(name, np.empty(0)) for name in ("labels", "similarities"))
     sound = (
         set(found) == set(_NAMES)
@@ -56,7 +59,7 @@ def read_clusters(file: Path, records: Records) -> tuple[np.ndarray, np.ndarray]
         and bool((labels >= -1).all())
     )
     if not sound:
-        raise DataError(f"{file}: its arrays are not clusters of images. {_REMEDY}")
+        raise unsound
     if any(not np.array_equal(found[name], values) for name, values in _name_images(records).items()):
         raise DataError(
             f"{file}: is of other images than the {len(records):,} training images that were found: expected those "

@@ -41,7 +41,7 @@ def report(
     """Write an HTML report on runs, or one figure or table for a paper.
 
     The page is a single file without links to other sites. Features come from the run's cache, or are extracted if
-    they are not cached.
+    they are not cached. A run adapted by clusters also gets a page of its clusters.
 
     Examples:
       ptlreid report market-resnet50-ptl-s0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def note_doubts(run: RunSummary) -> list[str]:
     """What a reader of the page on an adapted run must not miss: no gain, an early end, doubtful clusters."""
     notes = []
     if _has_scores(run) and not _gain(run) > 0:
-        notes.append(f"Nothing improved. {_judge(run)}")
+        notes.append(f"No improvement. {_judge(run)}")
     done = (run.metrics or {}).get("epochs", 0)
     if run.metrics and done < run.settings["epochs"]:
         notes.append(
@@ -162,8 +163,8 @@ def _judge(run: RunSummary) -> str:
     text = f"mAP on the labelled test part of {run.settings['data']}: {before}% before, {after}% after adaptation."
     if not _gain(run) > 0:
         return f"{text} Use the run {source} as it is."
-    command = f"ptlreid compare {source} {run.name} --data {run.settings['data']}"
-    return f"{text} The interval of the difference: `{command}`."
+    command = shlex.join(["ptlreid", "compare", source, run.name, "--data", str(run.settings["data"])])
+    return f"{text} For the interval of the difference: {command}"
 
 
 def _tabulate_scores(run: RunSummary) -> Table:

@@ -28,18 +28,11 @@ class Arrays:
     names: list[str]
 
 
-def read_arrays(
-    file: Path,
-    wanted: Collection[str],
-    *,
-    kind: str = "feature file",
-    remedy: str = "Write it again; paths are strings, not Python objects.",
-) -> Arrays:
+def read_arrays(file: Path, wanted: Collection[str]) -> Arrays:
     """The arrays called `wanted` in `file`, a regular file with one of the `SUFFIXES`; others are not read.
 
-    `kind`: what the file is; `remedy`: what to do about a damaged one, for messages. Nothing in the
-    file is run, and no other file is opened. Raises `DataError` where the file is damaged or of another kind, an array
-    does not fit into memory, or rows of it were never written.
+    Nothing in the file is run, and no other file is opened. Raises `DataError` where the file is damaged or of another
+    kind, an array does not fit into memory, or rows of it were never written.
     """
     read = _read_npz if file.suffix == ".npz" else _read_hdf5
     try:
@@ -47,7 +40,10 @@ def read_arrays(
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     except Exception as error:  # noqa: BLE001 - on damaged files, NumPy, zipfile and HDF5 raise exceptions of any kind
-        raise DataError(f"{file}: not a complete {kind} ({_explain(file, error)}). {remedy}") from None
+        raise DataError(
+            f"{file}: not a complete feature file ({_explain(file, error)}). Write it again; paths are strings, not "
+            "Python objects."
+        ) from None
 
 
 def _explain(file: Path, error: Exception) -> str:
