@@ -150,6 +150,7 @@ _SCORE_AGAIN = "Remove it and repeat the command that trained the run: it scores
 _DEPENDS = {
     "init": "the initial weights",
     "teacher": "the teacher's weights",
+    "teacher_cameras": "the teacher's camera statistics",
     "run": "the weights of the run to adapt",
     "cameras": "the camera statistics of the run to adapt",
 }

@@ -301,9 +301,9 @@ def test_a_dry_run_trains_nothing_and_reports_what_would_fail(ptlreid, runs, mar
     assert (plan["steps"], plan["train"]) == (2, {"images": 16, "identities": 4})
     assert (plan["settings"]["teacher"], plan["settings"]["lambda"]) == ("ptl", 0.8)
     assert plan["time"]["hours"] >= 0
-    # The teacher's weights and its batch norm's statistics.
+    # The teacher's weights and its batch norm's statistics, and the labels of 16 images.
     taught = weights(RunFolder(runs / "ptl")).values()
-    assert plan["memory_bytes"]["teacher"] == sum(tensor.nbytes for tensor in taught)
+    assert plan["memory_bytes"]["teacher"] == sum(tensor.nbytes for tensor in taught) + 8 * 16
     assert [path.name for path in runs.iterdir()] == ["ptl"]
     out = ptlreid("distill", *where, "--lambda", "0")[1]
     assert "memory.teacher = 0 MiB" in out

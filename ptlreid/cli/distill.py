@@ -40,11 +40,13 @@ def distill(
 
     The loss is (1 - λ) times the student's own loss and λ times the mean absolute difference between the features of
     student and teacher. Dataset, backbone and image size default to the teacher's. The same command again
-    resumes an interrupted run, and reuses a finished one. With --seeds, a * in --teacher stands for the seed.
+    resumes an interrupted run, and reuses a finished one. With --seeds, a * in --teacher stands for the seed. The
+    student of an adapted run needs no camera statistics, and learns from images without identities (λ = 1).
 
     Examples:
       ptlreid distill --lambda 0.8
       ptlreid distill --teacher market-densenet161-ptl-s0 --data market
+      ptlreid distill --teacher lobby-densenet161-ptl-adapt-s0
       ptlreid distill --teacher 'market-densenet161-ptl-s*' --seeds 0-2
       ptlreid distill --sweep 0,0.3,0.5,0.8,1
     """
@@ -54,7 +56,7 @@ def distill(
 
     progress = console.Reporter()
     full, teacher = _resolve(given, seeds, runs, progress)
-    students = full if sweep is None else _sweep(full, sweep, given="lambda_" in full[0].model_fields_set)
+    students = full if sweep is None else _sweep(full, sweep, given.resolve(DistillSettings))
     folders = _folders(runs, name, students, sweep, seeds)
     pairs = list(zip(students, folders, strict=True))
     splits = datasets.load(full[0].data, Path(full[0].root))
@@ -135,9 +137,9 @@ def _show_json(
     console.show_json(found)
 
 
-def _sweep(every: Sequence[DistillSettings], sweep: str, *, given: bool) -> list[DistillSettings]:
-    """The settings for each λ in `--sweep` and each seed; `OptionError` for an invalid λ, or if --lambda is `given`."""
-    if given:
+def _sweep(every: Sequence[DistillSettings], sweep: str, given: DistillSettings) -> list[DistillSettings]:
+    """The settings for each λ in `--sweep` and each seed; `OptionError` for a bad λ, or if --lambda is in `given`."""
+    if "lambda_" in given.model_fields_set:
         raise OptionError("--sweep and --lambda both set λ. Give one of them.")
     try:
         values = [float(value) for value in sweep.split(",")]

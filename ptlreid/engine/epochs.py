@@ -46,7 +46,8 @@ class ScoreEpoch(Protocol):
 class _Setup:
     """How an update is computed and recorded. `batches`: the remaining ones of the run, or of a planned epoch.
 
-    `labels`: the label of each row of the training set, on the device. `after_update`: see `EpochPlan`.
+    `labels`: of each row of the training set, on the device, as the objective takes them. `after_update`: see
+    `EpochPlan`.
     """
 
     device: torch.device
@@ -85,7 +86,7 @@ def train_epochs(
         fork_generators(device),  # dropout uses our own states: the caller's are left alone
     ):
         forward = None
-        labels = torch.from_numpy(job.splits.train.labels()).to(device)
+        labels = torch.from_numpy(_objective_labels(job)).to(device)
         setup = _Setup(device, precision, objective, recorder, batches, labels, after_update=lambda: None)
         while training.epoch < settings.epochs and not _out_of_patience(job, training):
             if forward is None or training.epoch == settings.freeze_epochs:
@@ -147,9 +148,8 @@ def _planned(job: TrainingJob, training: Training, setup: _Setup) -> Iterator[_S
     if plan.clusters and not resumed:
         setup.recorder.clusters(training.epoch, plan.clusters)
     rows = (((job.settings.seed, training.epoch), batch) for batch in job.planned(plan, training.step))
-    labels = torch.arange(len(job.splits.train), device=setup.device)
     with closing(_load_batches(job, training, setup.device, rows)) as batches:
-        yield replace(setup, objective=plan.objective, batches=batches, labels=labels, after_update=plan.after_update)
+        yield replace(setup, objective=plan.objective, batches=batches, after_update=plan.after_update)
 
 
 def _load_batches(
@@ -213,7 +213,7 @@ def _wrap_network(job: TrainingJob, training: Training) -> nn.Module:
     """
     settings = job.settings
     optim.freeze_backbone(training.network, training.epoch < settings.freeze_epochs)
-    if job.plan_epoch is not None:
+    if job.plan_epoch is not None or job.splits.unlabelled:
         optim.freeze_classifier(training.network)
     forward: nn.Module = training.network
     if distributed.active():
@@ -222,6 +222,12 @@ def _wrap_network(job: TrainingJob, training: Training) -> nn.Module:
         # Without cross-entropy the classifier gets no gradient, for which the other processes would wait.
         forward = DistributedDataParallel(forward, find_unused_parameters=settings.loss == "triplet")
     return torch.compile(forward) if settings.compile else forward  # type: ignore[return-value]
+
+
+def _objective_labels(job: TrainingJob) -> np.ndarray:
+    """(N,) the class of each row of the training set, or for objectives other than the loss of the settings the row."""
+    train = job.splits.train
+    return np.arange(len(train)) if job.objective or job.plan_epoch else train.labels()
 
 
 def build_objective(job: TrainingJob, device: torch.device) -> Objective:

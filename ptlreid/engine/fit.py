@@ -17,7 +17,7 @@ from ptlreid.network_types import Output
 from ptlreid.views import standardize
 
 # (the network's output, labels (B,), standardised images (B, 3, H, W)) to the terms of the loss, by name: their sum is
-# minimised.
+# minimised. An objective that a job has itself, or the plan of an epoch, gets the rows of the training set as labels.
 Objective = Callable[[Output, Tensor, Tensor], dict[str, Tensor]]
 
 

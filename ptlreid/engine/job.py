@@ -44,11 +44,12 @@ class EpochPlan:
 class TrainingJob:
     """The settings, data, sampler and run folder of one training run. Constant during training.
 
-    `settings`: with a resolved image size. `objective`: builds the objective on a device; None for the loss of
-    `settings`. `depends`: digests of what the run depends on besides settings and images. `classes`: of the classifier
-    that the run takes over with its initial weights; None for one class per identity of the training set. `plan_epoch`:
-    makes the plan of the next epoch, or of the rest of one that a checkpoint interrupts, from the training state on a
-    device; where it returns None, training ends. Without it, sampler and objective are the same in all epochs.
+    `settings`: with a resolved image size. `objective`: builds the objective on a device, whose labels are the rows of
+    the training set; None for the loss of `settings`. `depends`: digests of what the run depends on besides settings
+    and images. `classes`: of the classifier that the run takes over with its initial weights; None for one class per
+    identity of the training set. `plan_epoch`: makes the plan of the next epoch, or of the rest of one that a
+    checkpoint interrupts, from the training state on a device; where it returns None, training ends. Without it,
+    sampler and objective are the same in all epochs.
     """
 
     settings: FinetuneSettings

@@ -30,10 +30,10 @@ class CameraNorms:
     centres: Tensor
 
     @classmethod
-    def of(cls, network: nn.Module, statistics: CameraStatistics) -> CameraNorms:
-        """Those of `network`; `CheckpointError` if the statistics are of another network."""
+    def of(cls, network: nn.Module, statistics: CameraStatistics, device: torch.device | None = None) -> CameraNorms:
+        """Those of `network`, by default on its device; `CheckpointError` if they are of another network."""
         norms = find_norms(network)
-        device = next(network.parameters()).device
+        device = device or next(network.parameters()).device
         by_name = {}
         for name, (means, variances) in statistics.norms.items():
             norm = norms.get(name)
@@ -55,9 +55,9 @@ class CameraNorms:
         return self.centres.shape[1] - 1
 
     @contextmanager
-    def select(self, network: nn.Module, rows: np.ndarray) -> Iterator[Tensor]:
+    def select(self, network: nn.Module, rows: np.ndarray | Tensor) -> Iterator[Tensor]:
         """Within the context, image i of a batch is normalised by row `rows[i]`; yields its (2, B, D) centres."""
-        chosen = torch.from_numpy(rows).to(self.centres.device)
+        chosen = torch.as_tensor(rows, device=self.centres.device)
 
         def normalise(name: str, norm: _BatchNorm, maps: Tensor) -> Tensor:
             if name not in self.affine:

@@ -12,8 +12,10 @@ from ptlreid.records import Splits
 from ptlreid.runs import RunFolder
 from ptlreid.settings import DistillSettings
 from ptlreid.transfer.distillation import (
+    check_labels,
     check_widths,
     dependency_digests,
+    describe_unknown_cameras,
     distillation_objective,
     read_teacher,
 )
@@ -28,13 +30,17 @@ if TYPE_CHECKING:
 def distill(settings: DistillSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
     """The metrics of the finished run, also written to `run.metrics`; `settings` come from `resolve_settings`.
 
-    As `finetune`, and the same as it for λ = 0, when the teacher is not run. Raises `OptionError` if the features of
-    teacher and student differ in width.
+    As `finetune`, and the same as it for λ = 0, when the teacher is not run. Images without identities will do for
+    λ = 1. Raises `OptionError` if the features of teacher and student differ in width.
     """
-    objective = _build_objective(settings, run)
+    runs = run.path.parent
+    check_labels(settings, splits)
+    objective = _build_objective(settings, splits, run)
     if objective and not run.finished:
-        check_widths(settings, run.path.parent)
-    depends = dependency_digests(settings, run.path.parent)
+        check_widths(settings, runs)
+        if note := describe_unknown_cameras(settings, splits.train, runs):
+            progress.note(note)
+    depends = dependency_digests(settings, runs)
     return workflow.finetune(settings, splits, run, progress, objective=objective, depends=depends)
 
 
@@ -46,6 +52,7 @@ def check_all(pairs: Sequence[tuple[DistillSettings, RunFolder]], splits: Splits
     def check() -> None:
         for settings, run in resolved:
             runs = run.path.parent
+            check_labels(settings, splits)
             run.check(settings, splits, dependency_digests(settings, runs))
             if not run.finished:
                 check_widths(settings, runs)
@@ -64,7 +71,7 @@ def dry_run_all(
     plans: dict[bool, dict[str, Any]] = {}
     found = []
     for settings, run in pairs:
-        objective = _build_objective(settings, run)
+        objective = _build_objective(settings, splits, run)
         key = objective is not None
         if key not in plans:
             depends = dependency_digests(settings, run.path.parent)
@@ -74,8 +81,10 @@ def dry_run_all(
     return found
 
 
-def _build_objective(settings: DistillSettings, run: RunFolder) -> Callable[[torch.device], Objective] | None:
+def _build_objective(
+    settings: DistillSettings, splits: Splits, run: RunFolder
+) -> Callable[[torch.device], Objective] | None:
     """A function that builds the objective on a device; None for λ = 0, when the teacher is not run."""
     if not settings.lambda_:
         return None
-    return distillation_objective(resolve_precision(settings), read_teacher(settings, run.path.parent))
+    return distillation_objective(resolve_precision(settings), read_teacher(settings, run.path.parent), splits.train)

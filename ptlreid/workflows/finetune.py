@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ptlreid import distributed, environment
 from ptlreid.distributed import process_group
-from ptlreid.engine.job import TrainingJob, build_sampler, note_other_parts, resolve_size
+from ptlreid.engine.job import TrainingJob, build_pass, build_sampler, note_other_parts, resolve_size
 from ptlreid.json_files import has_digest, write_json
 from ptlreid.locks import lock_run
 from ptlreid.precision import resolve_precision
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from ptlreid.engine.fit import Objective
+    from ptlreid.images import Sampler
 
 
 S = TypeVar("S", bound=FinetuneSettings)
@@ -39,14 +40,14 @@ def finetune(
 ) -> dict[str, Any]:
     """The metrics of the finished run, also written to `run.metrics`.
 
-    A finished run is reused without importing torch; an interrupted one resumes from its checkpoint. `objective`:
-    makes the objective on a device; by default the loss of `settings`. `depends`: digests of the run's inputs other
-    than settings and images. Raises `OptionError` if the folder holds a run with other settings, images or digests,
-    `CheckpointError` if another process is training it, `DataError` if the training images do not fill one update, and
-    `Stopped` after a signal.
+    A finished run is reused without importing torch; an interrupted one resumes from its checkpoint. `objective`: makes
+    the objective on a device; by default the loss of `settings`, which needs identities. `depends`: digests of the
+    run's inputs other than settings and images. Raises `OptionError` if the folder holds a run with other settings,
+    images or digests, `CheckpointError` if another process is training it, `DataError` if the training images do not
+    fill one update, and `Stopped` after a signal.
     """
     settings = resolve_size(settings)
-    sampler = build_sampler(settings, splits)
+    sampler = _build_sampler(settings, splits, objective)
 
     def train_and_score(resolved: FinetuneSettings) -> dict[str, Any]:
         from ptlreid.engine import scoring
@@ -117,7 +118,7 @@ def dry_run(
 
     from ptlreid.engine.estimate import estimate_training
 
-    sampler = build_sampler(settings, splits)
+    sampler = _build_sampler(settings, splits, objective)
     return estimate_training(TrainingJob(settings, splits, sampler, run, progress, objective=objective))
 
 
@@ -145,6 +146,13 @@ def check_all(
             run.check(settings, splits, depends)
 
     distributed.run_on_main(check)
+
+
+def _build_sampler(
+    settings: FinetuneSettings, splits: Splits, objective: Callable[[torch.device], Objective] | None
+) -> Sampler:
+    """The batches; with an objective of its own, a run may be trained on images without identities."""
+    return build_pass(settings, splits) if objective and splits.unlabelled else build_sampler(settings, splits)
 
 
 def _finished_metrics(
