@@ -9,6 +9,7 @@ from typing import Literal
 from ptlreid.errors import OptionError
 
 CHAIN_PREFIX = "chain-"
+UNLABELLED = ":unlabelled"  # ends the name of any dataset: the same images, with no identities in the training part
 NOT_UTF8 = "[\ud800-\udfff]"  # the characters that stand for bytes of a path that are not UTF-8
 
 _LONGEST = 150  # bytes: file systems allow 255, and temporary files and the runs of a sweep have longer names

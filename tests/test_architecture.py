@@ -51,6 +51,7 @@ ALLOWED_WITHIN_RANK = {
     ("evaluation", "features"),
     ("engine", "evaluation"),
     ("engine", "features"),
+    ("transfer", "adapt"),
 }
 
 

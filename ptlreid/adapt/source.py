@@ -1,14 +1,16 @@
-"""The run that is adapted: the settings that an adaptation takes from it, and the digests it depends on. No torch."""
+"""What an adaptation starts from, without torch: the settings that it takes from its run, digests, and images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Protocol
 
+from ptlreid import datasets
 from ptlreid.errors import OptionError
 from ptlreid.files import file_digest
 from ptlreid.models.camera_statistics import cameras_file
 from ptlreid.models.weights import WeightsFile, read_weights_header
+from ptlreid.records import Splits
 from ptlreid.runs import RunFolder, find_run
 from ptlreid.settings import AdaptSettings
 
@@ -67,3 +69,21 @@ def source_digests(settings: AdaptSettings, runs: Path) -> dict[str, str]:
     weights = read_source(settings, runs)
     cameras = cameras_file(weights.path)
     return {"run": weights.digest} | ({"cameras": file_digest(cameras)} if cameras.is_file() else {})
+
+
+def training_images(settings: AdaptSettings, splits: Splits) -> Splits:
+    """The splits that are trained on: without identities, and with the images of the dataset that is trained along.
+
+    Raises `OptionError` if the two share images.
+    """
+    site = splits.without_identities()
+    if settings.with_ is None:
+        return site
+    labelled = datasets.load(settings.with_, Path(settings.root)).require_train().train
+    if set(labelled.paths) & set(site.train.paths):
+        raise OptionError(
+            f"--with {settings.with_}: has images of {splits.name}: expected another dataset, as the site's identities "
+            "are not used. Leave --with out, or name the dataset that the run was trained on."
+        )
+    train = site.train.join(labelled)
+    return Splits(site.name, train, site.query, site.gallery, site.protocol)

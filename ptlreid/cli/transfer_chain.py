@@ -23,7 +23,10 @@ _NUMBERS = ("scores", "forward_transfer", "forgetting")  # of a chain's result
 def transfer_chain(
     given: Given,
     chain: Annotated[
-        list[str] | None, typer.Argument(metavar="DATA...", help="Datasets in order; market+duke is one stage.")
+        list[str] | None,
+        typer.Argument(
+            metavar="DATA...", help="Datasets in order; market+duke is one stage, lobby:unlabelled an adaptation."
+        ),
     ] = None,
     *,
     seeds: Seeds = None,
@@ -38,13 +41,15 @@ def transfer_chain(
     """Fine-tune one network on several datasets in order, and evaluate it on all after each.
 
     Each stage has its own run folder. Stages that another chain has trained are reused; the same command again resumes
-    an interrupted chain. With --seeds there is a chain folder per seed, and one table of means. Settings of a single
-    stage go into a [[stage]] table of the --config file: see docs/transfer.md.
+    an interrupted chain. A dataset whose name ends in :unlabelled is adapted to, as by `ptlreid adapt`. With --seeds
+    there is a chain folder per seed, and one table of means. Settings of a single stage go into a [[stage]] table of
+    the --config file: see docs/transfer.md.
 
     Examples:
       ptlreid transfer-chain duke market msmt17
       ptlreid transfer-chain market duke --backbone densenet161 --std
       ptlreid transfer-chain duke market --seeds 0-2
+      ptlreid transfer-chain market lobby:unlabelled
     """
     every = resolve_seeds(given, ChainSettings, seeds, console.Reporter(), chain=chain)
 

@@ -12,10 +12,8 @@ from ptlreid import contents, plugins
 from ptlreid.datasets._union import combine
 from ptlreid.datasets.reader import DatasetInfo, Fault, FaultError, FaultsError, Reject, refuse
 from ptlreid.errors import DataError, OptionError
+from ptlreid.names import UNLABELLED
 from ptlreid.records import Splits
-
-# At the end of any name: the same images, and no identities in the training part.
-UNLABELLED = ":unlabelled"
 
 __all__ = ["UNLABELLED", "DatasetInfo", "DatasetRef", "Fault", "FaultError", "FaultsError", "find", "load", "names"]
 

@@ -18,13 +18,14 @@ Cell = Mapping[str, Any]  # the scores of one network on one dataset: `mAP` and 
 
 def chain_result(
     chain: Sequence[str],
+    start: RunFolder,
     rows: Sequence[tuple[Stage, RunFolder]],
     data: Sequence[str],
     scores: Sequence[Sequence[Cell]],
 ) -> dict[str, Any]:
-    """The result of a chain for JSON, as described in docs/file-formats.md. The first row is the start."""
+    """The result of a chain for JSON, as described in docs/file-formats.md. The first row of `scores` is the start."""
     # A student is not the network that went through the stages, so it has forgotten nothing.
-    trained = [stage.settings.data for stage, _ in rows[1:] if not isinstance(stage.settings, DistillSettings)]
+    trained = [stage.settings.data for stage, _ in rows if not isinstance(stage.settings, DistillSettings)]
     columns = {name: [float(row[n]["mAP"]) for row in scores[: len(trained) + 1]] for n, name in enumerate(data)}
     return {
         "chain": list(chain),
@@ -35,11 +36,11 @@ def chain_result(
                 "method": stage.settings.method,
                 "weights": file_digest(run.weights()),
             }
-            for stage, run in rows[1:]
+            for stage, run in rows
         ],
-        "start": rows[0][1].path.name,
+        "start": start.path.name,
         "data": list(data),
-        "rows": [START, *(_row_name(stage.settings) for stage, _ in rows[1:])],
+        "rows": [START, *(_row_name(stage.settings) for stage, _ in rows)],
         "scores": [list(row) for row in scores],
         "forward_transfer": {name: forward_transfer(trained, column, name) for name, column in columns.items()},
         "forgetting": {name: forgetting(trained, column, name) for name, column in columns.items()},
@@ -67,8 +68,9 @@ def forgetting(trained: Sequence[str], scores: Sequence[float], data: str) -> fl
 
 
 def _datasets_in(data: str) -> set[str]:
-    """The datasets of a union; otherwise the dataset itself."""
-    return {data} if datasets.is_path(data) else set(data.split("+"))
+    """The datasets of a union; otherwise the dataset itself. With or without identities, it is the same."""
+    names = [data] if datasets.is_path(data) else data.split("+")
+    return {name.removesuffix(datasets.UNLABELLED) for name in names}
 
 
 def _row_name(settings: FinetuneSettings) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptlreid import datasets, distributed
-from ptlreid.adapt.source import find_source, read_source, source_digests
+from ptlreid import distributed
+from ptlreid.adapt.source import find_source, read_source, source_digests, training_images
 from ptlreid.engine.job import TrainingJob, build_pass
-from ptlreid.errors import OptionError
 from ptlreid.precision import resolve_precision
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
@@ -44,24 +42,6 @@ def adapt(settings: AdaptSettings, splits: Splits, run: RunFolder, progress: Pro
         return _scores(settings, splits, run, progress)
 
     return workflow.complete(settings, images, run, progress, train, test=splits, depends=depends, score=score)
-
-
-def training_images(settings: AdaptSettings, splits: Splits) -> Splits:
-    """The splits that are trained on: without identities, and with the images of the dataset that is trained along.
-
-    Raises `OptionError` if the two share images.
-    """
-    site = splits.without_identities()
-    if settings.with_ is None:
-        return site
-    labelled = datasets.load(settings.with_, Path(settings.root)).require_train().train
-    if set(labelled.paths) & set(site.train.paths):
-        raise OptionError(
-            f"--with {settings.with_}: has images of {splits.name}: expected another dataset, as the site's identities "
-            "are not used. Leave --with out, or name the dataset that the run was trained on."
-        )
-    train = site.train.join(labelled)
-    return Splits(site.name, train, site.query, site.gallery, site.protocol)
 
 
 def check_all(pairs: Sequence[tuple[AdaptSettings, RunFolder]], splits: Splits) -> None:
