@@ -112,6 +112,16 @@ def test_the_newest_clusters_have_the_largest_share_of_new_images():
     assert summary(images)["New images"] == "3 of 7 in clusters"
 
 
+def test_few_new_images_of_a_large_cluster_come_after_a_small_cluster_that_is_new():
+    labels, previous = [0] * 7 + [1] * 2 + [2] * 3, [0] * 4 + [-1] * 3 + [-1] * 5
+    assert sections(clustered(labels, previous=previous))["newest"] == ["Cluster 2", "Cluster 1", "Cluster 0"]
+
+
+def test_one_image_far_from_its_centroid_does_not_make_a_cluster_the_least_sure():
+    images = clustered([0, 0, 0, 1, 1], similarities=[0.9, 0.9, 0.1, 0.5, 0.5])
+    assert sections(images)["least-sure"] == ["Cluster 1", "Cluster 0"]
+
+
 def test_without_a_previous_epoch_nothing_is_new():
     assert "newest" not in sections(IMAGES)
     assert "New images" not in summary(IMAGES)

@@ -98,15 +98,15 @@ def test_the_scores_before_and_after_are_those_of_the_metrics(runs, pages):
     assert re.search(r'<th scope="row">2</th>\s*<td class="n">18</td><td class="n">52\.9</td>', page)  # 18 of 18 + 16
 
 
-def test_the_page_of_clusters_has_the_figures_of_the_last_epoch(runs, pages):
-    page = pages[1].read_text(encoding="utf-8")
-    with np.load(runs / "moved" / "clusters" / "001.npz") as file:
-        labels = file["labels"]
-    sizes = np.bincount(labels[labels >= 0])
-    first = int(np.argmax(sizes))
-    assert f"<b>Cluster {first}</b> · {sizes[first]} images · " in page
-    assert re.search(rf"Clusters</th>\s*<td[^>]*>{len(sizes)}</td>", page)
-    assert "New images" in page  # there is an epoch before
+def test_the_page_of_clusters_is_about_the_last_epoch_next_to_the_one_before(moved, root, settings):
+    train = datasets.load(str(root / "site"), root).train
+    for epoch, labels in enumerate((np.full(36, -1), np.repeat([0, 1], [20, 16]), np.repeat([0, 1], [30, 6]))):
+        write_clusters(moved.clusters(epoch), train, np.ones((36, 4), dtype=np.float32), labels)
+    page = write_pages([moved], settings, Silent())[1].read_text(encoding="utf-8")
+    # The smaller one continues none: of 16 images, 6 are in it, and more in the other.
+    assert "<b>Cluster 0</b> · 30 images · cameras 1, 2 · similarity 1.00 to 1.00, mean 1.00 · 10 new</h4>" in page
+    assert "Clusters of epoch 3 · " in page
+    assert re.search(r"New images</th>\s*<td[^>]*>16 of 36 in clusters</td>", page)
 
 
 def test_pages_are_the_same_every_time(runs, settings, pages, tmp_path):
