@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,7 @@ class Planner:
         # 16 images, batches of 4, one epoch unlike another
         batches = [np.arange(4) * 4 + (number + training.epoch) % 4 for number in range(4)]
         clusters = measure_clusters(np.maximum(np.arange(4) - training.epoch, -1), np.arange(4))
-        return EpochPlan(batches, objective, after_update, clusters.describe())
+        return EpochPlan(batches, objective, lambda rows: nullcontext(), after_update, clusters.describe())
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ Valpola, NeurIPS 2017, in ReID since Ge et al., ICLR 2020). Its features are rea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ptlreid.adapt.teacher import build_teacher
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.job import EpochPlan
 from ptlreid.features import Extractor
+from ptlreid.models.camera_norm import normalising_by_camera
 from ptlreid.models.camera_statistics import CameraStatistics
 from ptlreid.models.network import Network
 from ptlreid.network_types import Output
@@ -58,31 +60,36 @@ class Rounds:
         """
         teacher, clusters = self._find_teacher(training), None
         if training.step:
-            state = {name: training.extra[_MEMORY + name] for name in ("entries", "labels", "cameras")}
-            memory = restore_memory(state, self._options, device)
+            state = {name: training.extra[_MEMORY + name] for name in ("entries", "labels", "cameras", "centres")}
+            memory, centres = restore_memory(state, self._options, device), state["centres"].to(device)
         else:
-            features = self._extract(_average(teacher))
-            labels = distributed.run_on_main(lambda: self._cluster(features[: len(self.site)], training.epoch))
+            features, embeddings, means = self._extract(_average(teacher))
+            labels = distributed.run_on_main(lambda: self._cluster(features, training.epoch))
             before = training.extra.get(_MEMORY + "labels")
             previous = None if before is None else before[: len(self.site)].cpu().numpy()
             clusters = measure_clusters(labels, self._cameras[: len(self.site)], previous)
             self._note(training.epoch, clusters)
             if clusters.clusters < 2:
                 return None
-            memory = build_memory(features, self._with_identities(labels), self._cameras, self._options, device)
-        self._publish(training, teacher, memory)
+            memory = build_memory(embeddings, self._with_identities(labels), self._cameras, self._options, device)
+            centres = torch.from_numpy(means).to(device)
+        self._publish(training, teacher, memory, centres)
 
         def objective(output: Output, rows: Tensor, images: Tensor) -> dict[str, Tensor]:
-            terms = memory.terms(output.embedding, rows)
-            memory.update(output.embedding, rows)
+            embedding = output.embedding - centres[memory.cameras[rows]]
+            terms = memory.terms(embedding, rows)
+            memory.update(embedding, rows)
             return terms
+
+        def context(rows: Tensor) -> AbstractContextManager[None]:
+            return normalising_by_camera(training.network, memory.cameras[rows.to(device)])
 
         def after_update() -> None:
             teacher.update_parameters(training.network)
-            self._publish(training, teacher, memory)
+            self._publish(training, teacher, memory, centres)
 
         batches = self._sample(memory.labels.cpu().numpy(), training.epoch)
-        return EpochPlan(batches, objective, after_update, clusters.describe() if clusters else {})
+        return EpochPlan(batches, objective, context, after_update, clusters.describe() if clusters else {})
 
     def teacher(self, training: Training) -> tuple[Network, CameraStatistics]:
         """The averaged network of the training, with batch-norm statistics of the site, and those of its cameras."""
@@ -125,20 +132,33 @@ class Rounds:
                 self._teacher.load_state_dict(saved)
         return self._teacher
 
-    def _publish(self, training: Training, teacher: AveragedModel, memory: ClusterMemory) -> None:
+    def _publish(self, training: Training, teacher: AveragedModel, memory: ClusterMemory, centres: Tensor) -> None:
         """Set the extra state of the training, which the next checkpoint saves."""
-        state = {"entries": memory.entries, "labels": memory.labels, "cameras": memory.cameras}
+        state = {"entries": memory.entries, "labels": memory.labels, "cameras": memory.cameras, "centres": centres}
         training.extra = {_TEACHER + name: value for name, value in teacher.state_dict().items()}
         training.extra |= {_MEMORY + name: value for name, value in state.items()}
 
-    def _extract(self, network: Network) -> np.ndarray:
-        """(N, D) features of all images, with the camera statistics of their dataset; last those of the site."""
-        parts = [self.labelled, self.site] if self.labelled is not None else [self.site]
-        found = []
-        for part in parts:
+    def _extract(self, network: Network) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The features of the site's images, the embeddings of all images, and the mean embedding of each camera.
+
+        All are read with the camera statistics of the images' dataset. The mean of its camera is already subtracted
+        from an embedding, as it will be in training.
+        """
+        features, embeddings = np.empty(0), []
+        means = np.empty((int(self._cameras.max()) + 1, network.feature_width), dtype=np.float32)
+        numbers = np.split(self._cameras, [len(self.site)])
+        for part, number in ((self.labelled, numbers[1]), (self.site, numbers[0])):  # the site's statistics stay
+            if part is None:
+                continue
             cameras = collect_cameras(self.extractor(network), part)
-            found.append(self.extractor(network, cameras).extract(part).matrix)
-        return np.concatenate(found[::-1])
+            means[number] = cameras.centres[0][cameras.find_rows(part.sources, part.camids)]
+            extractor = self.extractor(network, cameras)
+            plain = replace(extractor, readout=replace(extractor.readout, flip=False, normalize=False))
+            embeddings.append(plain.extract(part).matrix)
+            if part is self.site:
+                same = plain.readout == extractor.readout
+                features = embeddings[-1] if same else extractor.extract(part).matrix
+        return features, np.concatenate(embeddings[::-1]), means
 
     def _cluster(self, features: np.ndarray, epoch: int) -> np.ndarray:
         """(N,) the clusters of the site's images, -1 for outliers, which are also written to the run folder."""

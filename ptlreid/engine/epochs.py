@@ -19,7 +19,7 @@ from ptlreid import distributed, losses
 from ptlreid.devices import choose_workers
 from ptlreid.engine import checkpoint, optim
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.fit import Objective, Precision, train_epoch
+from ptlreid.engine.fit import Context, Objective, Precision, train_epoch
 from ptlreid.engine.generators import fork_generators, seed_generators
 from ptlreid.engine.history import History
 from ptlreid.engine.interrupts import Interrupts
@@ -46,8 +46,8 @@ class ScoreEpoch(Protocol):
 class _Setup:
     """How an update is computed and recorded. `batches`: the remaining ones of the run, or of a planned epoch.
 
-    `labels`: of each row of the training set, on the device, as the objective takes them. `after_update`: see
-    `EpochPlan`.
+    `labels`: of each row of the training set, on the device, as the objective takes them. `context`, `after_update`:
+    see `EpochPlan`.
     """
 
     device: torch.device
@@ -56,6 +56,7 @@ class _Setup:
     recorder: Recorder
     batches: Iterator[Batch]
     labels: Tensor
+    context: Context | None
     after_update: Callable[[], None]
 
 
@@ -87,7 +88,7 @@ def train_epochs(
     ):
         forward = None
         labels = torch.from_numpy(_objective_labels(job)).to(device)
-        setup = _Setup(device, precision, objective, recorder, batches, labels, after_update=lambda: None)
+        setup = _Setup(device, precision, objective, recorder, batches, labels, context=None, after_update=lambda: None)
         while training.epoch < settings.epochs and not _out_of_patience(job, training):
             if forward is None or training.epoch == settings.freeze_epochs:
                 forward = _wrap_network(job, training)
@@ -113,6 +114,7 @@ def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, s
         forward=forward,
         precision=setup.precision,
         accumulate=job.settings.accumulate,
+        context=setup.context,
     )
     saved = time.monotonic()
     with Interrupts() as interrupts:
@@ -149,7 +151,9 @@ def _planned(job: TrainingJob, training: Training, setup: _Setup) -> Iterator[_S
         setup.recorder.clusters(training.epoch, plan.clusters)
     rows = (((job.settings.seed, training.epoch), batch) for batch in job.planned(plan, training.step))
     with closing(_load_batches(job, training, setup.device, rows)) as batches:
-        yield replace(setup, objective=plan.objective, batches=batches, after_update=plan.after_update)
+        yield replace(
+            setup, objective=plan.objective, batches=batches, context=plan.context, after_update=plan.after_update
+        )
 
 
 def _load_batches(

@@ -20,6 +20,9 @@ from ptlreid.views import standardize
 # minimised. An objective that a job has itself, or the plan of an epoch, gets the rows of the training set as labels.
 Objective = Callable[[Output, Tensor, Tensor], dict[str, Tensor]]
 
+# (rows of the batch) to a context in which the network computes its output.
+Context = Callable[[Tensor], AbstractContextManager[None]]
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -66,12 +69,14 @@ def train_epoch(
     forward: nn.Module | None = None,
     precision: Precision,
     accumulate: int,
+    context: Context | None = None,
 ) -> Iterator[Step]:
     """Train on the batches and yield each `Step`, numbered from `training.step`, which is increased before the yield.
 
     `labels`: (N,) on the network's device, the class of each row of the records. `forward`: the wrapped network,
-    for several processes for example. `accumulate`: batches per update, which uses their mean gradient; batches at the
-    end that do not fill an update are dropped. The caller resets latent states. Leaves the network in training mode.
+    for several processes for example. `context`: see `EpochPlan`. `accumulate`: batches per update, which uses their
+    mean gradient; batches at the end that do not fill an update are dropped. The caller resets latent states. Leaves
+    the network in training mode.
     """
     forward = training.network if forward is None else forward
     forward.train()
@@ -92,8 +97,11 @@ def train_epoch(
                 training.optimizer.zero_grad(set_to_none=True)
                 return
             with _sync_only(exchange, last=number == accumulate):
-                terms = _backward(training, forward, batch, labels, objective, precision=precision, parts=accumulate)
-            totals = {name: totals.get(name, 0) + value for name, value in terms.items()}
+                around = nullcontext() if context is None else context(batch.rows)
+                with around:
+                    terms = _forward(forward, batch, labels, objective, precision=precision, parts=accumulate)
+                training.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
+            totals = {name: totals.get(name, 0) + value.detach() for name, value in terms.items()}
             images += len(batch.rows)
         _update(training)
         now = perf_counter()
@@ -103,8 +111,7 @@ def train_epoch(
         previous = now
 
 
-def _backward(
-    training: Training,
+def _forward(
     forward: nn.Module,
     batch: Batch,
     labels: Tensor,
@@ -113,14 +120,12 @@ def _backward(
     precision: Precision,
     parts: int,
 ) -> dict[str, Tensor]:
-    """Add this batch's share of the gradient of an update; returns its share of each term."""
+    """This batch's share of each term of the loss of an update."""
     device = labels.device
     images = precision.arrange(standardize(batch.images.to(device, non_blocking=True)))
     with precision.autocast(device):
         terms = objective(forward(images), labels[batch.rows.to(device, non_blocking=True)], images)
-    terms = {name: value.float() / parts for name, value in terms.items()}
-    training.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
-    return {name: value.detach() for name, value in terms.items()}
+    return {name: value.float() / parts for name, value in terms.items()}
 
 
 def _update(training: Training) -> None:

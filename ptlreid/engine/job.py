@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from ptlreid.engine.checkpoint import Training
-    from ptlreid.engine.fit import Objective
+    from ptlreid.engine.fit import Context, Objective
     from ptlreid.images import Sampler
 
 
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 class EpochPlan:
     """What an epoch trains on, where that is decided when it begins.
 
-    `batches`: the rows of each batch over all processes. `objective`: its labels are the rows. `after_update`: called
-    after each update. `clusters`: what the history records of the plan when the epoch begins, if anything.
+    `batches`: the rows of each batch over all processes. `objective`: its labels are the rows. `context`: makes the
+    context in which the network computes its output for the rows of this process's part of a batch. `after_update`:
+    called after each update. `clusters`: what the history records of the plan when the epoch begins, if anything.
     """
 
     batches: Sequence[np.ndarray]
     objective: Objective
+    context: Context
     after_update: Callable[[], None]
     clusters: Mapping[str, Any] = field(default_factory=dict)
 

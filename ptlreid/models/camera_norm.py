@@ -14,6 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ptlreid.errors import CheckpointError
 from ptlreid.models.camera_statistics import CameraStatistics
 
+BATCH_SHRINKAGE = 1.0
+
 # Returns the normalised maps of one batch norm, given its name, itself and the maps.
 Normalise = Callable[[str, _BatchNorm, Tensor], Tensor]
 
@@ -66,6 +68,37 @@ class CameraNorms:
 
         with normalising(network, normalise):
             yield self.centres[:, chosen]
+
+
+@contextmanager
+def normalising_by_camera(network: nn.Module, cameras: Tensor) -> Iterator[None]:
+    """Within the context, batch norm normalises each image by the images of its camera in the batch, as in training.
+
+    `cameras`: (B,), their numbers. Means and mean squares of a camera are averaged with those of the batch, which count
+    for `BATCH_SHRINKAGE` images: a camera may have one image in the batch, and a map one position. Running statistics
+    are left alone. Vectors are normalised as without the context.
+    """
+    groups = cameras.unique(return_inverse=True)[1]
+    members = nn.functional.one_hot(groups).float()  # (B, G)
+    counts = members.sum(dim=0)
+    share = (counts / (counts + BATCH_SHRINKAGE))[:, None]
+
+    def moments(values: Tensor) -> Tensor:
+        return share * (members.T @ values / counts[:, None]) + (1 - share) * values.mean(dim=0)  # (G, C)
+
+    def normalise(name: str, norm: _BatchNorm, maps: Tensor) -> Tensor:
+        if maps.ndim == 2:
+            return norm_forward(norm, maps)
+        with torch.autocast(maps.device.type, enabled=False):
+            values = maps.float().flatten(2)  # (B, C, P)
+            mean, square = moments(values.mean(dim=2)), moments(values.square().mean(dim=2))
+            scale = ((square - mean.square()).clamp(min=0) + norm.eps).rsqrt()
+            scale = scale * norm.weight if norm.affine else scale
+            shift = norm.bias - mean * scale if norm.affine else -mean * scale
+            return scale_and_shift(maps, scale[groups], shift[groups])
+
+    with normalising(network, normalise):
+        yield
 
 
 def find_norms(network: nn.Module) -> dict[str, _BatchNorm]:
