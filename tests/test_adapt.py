@@ -339,7 +339,7 @@ def test_a_dry_run_trains_nothing(start, root, tmp_path, ptlreid):
     options = ("--run", "home", "--data", root / "site", "--batch-size", 8, "--device", "cpu", "--runs", tmp_path)
     code, out, err = ptlreid("adapt", *options, "--dry-run", "--json")
     assert code == 0, err
-    assert json.loads(out)["steps"] == 20 * (36 // 8)
+    assert json.loads(out)["steps"] == 10 * (36 // 8)
     assert not (tmp_path / "site-tiny-ptl-adapt-s0").exists()
 
 
