@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import ptlreid as ptlreid_package
 from ptlreid import datasets
 from ptlreid.adapt.source import resolve_settings
 from ptlreid.engine import history
@@ -333,6 +335,27 @@ def test_the_command_shows_scores_before_and_after(start, root, tmp_path, ptlrei
     ):
         code, _, err = ptlreid(*command, "--runs", tmp_path, "--device", "cpu")
         assert code == 0, err
+
+
+def test_a_seed_has_the_run_of_its_own_where_the_name_has_a_star(start, root, tmp_path, ptlreid):
+    (tmp_path / "home").rename(tmp_path / "home-s0")
+    shutil.copytree(tmp_path / "home-s0", tmp_path / "home-s1")
+    (tmp_path / "mine.toml").write_text(f'method = "cameras"\ndata = "{root / "site"}"\nreport = false\n')
+    options = ("--config", tmp_path / "mine.toml", "--device", "cpu", "--runs", tmp_path)
+    code, out, err = ptlreid("adapt", "--run", "home-s*", "--seeds", "0,1", *options)
+    assert code == 0, err
+    assert all(f"{label}, seed {seed}" in out for label in ("before", "after") for seed in (0, 1))
+    for seed in (0, 1):
+        settings = RunFolder(tmp_path / f"site-tiny-ptl-adapt-cameras-s{seed}").settings()
+        assert isinstance(settings, AdaptSettings)
+        assert settings.run == f"home-s{seed}"
+
+
+def test_a_notebook_adapts_as_the_command_does(start, root, tmp_path):
+    expected = start("run", method_="cameras")
+    options = {"method_": "cameras", "device": "cpu", "report": False}
+    found = ptlreid_package.adapt_run("home", str(root / "site"), runs=tmp_path, name="other", **options)
+    assert found == {**expected, "run": "other", "environment": found["environment"]}
 
 
 def test_a_dry_run_trains_nothing(start, root, tmp_path, ptlreid):
