@@ -67,14 +67,24 @@ class RunFolder:
         return self.path / ".lock"
 
     @property
+    def cameras(self) -> Path:
+        """The statistics of cameras that belong to the last weights of an adapted run."""
+        return self.path / "cameras.safetensors"
+
+    @property
     def features(self) -> Path:
         """The folder of cached features, HDF5."""
         return self.path / "features"
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its scores and complete weights."""
-        return self.metrics.is_file() and _is_complete(self.weights())
+        """Whether the run has its scores and complete weights; that of an adaptation has statistics of cameras, too."""
+        files = [self.weights(), *([self.cameras] if self._adapted else [])]
+        return self.metrics.is_file() and all(map(_is_complete, files))
+
+    @property
+    def _adapted(self) -> bool:
+        return self.config.is_file() and "run" in read_toml(self.config)
 
     def weights(self, which: str = "last") -> Path:
         """The weights for inference: those of the `last` epoch, or of the `best` evaluation."""

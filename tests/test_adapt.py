@@ -221,6 +221,17 @@ def test_a_finished_run_is_reused(start, tmp_path):
     assert any("is finished: reused" in note for note in progress.notes)
 
 
+def test_without_its_statistics_of_cameras_a_run_is_not_finished(start, tmp_path):
+    metrics = start("run")
+    cameras = tmp_path / "run" / "cameras.safetensors"
+    written = cameras.read_bytes()
+    for damage in (None, written[:100]):
+        cameras.unlink() if damage is None else cameras.write_bytes(damage)
+        assert not RunFolder(tmp_path / "run").finished
+        assert start("run") == metrics
+        assert cameras.read_bytes() == written
+
+
 def test_another_run_in_the_folder_is_refused(start, site, tmp_path):
     start("run", method_="cameras")
     with pytest.raises(OptionError, match=r"method: 'cameras' -> 'cluster'"):
