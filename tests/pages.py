@@ -22,6 +22,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from ptlreid import models
 from ptlreid.cli import load_command
 from ptlreid.datasets import market
 from ptlreid.models import pretrained
-from ptlreid.settings import DemoSettings, FinetuneSettings, Settings, SyntheticSettings
+from ptlreid.settings import AdaptSettings, DemoSettings, FinetuneSettings, Settings, SyntheticSettings
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -145,10 +146,9 @@ def write_crops(folder: Path, *, identities: int = 8, height: int = 64) -> None:
 
 def limit_settings(monkeypatch: pytest.MonkeyPatch, limits: Mapping[str, int] = SMALL) -> None:
     """From here on, settings of training and of synthetic datasets are at most their limit."""
-    resolve = Settings.resolve.__func__  # type: ignore[attr-defined]
 
-    def resolve_limited(cls: type[Settings], *arguments: Any, **options: Any) -> Settings:
-        settings = resolve(cls, *arguments, **options)
+    def limit(make: Callable[..., Settings], cls: type[Settings], *arguments: Any, **options: Any) -> Settings:
+        settings = make(cls, *arguments, **options)
         if not isinstance(settings, FinetuneSettings | DemoSettings | SyntheticSettings):
             return settings
         values = {name: value for name, value in settings.model_dump().items() if name in limits}
@@ -156,7 +156,12 @@ def limit_settings(monkeypatch: pytest.MonkeyPatch, limits: Mapping[str, int] = 
             update={name: limits[name] if value is None else min(value, limits[name]) for name, value in values.items()}
         )
 
-    monkeypatch.setattr(Settings, "resolve", classmethod(resolve_limited))
+    for model, name in (
+        (Settings, "resolve"),
+        (AdaptSettings, "make"),
+    ):  # stages of chains that adapt have own defaults
+        make = getattr(model, name).__func__
+        monkeypatch.setattr(model, name, classmethod(partial(limit, make)))
 
 
 def use_tiny_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,7 @@ def test_a_full_disk_under_weights_and_checkpoints_is_the_same_message(disk):
         schedule=torch.nn.Linear(1, 1),
         scaler=torch.nn.Linear(1, 1),
         readout=Readout(),
+        extra={},
         **dict.fromkeys(checkpoint._PLAIN, 0),
     )
     training.network.readout = Readout()

@@ -23,7 +23,7 @@ from ptlreid.settings.finetune import FinetuneSettings
 
 _WHOLE_CHAIN = frozenset({"init", "backbone", "seed"}) | FinetuneSettings.MACHINE
 # What an adaptation takes from the settings of the chain, and what it takes from the stage before.
-_OF_ADAPTATION = frozenset({"seed", "amp", "channels_last", "compile", "sync_bn"}) | FinetuneSettings.MACHINE
+_OF_ADAPTATION = frozenset({"seed", "amp", "channels_last"}) | FinetuneSettings.MACHINE
 _STAGE_BEFORE = frozenset({"run", "ptl", "memory"})
 
 
