@@ -53,7 +53,11 @@ class Records:
 
     def count(self) -> dict[str, int]:
         """The number of images, identities and cameras."""
-        return {"images": len(self), "identities": self.num_identities, "cameras": len(np.unique(self.camids))}
+        return {"images": len(self), "identities": self.num_identities, "cameras": len(set(self.cameras()))}
+
+    def cameras(self) -> list[tuple[str, int]]:
+        """(N,) the camera of each image: the name of its dataset, and the number there."""
+        return list(zip(self.sources.tolist(), self.camids.tolist(), strict=True))
 
     def select(self, rows: np.ndarray) -> Records:
         """The records at `rows`: indices in the order given, or a boolean mask."""
@@ -110,8 +114,8 @@ class Splits:
         parts = zip(("training", "query", "gallery"), self.parts, strict=True)
         signs = [f"only one identity among the {name} images" for name, part in parts if part.num_identities == 1]
         labelled = self.parts[1:] if self.unlabelled else self.parts
-        pids, camids = (np.concatenate([getattr(part, key) for part in labelled]) for key in ("pids", "camids"))
-        identities, cameras = len(np.unique(pids[pids >= 0])), len(np.unique(camids))
+        pids = np.concatenate([part.pids for part in labelled])
+        identities, cameras = len(np.unique(pids[pids >= 0])), len({one for part in labelled for one in part.cameras()})
         if cameras > identities > 0:
             signs.append(f"there are more cameras ({cameras:,}) than identities ({identities:,})")
         return signs

@@ -66,7 +66,7 @@ def collect_cameras(extractor: Extractor, records: Records, progress: Progress |
         raise DataError("There are no training images: expected those of the site. Choose another dataset.")
     digests = distributed.run_on_main(lambda: contents.digest_each(records.paths))
     order = np.lexsort(digests.T)
-    cameras = list(zip(records.sources.tolist(), records.camids.tolist(), strict=True))
+    cameras = records.cameras()
     names = sorted(set(cameras))
     rows = [np.array([row for row in order.tolist() if cameras[row] == name]) for name in names]
     with (progress or Silent()).task("camera statistics", 2 * len(records)) as advance:

@@ -12,15 +12,16 @@ from ptlreid.records import Records, Splits
 def combine(name: str, parts: Sequence[Splits]) -> Splits:
     """The training images of all `parts`, one after another; there is no test set.
 
-    Two images share an identity if source and pid are equal, and a camera if source and camid are equal. Both are
-    renumbered from 1, in order of source, then of the old number. If one of `parts` is unlabelled, so is the result.
+    Two images share an identity if source and pid are equal: identities are renumbered from 1, in order of source, then
+    of the old number. Cameras keep their numbers, by which their statistics are found (see `CameraStatistics`): two
+    images share one if source and camid are equal. If one of `parts` is unlabelled, so is the result.
     """
     trains = [part.train for part in parts]
     sources = np.concatenate([train.sources for train in trains])
     train = Records(
         paths=np.concatenate([train.paths for train in trains]),
         pids=_renumber(sources, np.concatenate([train.pids for train in trains])),
-        camids=_renumber(sources, np.concatenate([train.camids for train in trains])),
+        camids=np.concatenate([train.camids for train in trains]),
         sources=sources,
     )
     empty = Records.make([], [], [], source=name)

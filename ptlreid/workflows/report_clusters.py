@@ -49,7 +49,7 @@ def _read(run: RunFolder, epochs: list[int], records: Records) -> ClusteredImage
     last = epochs[-1]
     labels, similarities = read_clusters(run.clusters(last), records)
     previous = read_clusters(run.clusters(last - 1), records)[0] if last - 1 in epochs else None
-    cameras = list(zip(records.sources.tolist(), records.camids.tolist(), strict=True))
+    cameras = records.cameras()
     names = sorted(set(cameras))
     numbers = {camera: number for number, camera in enumerate(names)}
     rows = np.array([numbers[camera] for camera in cameras], dtype=np.int64)
