@@ -264,6 +264,32 @@ def test_a_site_without_a_test_set_has_no_scores(start, site, tmp_path):
     assert not any("mAP" in line for line in history.read(tmp_path / "run" / "history.jsonl"))
 
 
+def test_without_a_test_set_the_command_says_which_weights_are_kept(start, root, tmp_path, ptlreid):
+    options = ("--run", "home", "--data", f"{root / 'site'}+{root / 'home'}", "--device", "cpu", "--runs", tmp_path)
+    small = ("--batch-size", 8, "--images-per-identity", 2, "--k1", 4, "--min-samples", 2, "--epochs", 1, "--no-report")
+    for name, more, kept in (
+        ("cameras", ("--method", "cameras", "--no-report"), "those of the run, with the statistics of the site."),
+        ("cluster", small, "those after the last epoch."),
+    ):
+        code, out, err = ptlreid("adapt", *options, *map(str, more), "--name", name)
+        assert code == 0, err
+        assert f"no scores. The weights are {kept}" in " ".join(out.split())
+
+
+def test_doubtful_cameras_are_noted_where_nothing_else_is_done(start, site, tmp_path):
+    one = replace(site, train=replace(site.train, camids=np.ones_like(site.train.camids)))
+    for name, splits, noted in (("one", one, True), ("two", site, False)):
+        progress = Watch()
+        start(name, progress, splits, method_="cameras")
+        assert any(note.startswith("All images are from one camera") for note in progress.notes) == noted
+
+
+def test_one_cluster_is_counted_as_one(start):
+    progress = Watch()
+    start("run", progress, radius=0.999, k1=30, k2=1, min_samples=1)
+    assert "epoch 1: 1 cluster of 36 images, 0 outliers" in progress.notes
+
+
 def test_epochs_are_scored_where_asked(start, tmp_path):
     start("run", evaluate_every=1)
     lines = [line for line in history.read(tmp_path / "run" / "history.jsonl") if line["kind"] == "epoch"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -69,6 +70,21 @@ def torchs_own(records: Records) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         for name, size in sizes.items()
         if "classifier" not in name
     }
+
+
+@pytest.mark.parametrize(
+    ("images", "doubts"),
+    [
+        ([100], [r"All images are from one camera: it has the statistics of the site\."]),
+        ([16, 100], []),
+        ([15, 100, 1], [r"2 of 3 cameras have fewer than 16 images: expected more"]),
+    ],
+)
+def test_one_camera_and_cameras_with_few_images_are_doubtful(images, doubts):
+    names = [("lobby", number) for number in range(len(images))]
+    found = CameraStatistics(names, np.array(images), {}, np.zeros((2, len(images) + 1, 4))).describe_doubts()
+    assert len(found) == len(doubts)
+    assert all(re.match(one, text) for one, text in zip(doubts, found, strict=True))
 
 
 def camera(records: Records, *camids: int) -> Records:

@@ -109,7 +109,7 @@ def test_images_of_training_called_junk_are_training_images(read):
         (["a/1.jpg", "2.jpg"], None, "2.jpg: the name gives no camera, and it is in no folder, as others are"),
         (["1_c1.jpg", "2.jpg"], None, "2.jpg: the name gives no camera, but that of 1_c1.jpg does"),
         (["1.jpg", "2.jpg"], "camera", "1.jpg is in too few folders: expected the layout camera"),
-        ([], None, "holds no image"),
+        ([], None, r"holds no image .*\. Expected crops, in folders of cameras or with the cameras in their names$"),
     ],
 )
 def test_images_without_cameras_next_to_others_are_refused(read, tmp_path, names, layout, message):

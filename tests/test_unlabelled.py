@@ -83,6 +83,13 @@ def test_a_misspelt_suffix_gets_a_hint(root, name):
         datasets.load(name, root)
 
 
+@pytest.mark.parametrize("name", ["market", "lobby", "./market", "market+lobby"])
+def test_the_suffix_is_taken_once(root, name):
+    write_own(root / "lobby", [1, 1, 2, 2])
+    with pytest.raises(OptionError, match=":unlabelled more than once: expected it once"):
+        datasets.load(f"{name}:unlabelled:unlabelled", root)
+
+
 def test_the_manifest_of_a_run_depends_on_cameras_and_not_on_identities(root):
     manifests = []
     for pids in ([1, 1, 2, 2], [2, 1, 2, 1], [7, 8, 8, 8]):

@@ -198,8 +198,8 @@ class Rounds:
     def _note(self, epoch: int, clusters: ClusterStatistics) -> None:
         """Note the clusters of an epoch, and in the first, last and a failed one, what is doubtful about them."""
         self.progress.note(
-            f"epoch {epoch + 1}: {clusters.clusters:,} clusters of {clusters.images:,} images, {clusters.outliers:,} "
-            "outliers"
+            f"epoch {epoch + 1}: {_count(clusters.clusters, 'cluster')} of {_count(clusters.images, 'image')}, "
+            f"{_count(clusters.outliers, 'outlier')}"
         )
         failed = clusters.clusters < 2
         for warning in clusters.warnings() if failed or epoch in (0, self.settings.epochs - 1) else ():
@@ -207,6 +207,10 @@ class Rounds:
         if failed:
             kept = f"after epoch {epoch}" if epoch else "of the run, as --method cameras keeps them"
             self.progress.note(f"No two clusters to train on: training ends here, with the weights {kept}.")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _average(teacher: AveragedModel) -> Network:

@@ -56,7 +56,9 @@ def adapt(
     if splits.has_test:
         _show(f"{every[0].method} on {splits.name} (protocol {splits.protocol})", every, results)
     else:
-        console.say(f"{splits.name} has no test set: no scores. The weights are those after the last epoch.")
+        trained = any(one["epochs"] for one in results)
+        kept = "after the last epoch" if trained else "of the run, with the statistics of the site"
+        console.say(f"{splits.name} has no test set: no scores. The weights are those {kept}.")
     console.show_folders(run.path for _, run in pairs)
 
 

@@ -98,6 +98,8 @@ def find(name: str, root: Path | None = None) -> DatasetRef:
     name, too. Raises `OptionError` with a suggestion if there is none.
     """
     base = name.removesuffix(UNLABELLED)
+    if base.endswith(UNLABELLED):
+        raise OptionError(f"{name}: ends in {UNLABELLED} more than once: expected it once. Leave the others out.")
     return replace(_find_labelled(base, root), unlabelled=base != name)
 
 

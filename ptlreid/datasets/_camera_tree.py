@@ -23,7 +23,7 @@ from ptlreid.datasets._image_tree import (
     refuse_readings,
 )
 from ptlreid.datasets._left_out import LeftOut
-from ptlreid.datasets._own_image import NO_IDENTITY, TRAINING, OwnImage
+from ptlreid.datasets._own_image import NO_IDENTITY, TRAINING, UNLABELLED_FORMS, OwnImage
 from ptlreid.datasets._source_files import SourceFile
 from ptlreid.errors import DataError
 
@@ -40,7 +40,7 @@ def read_camera_tree(source: Path, layout: str | None) -> tuple[list[OwnImage], 
     """
     if layout and ("identity" in layout or "names" in layout):
         return read_tree(source, layout)  # identities of training images are dropped later
-    images, left_out = list_tree(source)
+    images, left_out = list_tree(source, UNLABELLED_FORMS)
     images, doubles = drop_doubles(find_parts(source, images))
     training = [image for image in images if image.part in TRAINING]
     tested = [image for image in images if image.part not in TRAINING]

@@ -61,12 +61,12 @@ def read_tree(source: Path, layout: str | None) -> tuple[list[OwnImage], str, li
     return label(images, reading), parts + reading.layout, left_out
 
 
-def list_tree(source: Path) -> tuple[list[SourceFile], list[LeftOut]]:
+def list_tree(source: Path, forms: str = FORMS) -> tuple[list[SourceFile], list[LeftOut]]:
     """The images below `source`, at least one, and what was left out."""
     images, left_out = list_images(source)
     if not images:
         others = f", but other files, such as {left_out[0].path}" if left_out else ""
-        raise DataError(f"{source}: holds no image ({', '.join(IMAGE_SUFFIXES)}){others}. {FORMS}")
+        raise DataError(f"{source}: holds no image ({', '.join(IMAGE_SUFFIXES)}){others}. {forms}")
     return images, left_out
 
 

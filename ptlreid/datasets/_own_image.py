@@ -15,6 +15,7 @@ FORMS = (
     r"such as '(?P<pid>\d+)_(?P<camid>\d+)', or as --source a CSV with lines such as: path,pid,camid "
     "| crops/17.jpg,anna,door | crops/18.jpg,bob,hall. If the identities are not known, add --unlabelled"
 )
+UNLABELLED_FORMS = "Expected crops, in folders of cameras or with the cameras in their names"
 
 # Pids with a meaning, however identities are named or numbered.
 SPECIAL = {str(pid): pid for pid in (JUNK, DISTRACTOR)}

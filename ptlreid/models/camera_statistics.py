@@ -47,6 +47,20 @@ class CameraStatistics:
         pairs = zip(sources.tolist(), camids.tolist(), strict=True)
         return np.array([known.get(pair, len(known)) for pair in pairs], dtype=np.int64)
 
+    def describe_doubts(self) -> list[str]:
+        """What is doubtful about them, a sentence or two each: one camera, or cameras with few images."""
+        if len(self.names) == 1:
+            return [
+                "All images are from one camera: it has the statistics of the site. Check that the dataset states the "
+                "cameras, or add images from others."
+            ]
+        if few := int((self.images < SHRINKAGE).sum()):
+            return [
+                f"{few:,} of {len(self.names):,} cameras have fewer than {SHRINKAGE:.0f} images: expected more, as the "
+                "statistics of the site count more than theirs. Add images."
+            ]
+        return []
+
     def describe_unknown(self, sources: np.ndarray, camids: np.ndarray) -> str | None:
         """A note on the cameras of images that have no statistics here; None if all have."""
         unknown = self.find_rows(sources, camids) == len(self.names)

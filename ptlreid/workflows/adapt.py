@@ -114,6 +114,8 @@ def _finish(job: TrainingJob, training: Training, rounds: Rounds, splits: Splits
     run, settings = job.run, job.settings
     assert isinstance(settings, AdaptSettings)
     network, cameras = rounds.teacher(training)
+    for doubt in () if settings.epochs else cameras.describe_doubts():
+        job.progress.note(doubt)
 
     def save() -> None:
         weights.save(network, job.spec, run.weights())
