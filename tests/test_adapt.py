@@ -232,6 +232,13 @@ def test_without_its_statistics_of_cameras_a_run_is_not_finished(start, tmp_path
         assert cameras.read_bytes() == written
 
 
+def test_the_run_that_is_adapted_is_not_replaced(start, tmp_path):
+    before = {file.name: file.read_bytes() for file in (tmp_path / "home").iterdir() if file.is_file()}
+    with pytest.raises(OptionError, match=r"home is the run to adapt: expected another folder"):
+        start("home", method_="cameras")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "home").iterdir() if file.is_file()} == before
+
+
 def test_another_run_in_the_folder_is_refused(start, site, tmp_path):
     start("run", method_="cameras")
     with pytest.raises(OptionError, match=r"method: 'cameras' -> 'cluster'"):

@@ -10,6 +10,7 @@ import numpy as np
 from ptlreid import distributed
 from ptlreid.adapt.source import find_source, read_source, source_digests, training_images
 from ptlreid.engine.job import TrainingJob, build_pass
+from ptlreid.errors import OptionError
 from ptlreid.precision import resolve_precision
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
@@ -28,8 +29,8 @@ def adapt(settings: AdaptSettings, splits: Splits, run: RunFolder, progress: Pro
     As `finetune`: a finished run is reused, an interrupted one resumes. The identities of the training images are not
     used. If there is a test set, the metrics have its scores, and under `before` those of the run that is adapted.
     """
+    depends = _dependencies(settings, run)
     images = training_images(settings, splits)
-    depends = source_digests(settings, run.path.parent)
 
     def train(resolved: AdaptSettings) -> dict[str, Any]:
         from ptlreid.engine.training_run import train
@@ -47,7 +48,7 @@ def adapt(settings: AdaptSettings, splits: Splits, run: RunFolder, progress: Pro
 def check_all(pairs: Sequence[tuple[AdaptSettings, RunFolder]], splits: Splits) -> None:
     """Raise `OptionError` if a folder holds another run, for all of several runs before the first is trained."""
     for settings, run in pairs:
-        depends = source_digests(settings, run.path.parent)
+        depends = _dependencies(settings, run)
         workflow.check_all([(settings, run)], training_images(settings, splits), depends)
 
 
@@ -55,7 +56,7 @@ def dry_run(settings: AdaptSettings, splits: Splits, run: RunFolder, progress: P
     """The planned training, with estimates of memory and time, for JSON: see `estimate_training`."""
     settings = resolve_precision(settings)
     images = training_images(settings, splits)
-    run.check(settings, images, source_digests(settings, run.path.parent))
+    run.check(settings, images, _dependencies(settings, run))
 
     from ptlreid.engine.estimate import estimate_training
 
@@ -64,6 +65,16 @@ def dry_run(settings: AdaptSettings, splits: Splits, run: RunFolder, progress: P
     if settings.epochs:
         plan["not_counted"].append("camera statistics, features and clusters of each epoch")
     return plan
+
+
+def _dependencies(settings: AdaptSettings, run: RunFolder) -> dict[str, str]:
+    """The digests that the run depends on; `OptionError` if it would take the place of the run that is adapted."""
+    runs = run.path.parent
+    if find_source(settings, runs).path.resolve() == run.path.resolve():
+        raise OptionError(
+            f"{run.path} is the run to adapt: expected another folder for the result. Give another --name."
+        )
+    return source_digests(settings, runs)
 
 
 def _prepare(
