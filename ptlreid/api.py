@@ -19,7 +19,6 @@ from ptlreid.errors import OptionError
 from ptlreid.features import Extractor
 from ptlreid.models.pretrained import init_digests
 from ptlreid.models.weights import WeightsFile, read_weights_header
-from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
 from ptlreid.retrieval import feature_files
@@ -91,10 +90,7 @@ def build_network(backbone: str, num_classes: int, **settings: Any) -> Network:
     from ptlreid.models import pretrained
 
     chosen = resolve_size(FinetuneSettings.resolve(None, backbone=backbone, **settings))
-    assert chosen.height is not None and chosen.width is not None, "set by resolve_size"
-    size = chosen.height, chosen.width
-    spec = NetworkSpec(chosen.backbone, chosen.ptl, chosen.memory, num_classes, *size, chosen.interpolation)
-    network = models.build(spec, chosen.seed)
+    network = models.build(chosen.network(num_classes), chosen.seed)
     if chosen.init == "imagenet":
         pretrained.load_imagenet(network, chosen.backbone)
     elif chosen.init != "none":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 Memory = Literal["slot", "mean", "none"]
 # How images are resized: see views.py.
 Interpolation = Literal["bilinear", "bicubic"]
+# The parts of a network's head: see models/head.py.
+Neck = Literal["none", "bn"]
+Pool = Literal["avg", "max", "gem"]
+Classifier = Literal["mlp3", "linear"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,12 @@ class Output:
 @dataclass(frozen=True)
 class NetworkSpec:
     """A network's structure, and the size and interpolation of its images: with the weights, it gives the same features
-    anywhere."""
+    anywhere.
+
+    `last_stride`: of the last Conv-block, 2 or 1. `feature_width`: of the reduction in the head; None for the
+    backbone's default, 0 for no reduction. `drop_path`: the probability with which the last block is skipped in
+    training (stochastic depth). Defaults are the paper's.
+    """
 
     backbone: str
     ptl: bool
@@ -40,13 +49,21 @@ class NetworkSpec:
     height: int
     width: int
     interpolation: Interpolation = "bilinear"
+    last_stride: int = 2
+    neck: Neck = "none"
+    pool: Pool = "avg"
+    classifier: Classifier = "mlp3"
+    feature_width: int | None = None
+    drop_path: float = 0.0
 
     def describe(self) -> dict[str, Any]:
-        """The fields by name, for JSON; without `interpolation` if it is bilinear, the only one of version 0.1."""
-        fields = asdict(self)
-        if self.interpolation == "bilinear":
-            del fields["interpolation"]
-        return fields
+        """The fields by name, for JSON; without those at their default, which descriptions of version 0.1 lack."""
+        defaults = {one.name: one.default for one in fields(self)}
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
+
+
+# The structure of the head, as settings of fine-tuning have it under the same names.
+HEAD = ("last_stride", "neck", "pool", "classifier", "feature_width", "drop_path")
 
 
 @dataclass(frozen=True)

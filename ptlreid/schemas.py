@@ -251,6 +251,12 @@ class NetworkDescription(TypedDict):
     height: Pixels
     width: Pixels
     interpolation: NotRequired[Literal["bilinear", "bicubic"]]
+    last_stride: NotRequired[Annotated[int, Field(ge=1, le=2)]]
+    neck: NotRequired[Literal["none", "bn"]]
+    pool: NotRequired[Literal["avg", "max", "gem"]]
+    classifier: NotRequired[Literal["mlp3", "linear"]]
+    feature_width: NotRequired[Annotated[int, Field(ge=0, le=100_000)]]
+    drop_path: NotRequired[Annotated[float, Field(ge=0, lt=1)]]
 
 
 @with_config(_STRICT)

@@ -18,7 +18,7 @@ from ptlreid import models, signals
 from ptlreid.cli import main
 from ptlreid.models import backbones
 from ptlreid.models.network import Network
-from ptlreid.network_types import Memory
+from ptlreid.network_types import Memory, NetworkSpec
 
 # The last bit of a sum depends on the number of threads: one, here and in every process that a test starts.
 torch.set_num_threads(1)
@@ -37,8 +37,8 @@ backbones.__path__.append(str(Path(__file__).parent / "parts"))
 def tiny_network(memory: Memory | None = "slot", classes: int = 5) -> Network:
     """The tiny backbone with cells of this memory, or without cells; the same weights in every call."""
     torch.manual_seed(0)
-    backbone = models.find("tiny")
-    return backbone.plain(classes) if memory is None else backbone.ptl(classes, memory)
+    spec = NetworkSpec("tiny", memory is not None, memory or "slot", classes, 64, 32)
+    return models.find("tiny").network(spec)
 
 
 def write_image(path: Path, seed: int, *, height: int = 64, width: int = 32) -> None:

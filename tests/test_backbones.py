@@ -53,7 +53,7 @@ def test_multiply_adds_of_the_backbone_are_the_published_ones():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "mgn"])
 def test_conv_blocks_have_the_stated_channels_and_strides(name):
-    backbone = models.find(name).plain(2).backbone.eval()
+    backbone = models.build(spec(name, ptl=False), seed=0).backbone.eval()
     assert isinstance(backbone, Staged)
     height, width = 96, 64
     with torch.inference_mode():

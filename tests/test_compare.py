@@ -27,7 +27,7 @@ def runs(tmp_path, market_folder):
     found = {}
     for name, seed in (("a", 0), ("b", 3), ("c", 0)):
         torch.manual_seed(seed)
-        network = models.find("tiny").plain(4)
+        network = models.find("tiny").network(NetworkSpec("tiny", False, "slot", 4, 64, 32))
         run = found[name] = RunFolder(tmp_path / "runs" / name)
         settings = {"data": "market", "backbone": "tiny", "init": "none", "height": 64, "width": 32, "ptl": False}
         run.claim(FinetuneSettings.resolve(None, **settings), splits)
@@ -118,7 +118,8 @@ def methods(tmp_path, market_folder):
         run = found[name, seed] = RunFolder(tmp_path / "runs" / f"{name}-s{seed}")
         values = {"data": "market", "backbone": "tiny", "init": "none", "height": 64, "width": 32, "ptl": False}
         run.claim(FinetuneSettings.resolve(None, seed=seed, **values), splits)
-        weights.save(models.find("tiny").plain(4), NetworkSpec("tiny", False, "slot", 4, 64, 32), run.weights())
+        spec = NetworkSpec("tiny", False, "slot", 4, 64, 32)
+        weights.save(models.find("tiny").network(spec), spec, run.weights())
     return found, splits
 
 

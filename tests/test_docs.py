@@ -14,13 +14,14 @@ from ptlreid import models
 from ptlreid.cli import COMMANDS, load_command
 from ptlreid.errors import PtlreidError
 from ptlreid.models.mgn import MGNPTL
+from ptlreid.network_types import NetworkSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 
 @pytest.mark.parametrize("name", [name for name in models.names() if name != "mgn" and not name.startswith("tiny")])
 def test_the_table_of_widths_is_the_networks(name):
-    network = models.find(name).ptl(2, "slot")
+    network = models.find(name).network(NetworkSpec(name, True, "slot", 2, 256, 128))
     blocks = zip(network.backbone.channels, network.backbone.strides, strict=True)
     columns = [
         f"`{name}`",

@@ -10,6 +10,7 @@ from ptlreid.errors import OptionError
 from ptlreid.files import file_digest
 from ptlreid.models.camera_statistics import cameras_file
 from ptlreid.models.weights import WeightsFile, read_weights_header
+from ptlreid.network_types import HEAD
 from ptlreid.records import Splits
 from ptlreid.runs import RunFolder, find_run
 from ptlreid.settings import AdaptSettings
@@ -32,14 +33,16 @@ def resolve_settings(resolve: Resolve, runs: Path) -> AdaptSettings:
     if "data" not in given.model_fields_set:
         raise OptionError("No dataset given: expected one of the cameras to adapt to. Name it with --data.")
     spec = read_weights_header(find_run(runs, given.run).weights()).spec
-    values = {name: getattr(spec, name) for name in ("ptl", "memory", "height", "width", "interpolation")}
+    values = {name: getattr(spec, name) for name in ("ptl", "memory", "height", "width", "interpolation", *HEAD)}
     missing = {name: value for name, value in values.items() if name not in given.model_fields_set}
     epochs = {"epochs": 0} if given.method_ == "cameras" else {}
     settings = resolve(**missing, **epochs, backbone=spec.backbone, init=given.run)
-    if "backbone" in given.model_fields_set and given.backbone != spec.backbone:
-        raise OptionError(
-            f"backbone = {given.backbone!r}: expected {spec.backbone!r}, as the run {given.run}. Leave backbone out."
-        )
+    for name in ("backbone", *HEAD):
+        if name in given.model_fields_set and getattr(given, name) != getattr(spec, name):
+            raise OptionError(
+                f"{name} = {getattr(given, name)!r}: expected {getattr(spec, name)!r}, as the run {given.run}. "
+                f"Leave {name} out."
+            )
     if spec.ptl and not settings.ptl:
         raise OptionError(
             f"--no-ptl: expected cells, as the run {given.run} has them. Leave --no-ptl out, and distil the adapted "

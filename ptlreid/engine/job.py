@@ -67,11 +67,7 @@ class TrainingJob:
     @property
     def spec(self) -> NetworkSpec:
         """The network, with a class for each identity of the training set unless `classes` states their number."""
-        settings = self.settings
-        classes = self.classes or int(self.splits.train.labels().max()) + 1
-        assert settings.height is not None and settings.width is not None, "set by resolve_size"
-        size = settings.height, settings.width
-        return NetworkSpec(settings.backbone, settings.ptl, settings.memory, classes, *size, settings.interpolation)
+        return self.settings.network(self.classes or int(self.splits.train.labels().max()) + 1)
 
     @property
     def updates(self) -> int:

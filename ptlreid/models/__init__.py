@@ -27,7 +27,8 @@ def find(name: str) -> Backbone:
 def build(spec: NetworkSpec, seed: int) -> Network:
     """The network that `spec` describes, randomly initialised from `seed`; the global generator is left alone.
 
-    Raises `OptionError` for an unknown backbone, and for an image size that its strides do not divide.
+    Raises `OptionError` for an unknown backbone, an image size that its strides do not divide, and a head or stride
+    that it cannot have.
     """
     import torch
 
@@ -35,7 +36,7 @@ def build(spec: NetworkSpec, seed: int) -> Network:
     backbone = find(spec.backbone)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # not those of GPUs, as torch.manual_seed would
-        return backbone.ptl(spec.num_classes, spec.memory) if spec.ptl else backbone.plain(spec.num_classes)
+        return backbone.network(spec)
 
 
 def check_size(name: str, height: int, width: int) -> None:

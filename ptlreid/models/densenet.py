@@ -28,7 +28,7 @@ _BLOCKS = {
 def densenet(name: str, **widths: Any) -> Backbone:
     """The `Backbone` of torchvision's network `name`; `widths` as in `with_cells`."""
     layers = [f"features.{part}" for parts in _BLOCKS.values() for part in parts]
-    return with_cells(lambda: _stages(name), rename=_rename, imagenet=staged.imagenet(name), layers=layers, **widths)
+    return with_cells(lambda _: _stages(name), rename=_rename, imagenet=staged.imagenet(name), layers=layers, **widths)
 
 
 def _stages(name: str) -> Staged:

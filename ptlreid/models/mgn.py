@@ -12,13 +12,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from ptlreid.errors import OptionError
 from ptlreid.models import resnet
 from ptlreid.models.bconv import BConvCell
 from ptlreid.models.initialisation import kaiming
 from ptlreid.models.network import Network
 from ptlreid.models.ptl import fusion
 from ptlreid.models.staged import Staged
-from ptlreid.network_types import Memory, Output, Readout
+from ptlreid.network_types import HEAD, Memory, NetworkSpec, Output, Readout
 
 PARTS = {"global": 1, "halves": 2, "thirds": 3}  # the number of stripes of each branch
 PART_WIDTH = 256
@@ -121,6 +122,19 @@ class MGNPTL(Network):
             y = cell(fuse(torch.cat((x, y), dim=1)))
         y = last(torch.cat((maps[-1], y), dim=1))
         return self.head({branch: torch.cat((top, self.top_cells[branch](y)), dim=1) for branch, top in tops.items()})
+
+
+def build(spec: NetworkSpec) -> Network:
+    """MGN as `spec` describes it; `OptionError` for another head than its own."""
+    own = NetworkSpec(spec.backbone, spec.ptl, spec.memory, spec.num_classes, spec.height, spec.width)
+    for name in HEAD:
+        value = getattr(spec, name)
+        if value != getattr(own, name):
+            raise OptionError(
+                f"{name} = {value!r} does not suit {spec.backbone}, whose eight parts have a head of their own: "
+                f"expected the default. Leave {name} out, or choose another --backbone."
+            )
+    return MGNPTL(spec.num_classes, spec.memory) if spec.ptl else MGN(spec.num_classes)
 
 
 def rename(key: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ptlreid.devices import AUTOCAST, float32_arithmetic
-from ptlreid.network_types import Memory, Output, Readout
+from ptlreid.network_types import NetworkSpec, Output, Readout
 
 
 class Network(nn.Module):
@@ -51,7 +51,7 @@ class Network(nn.Module):
 class Backbone:
     """The definition of a backbone, one per file in `models/backbones`: how to build, initialise and list its network.
 
-    `plain(classes)` and `ptl(classes, memory)`: a new network without and with BConv-Cells. `multiples`: the image's
+    `network(spec)`: a new network, `OptionError` where the backbone cannot be as described. `multiples`: the image's
     height and width must be multiples of these. `input_size`: height and width in the paper, or as usual in the field.
     `paper`: #Param in the paper's Table 1 or text, in millions, without and with PTL. `imagenet()`: torchvision's
     weights under torchvision's names, downloaded or from its cache. `rename(key)`: the names in the network, none, one
@@ -59,8 +59,7 @@ class Backbone:
     that number them.
     """
 
-    plain: Callable[[int], Network]
-    ptl: Callable[[int, Memory], Network]
+    network: Callable[[NetworkSpec], Network]
     imagenet: Callable[[], dict[str, Any]]
     rename: Callable[[str], tuple[str, ...]]
     layers: Sequence[str] = ()

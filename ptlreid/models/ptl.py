@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ptlreid.models.bconv import BConvCell
+from ptlreid.models.head import Head
 from ptlreid.models.initialisation import kaiming, near_one
 from ptlreid.models.network import Backbone, Network
 from ptlreid.models.staged import Staged
-from ptlreid.network_types import Memory, Output
+from ptlreid.network_types import NetworkSpec, Output
 
 FEATURE_WIDTH = 1024
 
@@ -22,41 +23,14 @@ FUSIONS, CELLS = (32, 64, 128, 256), (32, 32, 64, 128, 256)
 SMALL_FUSIONS, SMALL_CELLS = (16, 32, 64, 128), (16, 16, 32, 64, 128)
 
 
-class Head(nn.Module):
-    """The embedding of the last map and, in training, logits from a classifier of three fully connected layers."""
-
-    def __init__(self, in_channels: int, num_classes: int, feature_width: int) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(in_channels, feature_width, kernel_size=1)
-        # The paper states three fully connected layers only. Batch norm between them is our choice: without it,
-        # training from scratch takes several times as many epochs.
-        self.classifier = nn.Sequential(
-            nn.Linear(feature_width, feature_width),
-            nn.BatchNorm1d(feature_width),
-            nn.ReLU(inplace=True),
-            nn.Linear(feature_width, feature_width),
-            nn.BatchNorm1d(feature_width),
-            nn.ReLU(inplace=True),
-            nn.Linear(feature_width, num_classes),
-        )
-
-    def forward(self, top: Tensor) -> Output:
-        # A 1×1 convolution and average pooling commute: pooled first, the convolution costs one position.
-        pooled = nn.functional.adaptive_avg_pool2d(top, 1)
-        embedding = self.reduce(pooled).flatten(1)  # (B, feature_width)
-        if not self.training:
-            return Output(embedding)
-        return Output(embedding, {"pid": self.classifier(embedding)}, {"global": embedding})
-
-
 class Plain(Network):
     """The backbone alone: the baseline, and the student in distillation."""
 
-    def __init__(self, backbone: Staged, num_classes: int, feature_width: int) -> None:
+    def __init__(self, backbone: Staged, spec: NetworkSpec, *, default_width: int) -> None:
         super().__init__()
-        self.feature_width = feature_width
         self.backbone = backbone
-        self.head = Head(backbone.channels[-1], num_classes, feature_width)
+        self.head = Head(backbone.channels[-1], spec, default_width)
+        self.feature_width, self.readout = self.head.width, self.head.readout
 
     def forward(self, images: Tensor) -> Output:
         return self.head(self.backbone(images)[-1])
@@ -72,15 +46,14 @@ class PTL(Network):
     def __init__(
         self,
         backbone: Staged,
-        num_classes: int,
+        spec: NetworkSpec,
         *,
         fusions: Sequence[int],
         cells: Sequence[int],
-        feature_width: int,
-        memory: Memory,
+        default_width: int,
     ) -> None:
         super().__init__()
-        self.feature_width = feature_width
+        memory = spec.memory
         self.backbone = backbone
         self.fusions = nn.ModuleList(
             fusion(x + y, fused) for x, y, fused in zip(backbone.channels[:-1], cells[:-1], fusions, strict=True)
@@ -90,7 +63,8 @@ class PTL(Network):
         self.cells = nn.ModuleList(
             [first, *(BConvCell(fused, cell, stride=stride, memory=memory) for fused, cell, stride in others)]
         )
-        self.head = Head(backbone.channels[-1] + cells[-1], num_classes, feature_width)
+        self.head = Head(backbone.channels[-1] + cells[-1], spec, default_width)
+        self.feature_width, self.readout = self.head.width, self.head.readout
 
     def forward(self, images: Tensor) -> Output:
         *maps, top = self.backbone(images)  # x1 .. x4, x5
@@ -108,33 +82,32 @@ def fusion(in_channels: int, channels: int) -> nn.Sequential:
 
 
 def with_cells(
-    stages: Callable[[], Staged],
+    stages: Callable[[NetworkSpec], Staged],
     *,
     rename: Callable[[str], str | None],
     imagenet: Callable[[], dict[str, Any]],
     layers: Sequence[str] = (),
     fusions: tuple[int, ...] = FUSIONS,
     cells: tuple[int, ...] = CELLS,
-    feature_width: int = FEATURE_WIDTH,
+    default_width: int = FEATURE_WIDTH,
     paper: tuple[int | None, int | None] = (None, None),
 ) -> Backbone:
-    """The `Backbone` of `stages()`, with and without cells. `rename(key)`: the name in `Staged`, None if unused.
+    """The `Backbone` of `stages(spec)`, with and without cells. `rename(key)`: the name in `Staged`, None if unused.
 
-    `fusions`, `cells`, `feature_width`: the widths of the 1×1 convolutions, the cells and the features. `imagenet`,
-    `layers`, `paper`: as in `Backbone`.
+    `fusions`, `cells`: the widths of the 1×1 convolutions and the cells; `default_width`: of the features where the
+    description states none. `imagenet`, `layers`, `paper`: as in `Backbone`.
     """
+
+    def network(spec: NetworkSpec) -> Network:
+        backbone = stages(spec)
+        if spec.last_stride == 1:
+            backbone.keep_last_size(spec.backbone)
+        if not spec.ptl:
+            return Plain(backbone, spec, default_width=default_width)
+        return PTL(backbone, spec, fusions=fusions, cells=cells, default_width=default_width)
 
     def names(key: str) -> tuple[str, ...]:
         name = rename(key)
         return () if name is None else (f"backbone.{name}",)
 
-    return Backbone(
-        plain=lambda classes: Plain(stages(), classes, feature_width),
-        ptl=lambda classes, memory: PTL(
-            stages(), classes, fusions=fusions, cells=cells, feature_width=feature_width, memory=memory
-        ),
-        imagenet=imagenet,
-        rename=names,
-        layers=layers,
-        paper=paper,
-    )
+    return Backbone(network=network, imagenet=imagenet, rename=names, layers=layers, paper=paper)

@@ -18,7 +18,7 @@ LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "laye
 
 def resnet(name: str, **widths: Any) -> Backbone:
     """The `Backbone` of torchvision's network `name`; `widths` as in `with_cells`."""
-    return with_cells(lambda: _stages(name), rename=rename, imagenet=staged.imagenet(name), layers=LAYERS, **widths)
+    return with_cells(lambda _: _stages(name), rename=rename, imagenet=staged.imagenet(name), layers=LAYERS, **widths)
 
 
 def stem(net: torchvision.models.ResNet) -> nn.Sequential:

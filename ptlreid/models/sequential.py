@@ -12,6 +12,7 @@ from ptlreid.models import staged
 from ptlreid.models.network import Backbone
 from ptlreid.models.ptl import with_cells
 from ptlreid.models.staged import Staged
+from ptlreid.network_types import NetworkSpec
 
 
 def sequential(
@@ -22,7 +23,7 @@ def sequential(
     `channels`, `strides`: of each block, as in `Staged`. `widths`: as in `with_cells`.
     """
 
-    def stages() -> Staged:
+    def stages(spec: NetworkSpec) -> Staged:
         features = torchvision.models.get_model(name, weights=None).features
         assert cuts[-1] == len(features), f"{name} has {len(features)} layers"
         blocks = {

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from ptlreid.errors import CheckpointError
+from ptlreid.errors import CheckpointError, OptionError
 from ptlreid.models.tensor_files import read_tensors
 
 
@@ -30,6 +30,27 @@ class Staged(nn.Module):
         for block in self.blocks.values():
             maps.append(block(maps[-1] if maps else images))
         return maps
+
+    def keep_last_size(self, name: str) -> None:
+        """Set the strides of the last Conv-block to 1, as Luo et al. (CVPRW 2019) do for ResNets.
+
+        Convolutions keep their weights; average pooling of 2×2 with stride 2 goes. Raises `OptionError` where the block
+        of the backbone called `name` shrinks its map otherwise, by patches that do not overlap for example.
+        """
+        last = list(self.blocks.values())[-1]
+        for path, module in list(last.named_modules()):
+            if isinstance(module, nn.AvgPool2d):
+                parent, _, child = path.rpartition(".")
+                setattr(last.get_submodule(parent), child, nn.Identity())
+            elif isinstance(module, nn.Conv2d) and module.stride != (1, 1):
+                if any(size % 2 == 0 for size in module.kernel_size):
+                    raise OptionError(
+                        f"last_stride = 1 does not suit {name}, whose last block cuts its map into patches of "
+                        f"{module.kernel_size[0]}×{module.kernel_size[1]}: expected last_stride = 2. Leave it out, or "
+                        "choose another --backbone."
+                    )
+                module.stride = (1, 1)
+        self.strides = (*self.strides[:-1], 1)
 
 
 def block(**parts: nn.Module) -> nn.Sequential:

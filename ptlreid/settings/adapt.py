@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ptlreid.errors import OptionError
+from ptlreid.network_types import HEAD
 from ptlreid.settings.evaluate import parse_budget
 from ptlreid.settings.fields import COMMON, MAX_BATCH, MAX_EPOCHS, Option
 from ptlreid.settings.finetune import FinetuneSettings
@@ -27,8 +28,8 @@ class AdaptSettings(FinetuneSettings):
     images per identity).
     """
 
-    # The backbone and the initial weights are the run's.
-    NO_OPTION: ClassVar[frozenset[str]] = _UNUSED | {"backbone", "init"}
+    # The backbone, the head and the initial weights are the run's.
+    NO_OPTION: ClassVar[frozenset[str]] = _UNUSED | {"backbone", "init", *HEAD}
     SHOWN_DEFAULTS: ClassVar[Mapping[str, str]] = dict.fromkeys(_FROM_RUN, "the run's") | {"data": "required"}
 
     run: Annotated[str | None, Option(common=True, default="required", metavar="RUN")] = Field(

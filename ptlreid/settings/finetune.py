@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from ptlreid.errors import OptionError
-from ptlreid.network_types import Interpolation, Memory
+from ptlreid.network_types import HEAD, Classifier, Interpolation, Memory, Neck, NetworkSpec, Pool
 from ptlreid.settings import recipes
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.fields import COMMON, MACHINE, MAX_BATCH, MAX_EPOCHS, MAX_PIXELS, MAX_SEED, Option
@@ -42,6 +42,15 @@ class FinetuneSettings(DataSettings):
         None, ge=32, le=MAX_PIXELS, description="Image width in pixels."
     )
     interpolation: Interpolation = Field("bilinear", description="Interpolation when images are resized.")
+
+    last_stride: int = Field(2, ge=1, le=2, description="Stride of the last Conv-block; 1 keeps the size of its map.")
+    neck: Neck = Field("none", description="Batch norm between the feature and the classifier (BNNeck): none or bn.")
+    pool: Pool = Field("avg", description="Pooling of the last map: avg, max or gem (generalised mean).")
+    classifier: Classifier = Field("mlp3", description="mlp3, three layers as in the paper, or linear without bias.")
+    feature_width: Annotated[int | None, Option(default="1024; mgn: 2048")] = Field(
+        None, ge=0, le=100_000, description="Width of the feature; 0: the backbone's own, without reduction."
+    )
+    drop_path: float = Field(0.0, ge=0, lt=1, description="Probability of skipping the last block (stochastic depth).")
 
     loss: Annotated[str, Option(common=True, parts=LOSSES)] = Field("ce", description="Training loss.")
     images_per_identity: int = Field(0, ge=0, le=1000, description="Images per identity in a batch (P×K); 0: any.")
@@ -129,6 +138,12 @@ class FinetuneSettings(DataSettings):
             )
         check_loss(self.loss, self.model_fields_set, self.batch_size, self.images_per_identity)
         return self
+
+    def network(self, num_classes: int) -> NetworkSpec:
+        """The network of these settings, in which the image size is resolved."""
+        assert self.height is not None and self.width is not None, "set by resolve_size"
+        head: dict[str, Any] = {name: getattr(self, name) for name in ("interpolation", *HEAD)}
+        return NetworkSpec(self.backbone, self.ptl, self.memory, num_classes, self.height, self.width, **head)
 
     @property
     def method(self) -> str:

@@ -12,7 +12,7 @@ from ptlreid.files import file_digest
 from ptlreid.models.camera_statistics import cameras_file, read_cameras
 from ptlreid.models.pretrained import init_digests
 from ptlreid.models.weights import WeightsFile, read_weights_header
-from ptlreid.network_types import NetworkSpec
+from ptlreid.network_types import HEAD, NetworkSpec
 from ptlreid.progress import Progress
 from ptlreid.records import Records, Splits
 from ptlreid.runs import find_newest_ptl, find_run
@@ -34,7 +34,7 @@ class Resolve(Protocol):
 
 
 def resolve_settings(resolve: Resolve, runs: Path, progress: Progress) -> DistillSettings:
-    """The settings with those that were not given taken from the teacher: dataset, backbone and images.
+    """The settings with those that were not given taken from the teacher: dataset, backbone, head and images.
 
     Without a teacher, takes the newest finished PTL run below `runs` and notes it in `progress`. If the teacher's
     backbone has a recipe, it applies. The dataset of an adapted teacher is taken without its identities, as it was
@@ -47,7 +47,8 @@ def resolve_settings(resolve: Resolve, runs: Path, progress: Progress) -> Distil
         progress.note(f"teacher run: {teacher.path}, the newest finished PTL run")
     spec = read_weights_header(teacher.weights()).spec
     size = {"height": spec.height, "width": spec.width, "interpolation": spec.interpolation}
-    values: dict[str, Any] = {"data": _training_data(teacher.settings()), "backbone": spec.backbone, **size}
+    head = {name: getattr(spec, name) for name in HEAD}
+    values: dict[str, Any] = {"data": _training_data(teacher.settings()), "backbone": spec.backbone, **size, **head}
     if (given.data if "data" in given.model_fields_set else values["data"]).endswith(datasets.UNLABELLED):
         values["lambda_"] = 1.0
     missing = {name: value for name, value in values.items() if name not in given.model_fields_set}
@@ -107,8 +108,7 @@ def check_widths(settings: DistillSettings, runs: Path) -> None:
     if not settings.lambda_:
         return
     teacher = read_teacher(settings, runs)
-    student = NetworkSpec(settings.backbone, settings.ptl, settings.memory, 2, teacher.spec.height, teacher.spec.width)
-    ours, theirs = _feature_width(student), _feature_width(teacher.spec)
+    ours, theirs = _feature_width(settings.network(2)), _feature_width(teacher.spec)
     if ours != theirs:
         raise OptionError(
             f"Features of {settings.backbone} have width {ours}: expected {theirs}, the width of the teacher "

@@ -4,11 +4,12 @@ from torch import nn
 
 from ptlreid.models.ptl import with_cells
 from ptlreid.models.staged import Staged
+from ptlreid.network_types import NetworkSpec
 
 CHANNELS, STRIDES = (4, 6, 8, 10, 12), (4, 1, 2, 2, 2)
 
 
-def stages() -> Staged:
+def stages(spec: NetworkSpec) -> Staged:
     """Five small Conv-blocks with a total stride of 32, like the real ones."""
     blocks = {}
     in_channels = 3
@@ -25,5 +26,5 @@ BACKBONE = with_cells(
     imagenet=dict,
     fusions=(4, 4, 6, 6),
     cells=(4, 4, 6, 6, 8),
-    feature_width=32,
+    default_width=32,
 )

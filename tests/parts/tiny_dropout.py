@@ -6,11 +6,12 @@ from torch import nn
 
 from ptlreid.models.ptl import with_cells
 from ptlreid.models.staged import Staged
+from ptlreid.network_types import NetworkSpec
 
 
-def stages() -> Staged:
+def stages(spec: NetworkSpec) -> Staged:
     """The tiny stages, with dropout after the third."""
-    staged = tiny_stages()
+    staged = tiny_stages(spec)
     staged.blocks["block3"].append(nn.Dropout2d(0.5))
     return staged
 
@@ -21,5 +22,5 @@ BACKBONE = with_cells(
     imagenet=TINY.imagenet,
     fusions=(4, 4, 6, 6),
     cells=(4, 4, 6, 6, 8),
-    feature_width=32,
+    default_width=32,
 )

@@ -25,4 +25,8 @@ class Even(Network):
         return Output(embedding, {"pid": self.classifier(embedding)}, {"global": embedding})
 
 
-BACKBONE = Backbone(plain=Even, ptl=Even, imagenet=TINY.imagenet, rename=TINY.rename)
+BACKBONE = Backbone(
+    network=lambda spec: Even(spec.num_classes, spec.memory if spec.ptl else None),
+    imagenet=TINY.imagenet,
+    rename=TINY.rename,
+)

@@ -4,8 +4,7 @@ from ptlreid.models import mgn, resnet, staged
 from ptlreid.models.network import Backbone
 
 BACKBONE = Backbone(
-    plain=mgn.MGN,
-    ptl=mgn.MGNPTL,
+    network=mgn.build,
     imagenet=staged.imagenet("resnet50"),
     rename=mgn.rename,
     layers=resnet.LAYERS,
