@@ -111,7 +111,7 @@ def test_gradients_reach_every_weight_of_every_cell(name):
         assert all(gate.abs().sum() > 0 for gate in cell.gates.weight.grad.chunk(4)), key
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("osnet")])
 def test_torchvisions_weights_fill_the_whole_backbone(name):
     """Every tensor of the backbone is loaded from torchvision's network, and gives the same map."""
     theirs = torchvision.models.get_model("resnet50" if name == "mgn" else name.replace("-", "_"), weights=None).eval()

@@ -8,7 +8,7 @@ from torch import nn
 
 from ptlreid import models
 from ptlreid.errors import OptionError
-from ptlreid.models.head import GeM, Head
+from ptlreid.models.head import GeM, Head, convolution
 from ptlreid.models.weights import read_weights_header, save
 from ptlreid.network_types import NetworkSpec, Readout
 
@@ -20,7 +20,7 @@ def spec(name: str = "tiny", *, ptl: bool = False, classes: int = 3, **head: obj
 
 
 def make_head(channels: int = 2, **head: object) -> Head:
-    return Head(channels, spec(**head), default_width=4)
+    return Head(channels, spec(**head), default_width=4, reduction=convolution)
 
 
 def test_gem_is_the_generalised_mean_over_positions():

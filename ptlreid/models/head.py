@@ -7,6 +7,8 @@ al., TPAMI 2021).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -36,16 +38,19 @@ class GeM(nn.Module):
 class Head(nn.Module):
     """The embedding of the last map and, in training, logits from a classifier.
 
-    `in_channels`: of the map. `default_width`: of the reduction where `spec` states none. With a neck (BNNeck), a
-    triplet loss compares the feature before it; classifier and retrieval get the one after it.
+    `in_channels`: of the map. `default_width`: of the reduction where `spec` states none; `reduction`: the layer from
+    the channels of the pooled map to that width. With a neck (BNNeck), a triplet loss compares the feature before it;
+    classifier and retrieval get the one after it.
     """
 
-    def __init__(self, in_channels: int, spec: NetworkSpec, default_width: int) -> None:
+    def __init__(
+        self, in_channels: int, spec: NetworkSpec, default_width: int, reduction: Callable[[int, int], nn.Module]
+    ) -> None:
         super().__init__()
         width = default_width if spec.feature_width is None else spec.feature_width
         self.width = width or in_channels
         self.pool = {"avg": nn.AdaptiveAvgPool2d(1), "max": nn.AdaptiveMaxPool2d(1), "gem": GeM()}[spec.pool]
-        self.reduce = nn.Conv2d(in_channels, width, kernel_size=1) if width else nn.Identity()
+        self.reduce = reduction(in_channels, width) if width else nn.Identity()
         self.neck = _neck(self.width) if spec.neck == "bn" else nn.Identity()
         self.classifier = _classifier(spec.classifier, self.width, spec.num_classes)
 
@@ -61,6 +66,11 @@ class Head(nn.Module):
         if not self.training:
             return Output(embedding)
         return Output(embedding, {"pid": self.classifier(embedding)}, {"global": feature})
+
+
+def convolution(in_channels: int, width: int) -> nn.Conv2d:
+    """The reduction of the paper: a 1×1 convolution."""
+    return nn.Conv2d(in_channels, width, kernel_size=1)
 
 
 def _neck(width: int) -> nn.BatchNorm1d:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ptlreid.models.bconv import BConvCell
-from ptlreid.models.head import Head
+from ptlreid.models.head import Head, convolution
 from ptlreid.models.initialisation import kaiming, near_one
 from ptlreid.models.network import Backbone, Network
 from ptlreid.models.staged import Staged
-from ptlreid.network_types import NetworkSpec, Output
+from ptlreid.network_types import Memory, NetworkSpec, Output
 
 FEATURE_WIDTH = 1024
 
@@ -24,12 +25,12 @@ SMALL_FUSIONS, SMALL_CELLS = (16, 32, 64, 128), (16, 16, 32, 64, 128)
 
 
 class Plain(Network):
-    """The backbone alone: the baseline, and the student in distillation."""
+    """The backbone alone: the baseline, and the student in distillation. `head`: from the channels of its input."""
 
-    def __init__(self, backbone: Staged, spec: NetworkSpec, *, default_width: int) -> None:
+    def __init__(self, backbone: Staged, head: Callable[[int], Head]) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = Head(backbone.channels[-1], spec, default_width)
+        self.head = head(backbone.channels[-1])
         self.feature_width, self.readout = self.head.width, self.head.readout
 
     def forward(self, images: Tensor) -> Output:
@@ -41,19 +42,19 @@ class PTL(Network):
 
     `fusions`: channels of the four 1×1 convolutions; `cells`: of cells 0 to 4. Cell i has the stride of Conv-block
     i + 1, so that its y has the size of that block's map; cell 0 (7×7) takes the image to the size of the first map.
+    `head`: from the channels of its input.
     """
 
     def __init__(
         self,
         backbone: Staged,
-        spec: NetworkSpec,
+        head: Callable[[int], Head],
         *,
         fusions: Sequence[int],
         cells: Sequence[int],
-        default_width: int,
+        memory: Memory,
     ) -> None:
         super().__init__()
-        memory = spec.memory
         self.backbone = backbone
         self.fusions = nn.ModuleList(
             fusion(x + y, fused) for x, y, fused in zip(backbone.channels[:-1], cells[:-1], fusions, strict=True)
@@ -63,7 +64,7 @@ class PTL(Network):
         self.cells = nn.ModuleList(
             [first, *(BConvCell(fused, cell, stride=stride, memory=memory) for fused, cell, stride in others)]
         )
-        self.head = Head(backbone.channels[-1] + cells[-1], spec, default_width)
+        self.head = head(backbone.channels[-1] + cells[-1])
         self.feature_width, self.readout = self.head.width, self.head.readout
 
     def forward(self, images: Tensor) -> Output:
@@ -90,24 +91,29 @@ def with_cells(
     fusions: tuple[int, ...] = FUSIONS,
     cells: tuple[int, ...] = CELLS,
     default_width: int = FEATURE_WIDTH,
+    reduction: Callable[[int, int], nn.Module] = convolution,
     paper: tuple[int | None, int | None] = (None, None),
 ) -> Backbone:
-    """The `Backbone` of `stages(spec)`, with and without cells. `rename(key)`: the name in `Staged`, None if unused.
+    """The `Backbone` of `stages(spec)`, with and without cells.
 
-    `fusions`, `cells`: the widths of the 1×1 convolutions and the cells; `default_width`: of the features where the
-    description states none. `imagenet`, `layers`, `paper`: as in `Backbone`.
+    `rename(key)`: the name in `Staged`, or in the network if it begins with `head.`; None if unused. `fusions`,
+    `cells`: the widths of the 1×1 convolutions and the cells; `default_width`: of the features where the description
+    states none. `reduction`: as in `Head`. `imagenet`, `layers`, `paper`: as in `Backbone`.
     """
 
     def network(spec: NetworkSpec) -> Network:
         backbone = stages(spec)
         if spec.last_stride == 1:
             backbone.keep_last_size(spec.backbone)
+        head = partial(Head, spec=spec, default_width=default_width, reduction=reduction)
         if not spec.ptl:
-            return Plain(backbone, spec, default_width=default_width)
-        return PTL(backbone, spec, fusions=fusions, cells=cells, default_width=default_width)
+            return Plain(backbone, head)
+        return PTL(backbone, head, fusions=fusions, cells=cells, memory=spec.memory)
 
     def names(key: str) -> tuple[str, ...]:
         name = rename(key)
-        return () if name is None else (f"backbone.{name}",)
+        if name is None:
+            return ()
+        return (name if name.startswith("head.") else f"backbone.{name}",)
 
     return Backbone(network=network, imagenet=imagenet, rename=names, layers=layers, paper=paper)
