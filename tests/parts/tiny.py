@@ -20,9 +20,14 @@ def stages(spec: NetworkSpec) -> Staged:
     return Staged(blocks, CHANNELS, STRIDES)
 
 
+def rename(key: str) -> str:
+    """Its files have its own names."""
+    return f"blocks.{key}"
+
+
 BACKBONE = with_cells(
     stages,
-    rename=lambda key: f"blocks.{key}",
+    rename=rename,
     imagenet=dict,
     fusions=(4, 4, 6, 6),
     cells=(4, 4, 6, 6, 8),

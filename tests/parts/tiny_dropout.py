@@ -1,6 +1,7 @@
 """The tiny backbone with dropout: a network that uses random numbers in training."""
 
 from ptlreid.models.backbones.tiny import BACKBONE as TINY
+from ptlreid.models.backbones.tiny import rename
 from ptlreid.models.backbones.tiny import stages as tiny_stages
 from torch import nn
 
@@ -18,7 +19,7 @@ def stages(spec: NetworkSpec) -> Staged:
 
 BACKBONE = with_cells(
     stages,
-    rename=TINY.rename,
+    rename=rename,
     imagenet=TINY.imagenet,
     fusions=(4, 4, 6, 6),
     cells=(4, 4, 6, 6, 8),
