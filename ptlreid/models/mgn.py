@@ -6,6 +6,7 @@ code that the paper's authors released.
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 
 import torch
@@ -138,7 +139,17 @@ def build(spec: NetworkSpec) -> Network:
 
 
 def rename(key: str) -> tuple[str, ...]:
-    """The names in the network of torchvision's ResNet-50 tensor `key`: one in the trunk, three in the branches."""
+    """The names in the network of tensor `key` of torchvision's ResNet-50 or of fast-reid's MGN.
+
+    Of ResNet-50, one in the trunk or three in the branches. fast-reid numbers the layers, from 0 in each sequence.
+    """
+    if branch := re.fullmatch(r"b([123])\.([01])\.(\d+)\.(.+)", key):
+        number, part, block, rest = branch.groups()
+        first = 1 if part == "0" else 0  # the first block of layer 3 is in the trunk
+        return (f"backbone.tops.{list(PARTS)[int(number) - 1]}.{part}.{int(block) + first}.{rest}",)
+    if trunk := re.fullmatch(r"backbone\.([0-6])\.(.+)", key):
+        layer = resnet.LAYERS[int(trunk[1])]
+        key = f"{layer}.0.{trunk[2]}" if layer == "layer3" else f"{layer}.{trunk[2]}"
     name = resnet.rename(key)
     if name is None:
         return ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 class LoadReport:
     """What was loaded from a file, by name.
 
-    `prefix`: what stands before the network's names in the file. `loaded`: tensors that were copied. `reshaped`: of
-    another shape in the file, and not loaded. `missing`: not in the file. `unused`: in the file and not in the network.
+    `prefix`: what stands before the network's names in the file; `neck`: before those of the neck, if they are not
+    below `prefix`. `loaded`: tensors that were copied. `reshaped`: of another shape in the file, and not loaded.
+    `missing`: not in the file. `unused`: in the file and not in the network.
     """
 
     prefix: str
+    neck: str
     loaded: list[str]
     reshaped: list[str]
     missing: list[str]
@@ -37,7 +39,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         source = f" from {printable(self.prefix)}*" if self.prefix else ""
-        parts = [f"{len(self.loaded)} tensors loaded{source}"]
+        neck = f" and {printable(self.neck)}*" if self.neck else ""
+        parts = [f"{len(self.loaded)} tensors loaded{source}{neck}"]
         new = self.reshaped + self.missing
         for what, names in (("newly initialised", new), ("unused", self.unused)):
             if names:
@@ -49,6 +52,9 @@ class LoadReport:
 
 
 REDUCTION = "head.reduce"  # of every network: what it returns is the feature
+_NECK = "head.neck."
+# What other programs call it: bag-of-tricks, fast-reid, its first versions, SpCL and MMT.
+_NECKS = ("bottleneck.", "heads.bottleneck.0.", "heads.bnneck.", "feat_bn.")
 
 
 def init_digests(init: str, runs: Path) -> dict[str, str]:
@@ -94,11 +100,13 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbo
     """Copy from `state` each tensor whose name and shape `network` knows.
 
     The network's names are looked for below any prefix: as they are, as torchvision's, and with torchvision's layers
-    numbered. The prefix and the naming under which most tensors fit are used. Raises `CheckpointError` if tensors of
-    the backbone are missing, and for values that are no finite numbers.
+    numbered. The prefix and the naming under which most tensors fit are used. The neck has other names and places.
+    Raises `CheckpointError` if tensors of the backbone are missing, and for values that are no finite numbers.
     """
     own = network.state_dict()
     prefix, names = _find_names(own, state, backbone)
+    neck, neck_names = _find_neck(own, state, prefix)
+    names |= neck_names
     loaded = {name: key for name, key in names.items() if own[name].shape == state[key].shape}
     missing = [name for name in own if name not in names]
     reshaped = [name for name in names if name not in loaded]
@@ -116,21 +124,28 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbo
             )
     network.load_state_dict({**own, **{name: state[key] for name, key in loaded.items()}})
     unused = sorted(set(state) - set(loaded.values()))
-    return LoadReport(prefix, sorted(loaded), sorted(reshaped), sorted(missing), unused)
+    return LoadReport(prefix, neck, sorted(loaded), sorted(reshaped), sorted(missing), unused)
 
 
 def _find_names(
     own: Mapping[str, Tensor], state: Mapping[str, Tensor], backbone: Backbone
 ) -> tuple[str, dict[str, str]]:
-    """The prefix of the names in the file, and to each of our names the name in the file; the first of equal fits."""
-    namings = (lambda name: (name,), backbone.rename, _naming_by_layers(backbone))
+    """The prefix of the names in the file, and to each of our names the name in the file.
+
+    Of equal fits the first, a student's after all others: files of DINO and its kin hold one next to its teacher.
+    """
+    without_relu = [layer for layer in backbone.layers if "relu" not in layer]  # as MMT numbers them
+    numbered = (_naming_by_layers(backbone, layers) for layers in (backbone.layers, without_relu))
+    namings = (lambda name: (name,), backbone.rename, *numbered)
     fits: Counter[tuple[str, int]] = Counter()
     for key, tensor in state.items():
         for prefix, rest in _splits(key):
             for number, naming in enumerate(namings):
                 found = (own.get(name) for name in naming(rest))
                 fits[prefix, number] += sum(one is not None and one.shape == tensor.shape for one in found)
-    prefix, number = max(fits, key=lambda choice: fits[choice], default=("", 0))
+    best = max(fits.values(), default=0)
+    equal = [choice for choice, count in fits.items() if count == best]
+    prefix, number = min(equal, key=lambda choice: "student" in choice[0].split("."), default=("", 0))
     below = {key: key.removeprefix(prefix) for key in state if key.startswith(prefix)}
     return prefix, {name: key for key, rest in below.items() for name in namings[number](rest) if name in own}
 
@@ -142,17 +157,32 @@ def _splits(key: str) -> Iterator[tuple[str, str]]:
         yield "".join(f"{part}." for part in parts[:count]), ".".join(parts[count:])
 
 
-def _naming_by_layers(backbone: Backbone) -> Callable[[str], tuple[str, ...]]:
+def _find_neck(own: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str) -> tuple[str, dict[str, str]]:
+    """The prefix of the neck in a file whose backbone is below `prefix`, and to each of its names that in the file.
+
+    Empty if the network has no neck, and where none fits completely; the count of batches is not a weight.
+    """
+    neck = [name for name in own if name.startswith(_NECK)]
+    for outer, _ in _splits(prefix):
+        for found in (f"{outer}{theirs}" for theirs in _NECKS):
+            names = {name: f"{found}{name.removeprefix(_NECK)}" for name in neck}
+            names = {name: key for name, key in names.items() if key in state and own[name].shape == state[key].shape}
+            if names and all(name in names for name in neck if "num_batches" not in name):
+                return found, names
+    return "", {}
+
+
+def _naming_by_layers(backbone: Backbone, layers: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     """Our names of a tensor in a file whose layers are torchvision's, numbered or without the name of their parent.
 
     `nn.Sequential(*resnet.children())` has `4.0.conv1.weight` for `layer1.0.conv1.weight`.
     """
-    layers = {str(number): layer for number, layer in enumerate(backbone.layers)}
-    layers |= {layer.rpartition(".")[2]: layer for layer in backbone.layers}
+    named = {str(number): layer for number, layer in enumerate(layers)}
+    named |= {layer.rpartition(".")[2]: layer for layer in layers}
 
     def names(key: str) -> tuple[str, ...]:
         first, dot, rest = key.partition(".")
-        return backbone.rename(f"{layers[first]}{dot}{rest}") if first in layers else ()
+        return backbone.rename(f"{named[first]}{dot}{rest}") if first in named else ()
 
     return names
 

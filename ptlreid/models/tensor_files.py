@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,8 +79,8 @@ def read_content(path: Path, *, own: bool = False, advice: str = "") -> Any:
                 return load_file(path)
             if own:
                 _compare_checksums(path)
-            # A stream: torch judges a path by its suffix.
-            with torch.serialization.safe_globals(_numpy_scalars()), path.open("rb") as stream:
+            # A stream: torch judges a path by its suffix. A Namespace holds options, as DINO saves them: values only.
+            with torch.serialization.safe_globals([*_numpy_scalars(), Namespace]), path.open("rb") as stream:
                 return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler runs on any bytes, and raises any exception
         if code := re.search(r"GLOBAL (\S+)", str(error)):
