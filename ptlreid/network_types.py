@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+TIMM = "timm:"  # before the name of a network of timm
+
 # How the latent state of a BConv-Cell is shared in a batch: see models/bconv.py.
 Memory = Literal["slot", "mean", "none"]
 # How images are resized: see views.py.
 Interpolation = Literal["bilinear", "bicubic"]
 # The parts of a network's head: see models/head.py.
 Neck = Literal["none", "bn"]
-Pool = Literal["avg", "max", "gem"]
+Pool = Literal["avg", "max", "gem", "token"]
 Classifier = Literal["mlp3", "linear"]
 
 

@@ -253,7 +253,7 @@ class NetworkDescription(TypedDict):
     interpolation: NotRequired[Literal["bilinear", "bicubic"]]
     last_stride: NotRequired[Annotated[int, Field(ge=1, le=2)]]
     neck: NotRequired[Literal["none", "bn"]]
-    pool: NotRequired[Literal["avg", "max", "gem"]]
+    pool: NotRequired[Literal["avg", "max", "gem", "token"]]
     classifier: NotRequired[Literal["mlp3", "linear"]]
     feature_width: NotRequired[Annotated[int, Field(ge=0, le=100_000)]]
     drop_path: NotRequired[Annotated[float, Field(ge=0, lt=1)]]

@@ -12,6 +12,10 @@ from ptlreid.cli.options import Json
 
 
 def models(
+    name: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Networks, timm:NAME for timm's.", show_default="all but timm's"),
+    ] = None,
     classes: Annotated[
         int,
         typer.Option(
@@ -24,7 +28,7 @@ def models(
     from ptlreid import models as networks
     from ptlreid.models.summary import summarize
 
-    summaries = [summarize(name, ptl, classes) for name in networks.names() for ptl in (False, True)]
+    summaries = [summarize(one, ptl, classes) for one in name or networks.names() for ptl in (False, True)]
     if json:
         console.show_json([asdict(one) for one in summaries])
         return
@@ -42,3 +46,5 @@ def models(
     columns = ("network", "blocks", "input", "#Param M", "paper", "MACs G")
     console.show_rows(f"Networks at {classes} classes, plain → with BConv-Cells", columns, rows)
     console.say("MACs: forward pass of one training image. Paper: Table 1 and section 5.2.")
+    if not name:
+        console.say("Also any network of timm, as timm:NAME: `ptlreid models timm:NAME` shows it.")

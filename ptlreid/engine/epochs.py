@@ -222,7 +222,10 @@ def _wrap_network(job: TrainingJob, training: Training) -> nn.Module:
     forward: nn.Module = training.network
     if distributed.active():
         if settings.sync_bn:
-            nn.SyncBatchNorm.convert_sync_batchnorm(training.network)  # keeps parameters and names
+            from timm.layers.norm_act import convert_sync_batchnorm
+
+            # Keeps parameters and names; torch's own loses the activations that timm's batch norms include.
+            convert_sync_batchnorm(training.network)  # type: ignore[no-untyped-call]
         # Without cross-entropy the classifier gets no gradient, for which the other processes would wait.
         forward = DistributedDataParallel(forward, find_unused_parameters=settings.loss == "triplet")
     return torch.compile(forward) if settings.compile else forward  # type: ignore[return-value]

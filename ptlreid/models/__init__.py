@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ptlreid import plugins
 from ptlreid.errors import OptionError
 from ptlreid.models import backbones
-from ptlreid.network_types import NetworkSpec
+from ptlreid.network_types import TIMM, NetworkSpec
 
 if TYPE_CHECKING:
     from ptlreid.models.network import Backbone, Network
@@ -19,7 +19,13 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Backbone:
-    """The backbone called `name`; `OptionError` with the closest names if there is none."""
+    """The backbone called `name`, timm's network NAME for `timm:NAME`; `OptionError` with the closest names if there is
+    none.
+    """
+    if name.startswith(TIMM):
+        from ptlreid.models import timm
+
+        return timm.backbone(name.removeprefix(TIMM))
     backbone: Backbone = plugins.find(backbones, name, "backbone").BACKBONE
     return backbone
 

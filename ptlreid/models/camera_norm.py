@@ -113,7 +113,9 @@ def normalising(network: nn.Module, normalise: Normalise) -> Iterator[None]:
     norms = find_norms(network)
 
     def replace(name: str, norm: _BatchNorm) -> Callable[[Tensor], Tensor]:
-        return lambda maps: normalise(name, norm, maps)
+        after = (one for one in (getattr(norm, "drop", None), getattr(norm, "act", None)) if one is not None)
+        rest = nn.Sequential(*after)  # of timm's batch norms, which include their activation
+        return lambda maps: rest(normalise(name, norm, maps))
 
     try:
         for name, norm in norms.items():
@@ -125,8 +127,9 @@ def normalising(network: nn.Module, normalise: Normalise) -> Iterator[None]:
 
 
 def norm_forward(norm: _BatchNorm, maps: Tensor) -> Tensor:
-    """The maps as the batch norm itself normalises them."""
-    return type(norm).forward(norm, maps)
+    """The maps as the batch norm itself normalises them, without the activation that timm's include."""
+    plain = next(kind for kind in type(norm).__mro__ if kind.__module__.startswith("torch."))
+    return plain.forward(norm, maps)  # type: ignore[attr-defined]
 
 
 def scale_and_shift(maps: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

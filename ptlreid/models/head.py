@@ -49,7 +49,9 @@ class Head(nn.Module):
         super().__init__()
         width = default_width if spec.feature_width is None else spec.feature_width
         self.width = width or in_channels
-        self.pool = {"avg": nn.AdaptiveAvgPool2d(1), "max": nn.AdaptiveMaxPool2d(1), "gem": GeM()}[spec.pool]
+        average = nn.AdaptiveAvgPool2d(1)
+        # The map of a backbone with a class token holds it at every position; cells are averaged.
+        self.pool = {"avg": average, "token": average, "max": nn.AdaptiveMaxPool2d(1), "gem": GeM()}[spec.pool]
         self.reduce = reduction(in_channels, width) if width else nn.Identity()
         self.neck = _neck(self.width) if spec.neck == "bn" else nn.Identity()
         self.classifier = _classifier(spec.classifier, self.width, spec.num_classes)

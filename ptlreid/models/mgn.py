@@ -47,6 +47,11 @@ class MGNBackbone(nn.Module):
         maps = self.trunk(images)
         return maps, {branch: top(maps[-1]) for branch, top in self.tops.items()}
 
+    def distances(self) -> dict[str, int]:
+        """As for a `Staged` backbone, of which the branches are the last Conv-block."""
+        trunk = {f"trunk.{name}": 1 + distance for name, distance in self.trunk.distances().items()}
+        return trunk | {f"tops.{name}": 1 for name, _ in self.tops.named_parameters()}
+
 
 class MGNHead(nn.Module):
     """Eight part features of 256 channels from the top maps, by one shared reduction, each with its own classifier."""

@@ -54,15 +54,17 @@ class Backbone:
     `network(spec)`: a new network, `OptionError` where the backbone cannot be as described. `multiples`: the image's
     height and width must be multiples of these. `input_size`: height and width in the paper, or as usual in the field.
     `paper`: #Param in the paper's Table 1 or text, in millions, without and with PTL. `imagenet()`: torchvision's
-    weights under torchvision's names, downloaded or from its cache. `rename(key)`: the names in the network, none, one
-    or several, of torchvision's tensor `key`. `layers`: torchvision's names of the layers in sequence, for files
-    that number them.
+    weights under torchvision's names (timm's under timm's), downloaded or from its cache. `rename(key)`: the names in
+    the network, none, one or several, of torchvision's tensor `key`. `layers`: torchvision's names of the layers in
+    sequence, for files that number them. `convert(network, tensors, prefix)`: the tensors of a file, below `prefix`,
+    with the names and shapes of this network.
     """
 
     network: Callable[[NetworkSpec], Network]
     imagenet: Callable[[], dict[str, Any]]
     rename: Callable[[str], tuple[str, ...]]
     layers: Sequence[str] = ()
+    convert: Callable[[nn.Module, dict[str, Tensor], str], dict[str, Tensor]] | None = None
     multiples: tuple[int, int] = (32, 32)
     input_size: tuple[int, int] = (256, 128)
     paper: tuple[int | None, int | None] = (None, None)

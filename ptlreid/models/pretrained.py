@@ -72,13 +72,13 @@ def init_digests(init: str, runs: Path) -> dict[str, str]:
 
 
 def load_imagenet(network: nn.Module, name: str) -> LoadReport:
-    """Initialise the backbone called `name` with torchvision's ImageNet weights, from its cache or downloaded."""
+    """Initialise the backbone called `name` with the weights of torchvision or timm, from their cache or downloaded."""
     backbone = models.find(name)
     try:
         state = backbone.imagenet()
     except (OSError, RuntimeError) as error:  # offline; a checksum that does not match
         raise CheckpointError(
-            f"ImageNet weights of {name} could not be downloaded ({error}). Use --init FILE with torchvision's "
+            f"ImageNet weights of {name} could not be downloaded ({error}). Use --init FILE with "
             "weights downloaded elsewhere, --init RUN to start from a run, or --init none for random initialisation."
         ) from None
     return load_state(network, state, backbone, "ImageNet")
@@ -105,6 +105,9 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbo
     """
     own = network.state_dict()
     prefix, names = _find_names(own, state, backbone)
+    if backbone.convert is not None:
+        state = backbone.convert(network, dict(state), prefix)
+        prefix, names = _find_names(own, state, backbone)
     neck, neck_names = _find_neck(own, state, prefix)
     names |= neck_names
     loaded = {name: key for name, key in names.items() if own[name].shape == state[key].shape}

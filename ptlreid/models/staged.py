@@ -31,6 +31,15 @@ class Staged(nn.Module):
             maps.append(block(maps[-1] if maps else images))
         return maps
 
+    def distances(self) -> dict[str, int]:
+        """The number of layers from each parameter up to the head, by name: 1 in the last Conv-block."""
+        count = len(self.blocks)
+        return {
+            f"blocks.{block}.{name}": count - number
+            for number, (block, module) in enumerate(self.blocks.items())
+            for name, _ in module.named_parameters()
+        }
+
     def keep_last_size(self, name: str) -> None:
         """Set the strides of the last Conv-block to 1, as Luo et al. (CVPRW 2019) do for ResNets.
 
@@ -38,19 +47,25 @@ class Staged(nn.Module):
         of the backbone called `name` shrinks its map otherwise, by patches that do not overlap for example.
         """
         last = list(self.blocks.values())[-1]
-        for path, module in list(last.named_modules()):
-            if isinstance(module, nn.AvgPool2d):
-                parent, _, child = path.rpartition(".")
-                setattr(last.get_submodule(parent), child, nn.Identity())
-            elif isinstance(module, nn.Conv2d) and module.stride != (1, 1):
-                if any(size % 2 == 0 for size in module.kernel_size):
-                    raise OptionError(
-                        f"last_stride = 1 does not suit {name}, whose last block cuts its map into patches of "
-                        f"{module.kernel_size[0]}×{module.kernel_size[1]}: expected last_stride = 2. Leave it out, or "
-                        "choose another --backbone."
-                    )
-                module.stride = (1, 1)
+        for path, _ in list(last.named_modules()):
+            keep_map_size(last, path, name)
         self.strides = (*self.strides[:-1], 1)
+
+
+def keep_map_size(parent: nn.Module, path: str, name: str) -> None:
+    """Set the strides of the layer at `path` in `parent` to 1, as in `Staged.keep_last_size`."""
+    layer = parent.get_submodule(path)
+    if isinstance(layer, nn.AvgPool2d):
+        above, _, child = path.rpartition(".")
+        setattr(parent.get_submodule(above), child, nn.Identity())
+    elif isinstance(layer, nn.Conv2d) and layer.stride != (1, 1):
+        if any(size % 2 == 0 for size in layer.kernel_size):
+            raise OptionError(
+                f"last_stride = 1 does not suit {name}, whose last block cuts its map into patches of "
+                f"{layer.kernel_size[0]}×{layer.kernel_size[1]}: expected last_stride = 2. Leave it out, or "
+                "choose another --backbone."
+            )
+        layer.stride = (1, 1)
 
 
 def block(**parts: nn.Module) -> nn.Sequential:

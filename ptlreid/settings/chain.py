@@ -84,8 +84,8 @@ class ChainSettings(FinetuneSettings):
     @property
     def default_name(self) -> str:
         """The default name of the chain's folder: without a timestamp, and never the name of a run."""
-        data = "-".join(Path(name).absolute().name.replace(":", "-") for name in self.chain)
-        return f"chain-{data}-{self.backbone}-{self.method}-s{self.seed}"
+        data = "-".join(Path(name).absolute().name for name in self.chain)
+        return f"chain-{data}-{self.backbone}-{self.method}-s{self.seed}".replace(":", "-")
 
     def differences(self, other: Self, same: Collection[str] = ()) -> list[str]:
         """As for other settings; λ counts only if the last stage is distilled."""

@@ -19,8 +19,9 @@ class Option:
 
     `common`: shown by --help; the other settings by --help-all. `machine`: about where or how work is done; runs that
     differ in it alone are the same run. `env`: its environment variable. `default`: the text that help shows where the
-    default is None. `parts`: the package whose plugins, by file name, are the valid values. `metavar`: the placeholder
-    of the value in help. `panel`: the heading in help, if not "More settings".
+    default is None. `parts`: the package whose plugins, by file name, are the valid values; values that begin with one
+    of `prefixes` are valid, too, as far as settings know. `metavar`: the placeholder of the value in help. `panel`: the
+    heading in help, if not "More settings".
     """
 
     common: bool = False
@@ -28,6 +29,7 @@ class Option:
     env: str | None = None
     default: str | None = None
     parts: str | None = None
+    prefixes: tuple[str, ...] = ()
     metavar: str | None = None
     panel: str | None = None
 

@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from ptlreid.errors import OptionError
-from ptlreid.network_types import HEAD, Classifier, Interpolation, Memory, Neck, NetworkSpec, Pool
+from ptlreid.network_types import HEAD, TIMM, Classifier, Interpolation, Memory, Neck, NetworkSpec, Pool
 from ptlreid.settings import recipes
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.fields import COMMON, MACHINE, MAX_BATCH, MAX_EPOCHS, MAX_PIXELS, MAX_SEED, Option
@@ -22,8 +22,8 @@ class FinetuneSettings(DataSettings):
     """Fine-tuning one network on one dataset."""
 
     data: Annotated[str, COMMON] = Field("market", description="Dataset: its name or folder.")
-    backbone: Annotated[str, Option(common=True, parts="ptlreid.models.backbones")] = Field(
-        "resnet50", description="Backbone; see `ptlreid models`."
+    backbone: Annotated[str, Option(common=True, parts="ptlreid.models.backbones", prefixes=(TIMM,))] = Field(
+        "resnet50", description="Backbone: see `ptlreid models`, or timm:NAME."
     )
     ptl: Annotated[bool, COMMON] = Field(True, description="Add BConv-Cells (PTL) to the backbone.")
     memory: Annotated[Memory, COMMON] = Field("slot", description="Latent state: slot, batch mean or none.")
@@ -45,7 +45,7 @@ class FinetuneSettings(DataSettings):
 
     last_stride: int = Field(2, ge=1, le=2, description="Stride of the last Conv-block; 1 keeps the size of its map.")
     neck: Neck = Field("none", description="Batch norm between the feature and the classifier (BNNeck): none or bn.")
-    pool: Pool = Field("avg", description="Pooling of the last map: avg, max or gem (generalised mean).")
+    pool: Pool = Field("avg", description="Pooling: avg, max, gem (generalised mean) or token (class token of a ViT).")
     classifier: Classifier = Field("mlp3", description="mlp3, three layers as in the paper, or linear without bias.")
     feature_width: Annotated[int | None, Option(default="1024; mgn: 2048")] = Field(
         None, ge=0, le=100_000, description="Width of the feature; 0: the backbone's own, without reduction."
@@ -155,5 +155,5 @@ class FinetuneSettings(DataSettings):
     @property
     def default_name(self) -> str:
         """The default name of the run folder, without a timestamp."""
-        data = Path(self.data).absolute().name.replace(":", "-")
-        return f"{data}-{self.backbone}-{self.method}-s{self.seed}"
+        data = Path(self.data).absolute().name
+        return f"{data}-{self.backbone}-{self.method}-s{self.seed}".replace(":", "-")
