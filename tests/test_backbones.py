@@ -16,7 +16,7 @@ from ptlreid.models.summary import summarize
 from ptlreid.network_types import NetworkSpec, Readout
 
 NAMES = [name for name in models.names() if not name.startswith("tiny")]  # those are the tests' own
-LARGE = {"densenet161", "densenet169", "densenet201", "mgn", "resnet101", "resnet152"}
+LARGE = {"densenet161", "densenet169", "densenet201", "mgn", "resnet101", "resnet101-ibn-a", "resnet152"}
 NAMES_BY_SIZE = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NAMES]
 
 
@@ -111,7 +111,7 @@ def test_gradients_reach_every_weight_of_every_cell(name):
         assert all(gate.abs().sum() > 0 for gate in cell.gates.weight.grad.chunk(4)), key
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("osnet")])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("osnet") and "ibn" not in name])
 def test_torchvisions_weights_fill_the_whole_backbone(name):
     """Every tensor of the backbone is loaded from torchvision's network, and gives the same map."""
     theirs = torchvision.models.get_model("resnet50" if name == "mgn" else name.replace("-", "_"), weights=None).eval()

@@ -8,12 +8,10 @@ connected layer with batch norm and ReLU.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ptlreid.errors import CheckpointError
 from ptlreid.models import staged
 from ptlreid.models.initialisation import kaiming
 from ptlreid.models.network import Backbone
@@ -32,7 +30,7 @@ def osnet(multiplier: float, *, instance_norm: tuple[bool, ...] = PLAIN) -> Back
     return with_cells(
         lambda _: _stages(multiplier, instance_norm),
         rename=_rename,
-        imagenet=_imagenet,
+        imagenet=staged.not_there("OSNet"),
         fusions=SMALL_FUSIONS,
         cells=SMALL_CELLS,
         default_width=FEATURE_WIDTH,
@@ -137,10 +135,3 @@ def _rename(key: str) -> str | None:
     for pattern, ours in _NAMES:
         key = re.sub(pattern, ours, key)
     return key if key.startswith("head.") else f"blocks.{key}"
-
-
-def _imagenet() -> dict[str, Any]:
-    raise CheckpointError(
-        "torchvision has no ImageNet weights of OSNet: expected a file. Give --init FILE with the weights that its "
-        "authors publish (page Networks of the documentation), or --init none for random initialisation."
-    )

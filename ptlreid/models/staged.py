@@ -86,6 +86,18 @@ def imagenet(name: str) -> Callable[[], dict[str, Any]]:
     return fetch
 
 
+def not_there(name: str) -> Callable[[], dict[str, Any]]:
+    """A function that says where weights of network `name` are, of which torchvision has none."""
+
+    def refuse() -> dict[str, Any]:
+        raise CheckpointError(
+            f"torchvision has no ImageNet weights of {name}: expected a file. Give --init FILE with the weights that "
+            "its authors publish (page Networks of the documentation), or --init none for random initialisation."
+        )
+
+    return refuse
+
+
 def _download(url: str) -> Path:
     """torchvision's file at `url`, from torch's cache folder or downloaded; its name has the start of its SHA-256.
 
