@@ -148,7 +148,7 @@ def rename(key: str) -> tuple[str, ...]:
 
     Of ResNet-50, one in the trunk or three in the branches. fast-reid numbers the layers, from 0 in each sequence.
     """
-    if branch := re.fullmatch(r"b([123])\.([01])\.(\d+)\.(.+)", key):
+    if branch := re.fullmatch(r"b([123])\.([01])\.(\d)\.(.+)", key):
         number, part, block, rest = branch.groups()
         first = 1 if part == "0" else 0  # the first block of layer 3 is in the trunk
         return (f"backbone.tops.{list(PARTS)[int(number) - 1]}.{part}.{int(block) + first}.{rest}",)
