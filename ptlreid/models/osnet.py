@@ -8,6 +8,7 @@ connected layer with batch norm and ReLU.
 from __future__ import annotations
 
 import re
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +57,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         narrow = self.conv1(x)  # (B, C / 4, H, W)
-        streams = torch.stack([self.gate(stream(narrow)) for stream in self.streams])
-        return torch.relu(self.conv3(streams.sum(dim=0)) + self.downsample(x))
+        joined = reduce(torch.add, (self.gate(stream(narrow)) for stream in self.streams))
+        return torch.relu(self.conv3(joined) + self.downsample(x))
 
 
 class Gate(nn.Module):
