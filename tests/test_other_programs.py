@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
+from test_transformer_files import solider
 from torch import Tensor
 
 from ptlreid import models
+from ptlreid.errors import CheckpointError
 from ptlreid.models import pretrained
 from ptlreid.network_types import NetworkSpec
 
@@ -197,3 +200,69 @@ def test_of_student_and_teacher_the_teacher_is_taken(resnet, order):
     state = below(f"{order[0]}.backbone.", resnet) | below(f"{order[1]}.backbone.", resnet)
     report = pretrained.load_state(build(), state, models.find("resnet18"), "test")
     assert report.prefix == "teacher.backbone."
+
+
+def vit(prefix: str) -> tuple[State, State]:
+    """timm's names with random numbers: below the prefix, and as they are."""
+    net = timm.create_model("test_vit", img_size=(64, 32), num_classes=0)
+    state = {key: torch.rand_like(value) for key, value in net.state_dict().items()}
+    return below(prefix, state), state
+
+
+VITS: dict[str, tuple[str, Callable[[State], State]]] = {
+    "TransReID-SSL": ("teacher.backbone.", lambda state: state | {"teacher.head.mlp.0.weight": torch.ones(2, 64)}),
+    "TransReID-SSL, fine-tuned": (
+        "base.",
+        lambda state: state | neck("bottleneck.", 64) | {"classifier.weight": CLASSIFIER},
+    ),
+    "PASS": (
+        "teacher.module.backbone.",
+        lambda state: (
+            {key: value[:, 1:] if key.endswith("pos_embed") else value for key, value in state.items()}
+            | {
+                "teacher.module.backbone.cls_pos": next(v for k, v in state.items() if k.endswith("pos_embed"))[:, :1],
+                **{f"teacher.module.backbone.part_token{part}": torch.ones(1, 1, 64) for part in (1, 2, 3)},
+                **{f"teacher.module.backbone.part{part}_pos": torch.ones(1, 1, 64) for part in (1, 2, 3)},
+            }
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("program", VITS)
+def test_vits_for_reid_are_taken_with_their_neck(tmp_path, program):
+    prefix, make = VITS[program]
+    state, plain = vit(prefix)
+    torch.save(make(state) | {"args": Namespace(arch="vit")}, tmp_path / "vit.pth")
+    head = {"neck": "bn", "feature_width": 0, "pool": "token"}
+    network = models.build(NetworkSpec("timm:test_vit", False, "slot", 9, 64, 32, **head), seed=1)
+    report = pretrained.load_file(network, tmp_path / "vit.pth", "timm:test_vit")
+    assert report.prefix == prefix
+    assert all(torch.equal(network.backbone.net.state_dict()[key], value) for key, value in plain.items())
+    assert report.neck == ("bottleneck." if program.endswith("fine-tuned") else "")
+    assert len([key for key in report.unused if "part" in key]) == (6 if program == "PASS" else 0)
+
+
+def test_a_vit_with_a_convolutional_stem_is_refused():
+    """TransReID-SSL's ViTs with ICS."""
+    state, _ = vit("")
+    state["patch_embed.proj.weight"] = torch.ones(64, 8, 8, 8)
+    network = models.build(NetworkSpec("timm:test_vit", False, "slot", 9, 64, 32), seed=1)
+    with pytest.raises(CheckpointError, match=r"w\.pth: .* of the backbone's are missing or of another shape"):
+        pretrained.load_state(network, state, models.find("timm:test_vit"), "w.pth")
+
+
+def test_soliders_swin_transformer_is_taken_without_its_semantic_controller(tmp_path):
+    name = "swin_tiny_patch4_window7_224"
+    network = models.build(NetworkSpec(f"timm:{name}", False, "slot", 9, 64, 32), seed=1)
+    other = models.build(NetworkSpec(f"timm:{name}", False, "slot", 9, 64, 32), seed=2)
+    state = solider(other.backbone.net, "teacher.backbone.")
+    for stage, layer in enumerate(other.backbone.net.layers[1:]):
+        for key, value in layer.downsample.state_dict().items():
+            state[f"teacher.backbone.stages.{stage}.downsample.{key}"] = torch.ones_like(value)
+    torch.save(state, tmp_path / "solider.pth")
+    report = pretrained.load_file(network, tmp_path / "solider.pth", f"timm:{name}")
+    assert report.unused == ["teacher.backbone.semantic_embed_w.0.weight"]
+    own, expected = network.backbone.state_dict(), other.backbone.state_dict()
+    assert all(torch.equal(own[key], expected[key]) for key in own if "downsample" not in key)
+    assert all((own[key] == 1).all() for key in own if "downsample" in key)

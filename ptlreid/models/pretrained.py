@@ -13,6 +13,7 @@ from ptlreid.errors import CheckpointError
 from ptlreid.file_kinds import printable
 from ptlreid.files import file_digest
 from ptlreid.models.tensor_files import read_tensors, require_tensor_file
+from ptlreid.models.transformer_files import as_timm
 from ptlreid.runs import find_run
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def load_file(network: nn.Module, path: Path, name: str, *, skip: str | None = N
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file. Give --init imagenet, none, the name of a run, or a file.")
-    state = {key: value for key, value in read_tensors(path).items() if skip is None or skip not in key}
+    state = as_timm(read_tensors(path))
+    state = {key: value for key, value in state.items() if skip is None or skip not in key}
     return load_state(network, state, models.find(name), str(path))
 
 

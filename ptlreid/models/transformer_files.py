@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Names of a Swin transformer in SOLIDER, as in MMSegmentation, and in timm. `norm3` follows the last stage.
 _SWIN = (
@@ -33,6 +34,8 @@ def as_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _join_positions(state: dict[str, Tensor], prefix: str) -> None:
     """Put the position of the class token, which PASS keeps alone, in front of those of the patches."""
+    import torch
+
     first, others = state.get(f"{prefix}cls_pos"), state.get(f"{prefix}pos_embed")
     if first is not None and others is not None and others.ndim == 3 and first.shape == (1, 1, others.shape[2]):
         state[f"{prefix}pos_embed"] = torch.cat((first, others), dim=1)
