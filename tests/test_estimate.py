@@ -67,6 +67,7 @@ def measured(work):
         weight_decay=0.0,
         amsgrad=settings.amsgrad,
         new_lr_factor=1.0,
+        layer_decay=1.0,
     )
     loss = losses.find(settings.loss, settings.model_dump())
     objective = (

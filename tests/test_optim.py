@@ -7,12 +7,15 @@ import torch
 from conftest import tiny_network
 from torch import nn
 
+from ptlreid import models
 from ptlreid.engine import optim
+from ptlreid.errors import OptionError
+from ptlreid.network_types import NetworkSpec
 
 
 def build(name: str, network: nn.Module, **settings: float) -> torch.optim.Optimizer:
-    usual = {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "amsgrad": False, "new_lr_factor": 1.0}
-    return optim.build_optimizer(name, network, **usual | settings)
+    usual = {"lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "amsgrad": False}
+    return optim.build_optimizer(name, network, **usual | {"new_lr_factor": 1.0, "layer_decay": 1.0} | settings)
 
 
 def weight_after(name: str, gradients: list[float], **settings: float) -> float:
@@ -71,6 +74,47 @@ def test_new_layers_learn_at_a_multiple_of_the_backbones_rate(name):
     optimizer = build(name, network, lr=0.01, new_lr_factor=10)
     # Adam's first step is the rate itself, SGD's the rate times the gradient.
     assert network.step(optimizer, 1.0, 1.0) == pytest.approx([1 - 0.01, 1 - 0.1])
+
+
+def rates(optimizer: torch.optim.Optimizer, network: nn.Module, names: list[str]) -> list[float]:
+    """The rates of parameters by their name."""
+    by_parameter = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+    return [by_parameter[id(network.get_parameter(name))] for name in names]
+
+
+def test_layer_decay_slows_conv_blocks_by_their_distance_from_the_head():
+    network = tiny_network()
+    optimizer = build("sgd", network, lr=0.1, layer_decay=0.5, new_lr_factor=3.0)
+    names = [f"backbone.blocks.block{number}.0.weight" for number in (1, 2, 3, 4, 5)]
+    found = rates(optimizer, network, [*names, "cells.0.gates.weight", "head.reduce.weight"])
+    # 0.1 halved five times in block 1, once in block 5; new layers have 3 * 0.1.
+    assert found == pytest.approx([0.003125, 0.00625, 0.0125, 0.025, 0.05, 0.3, 0.3])
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)  # the rate that the history has
+
+
+def test_layer_decay_of_a_vit_is_that_of_beit():
+    # BEiT's and MAE's rule: with 6 layers, patches, positions and token get 0.5^7, layer i (from 1) gets 0.5^(7 - i).
+    network = models.build(NetworkSpec("timm:test_vit", False, "slot", 2, 64, 32), seed=0)
+    layers = [f"blocks.{number}.attn.qkv.weight" for number in range(6)]
+    names = [f"backbone.net.{name}" for name in ["cls_token", "pos_embed", "patch_embed.proj.weight", *layers]]
+    found = rates(build("adamw", network, lr=1.0, layer_decay=0.5), network, [*names, "head.reduce.weight"])
+    assert found == pytest.approx([0.5**7] * 3 + [0.5**power for power in (6, 5, 4, 3, 2, 1)] + [1.0])
+
+
+@pytest.mark.parametrize("name", ["timm:vit_small_patch14_reg4_dinov2", "timm:convnext_tiny", "timm:resnet50", "mgn"])
+def test_every_layer_of_a_backbone_has_a_distance(name):
+    with torch.device("meta"):
+        network = models.build(NetworkSpec(name, False, "slot", 2, *models.find(name).input_size), seed=0)
+    distances = network.backbone.distances()
+    assert distances.keys() == {key for key, _ in network.backbone.named_parameters()}
+    assert set(distances.values()) == set(range(1, max(distances.values()) + 1))
+
+
+def test_layer_decay_is_refused_where_timm_gives_no_order():
+    network = models.build(NetworkSpec("timm:poolformer_s12", False, "slot", 2, 64, 32), seed=0)
+    with pytest.raises(OptionError, match="layer_decay does not suit timm:poolformer_s12"):
+        build("sgd", network, layer_decay=0.5)
 
 
 def test_a_network_without_backbone_makes_one_group():

@@ -93,7 +93,7 @@ def fault():
     [
         {"ptl": True},
         {"ptl": True, "memory": "mean", "schedule": "cosine", "warmup_epochs": 1},
-        {"ptl": False, "freeze_epochs": 1, "new_lr_factor": 5.0},
+        {"ptl": False, "freeze_epochs": 1, "new_lr_factor": 5.0, "layer_decay": 0.5},
         {"backbone": "tiny-dropout", "optimizer": "adam", "amsgrad": True},
         {"images_per_identity": 2, "loss": "ce-triplet", "label_smoothing": 0.1},
         {"pad": 4, "erase": 0.5, "batch_size": 2, "accumulate": 2},

@@ -85,6 +85,7 @@ def _build_training(network: Network, job: TrainingJob, device: torch.device, pr
         weight_decay=settings.weight_decay,
         amsgrad=settings.amsgrad,
         new_lr_factor=settings.new_lr_factor,
+        layer_decay=settings.layer_decay,
     )
     rates = schedule.build_schedule(
         optimizer,

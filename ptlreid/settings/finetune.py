@@ -64,6 +64,9 @@ class FinetuneSettings(DataSettings):
     new_lr_factor: float = Field(
         1.0, gt=0, le=1000, description="Learning-rate factor of new layers (all but the backbone)."
     )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Learning-rate factor from each layer of the backbone to the one before it."
+    )
     freeze_epochs: int = Field(0, ge=0, le=MAX_EPOCHS, description="Initial epochs with a frozen backbone.")
     schedule: Literal["step", "cosine"] = Field("step", description="Learning-rate schedule.")
     warmup_epochs: int = Field(0, ge=0, le=MAX_EPOCHS, description="Initial epochs of learning-rate warm-up.")

@@ -45,7 +45,15 @@ def our_loop(spec: NetworkSpec, batches: list[Batch], folder: Path, device: torc
     """A function that runs one update as `ptlreid finetune` does."""
     network = models.build(spec, seed=0).to(device)
     optimizer = optim.build_optimizer(
-        "sgd", network, lr=0.001, momentum=0.9, nesterov=False, weight_decay=5e-4, amsgrad=False, new_lr_factor=1.0
+        "sgd",
+        network,
+        lr=0.001,
+        momentum=0.9,
+        nesterov=False,
+        weight_decay=5e-4,
+        amsgrad=False,
+        new_lr_factor=1.0,
+        layer_decay=1.0,
     )
     rates = schedule.build_schedule(
         optimizer,
