@@ -206,6 +206,12 @@ def test_a_misspelt_name_gets_timms_nearest():
         models.find("timm:resnet18.a9")
 
 
+def test_a_network_that_passes_its_image_size_on_to_its_base_takes_other_sizes():
+    spec = NetworkSpec("timm:deit_tiny_distilled_patch16_224", False, "slot", 2, 64, 32, drop_path=0.1)
+    with torch.device("meta"):
+        assert models.build(spec, seed=0).backbone.net.patch_embed.grid_size == (4, 2)
+
+
 def test_a_network_for_other_images_is_refused_with_timms_reason():
     with pytest.raises(OptionError, match=r"timm:nest_tiny cannot be used with images of 256×128.* square inputs"):
         models.build(NetworkSpec("timm:nest_tiny", False, "slot", 2, 256, 128), seed=0)

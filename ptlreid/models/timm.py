@@ -78,6 +78,8 @@ class TimmStages(Staged):
         images = images * self.net.input_scale + self.net.input_shift
         output, (*maps, last) = self.net.forward_intermediates(images, indices=self.indices)
         height, width = last.shape[2:]
+        if not isinstance(output, Tensor):
+            raise TypeError(f"{len(output)} last maps in place of one")
         if output.ndim == 3:  # (B, T + H * W, C), after T tokens such as the class token and registers
             output = getattr(self.net, "fc_norm", nn.Identity())(output)
             if self.spec.pool == "token":
@@ -126,8 +128,8 @@ def _stages(spec: NetworkSpec) -> TimmStages:
     except _FAULTS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise OptionError(
-            f"{spec.backbone} cannot be used with images of {spec.height}×{spec.width}: expected maps that divide the "
-            f"image evenly ({reason}). Choose another --height and --width, or another --backbone."
+            f"{spec.backbone} cannot be used with images of {spec.height}×{spec.width}: expected one map that divides "
+            f"the image evenly ({reason}). Choose another --height and --width, or another --backbone."
         ) from None
     return stages
 
@@ -162,7 +164,14 @@ def _input_change(mean: Sequence[float], std: Sequence[float]) -> dict[str, list
 
 
 def _takes(net: Any, argument: str) -> bool:
-    return argument in inspect.signature(type(net)).parameters
+    """Whether timm's class of the network has this argument, itself or by passing others on to its base."""
+    for kind in type(net).__mro__:
+        parameters = inspect.signature(kind).parameters
+        if argument in parameters:
+            return True
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            break
+    return False
 
 
 def _infos(net: Any) -> list[dict[str, Any]]:
