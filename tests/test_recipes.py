@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import MultiStepLR
@@ -15,6 +16,7 @@ from ptlreid import losses, models, plugins
 from ptlreid.engine import schedule
 from ptlreid.engine.job import resolve_size
 from ptlreid.errors import OptionError
+from ptlreid.network_types import TIMM
 from ptlreid.progress import Silent
 from ptlreid.settings import FinetuneSettings, read_toml, recipes
 
@@ -38,7 +40,7 @@ def rates(name, epochs):
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_is_a_set_of_settings_that_can_run(name):
     config = FinetuneSettings.resolve(None, recipe=name)
-    assert config.backbone in models.names()
+    assert config.backbone in models.names() or config.backbone.startswith(TIMM)
     assert config.loss in plugins.names(losses)
     if config.images_per_identity:
         assert config.batch_size % config.images_per_identity == 0
@@ -59,7 +61,7 @@ def test_the_papers_recipe_leaves_every_backbone_its_image_size():
 
 def test_the_papers_recipe_states_whatever_another_recipe_changes():
     stated = {key for name in recipes.names() for key in read_toml(recipes.find(name))}
-    other_loss_or_network = {"margin", "backbone", "init", "ptl", "height", "width"}
+    other_loss_or_network = {"margin", "backbone", "init", "ptl", "height", "width", "feature_width"}
     assert stated - other_loss_or_network <= set(read_toml(recipes.find("paper")))
 
 
@@ -100,6 +102,28 @@ def test_open_reids_recipe_has_its_crop_and_optimiser_on_the_papers_schedule():
     assert (config.crop, config.nesterov, config.lr) == (1.0, True, 0.001)
     assert config.lr * config.new_lr_factor == pytest.approx(0.01)  # the backbone learns at a tenth of the rate
     assert rates("open-reid", [0, 9, 10, 49]) == pytest.approx([1e-3, 1e-3, 1e-4, 1e-7])
+
+
+def test_the_vit_recipe_is_the_configuration_of_transreids_baseline():
+    config = FinetuneSettings.resolve(None, recipe="vit")
+    # configs/Market/vit_base.yml and config/defaults.py of the authors' repository.
+    assert (config.height, config.width, config.pad, config.flip, config.erase) == (256, 128, 10, 0.5, 0.5)
+    assert (config.optimizer, config.lr, config.momentum, config.weight_decay) == ("sgd", 0.008, 0.9, 1e-4)
+    assert (config.batch_size, config.images_per_identity, config.drop_path) == (64, 4, 0.1)
+    # 120 epochs with 5 of warm-up from a hundredth, each as long as four here; then half a cosine.
+    assert rates("vit", [0, 20, 250, 480]) == pytest.approx([8e-5, 8e-3, 4e-3, 0.0])
+
+
+def test_the_vit_recipe_makes_the_network_of_transreids_baseline():
+    # ViT-B/16 has 85.8 million parameters without classifier, with 14 × 14 positions: here 16 × 8, of 768 each.
+    spec = FinetuneSettings.resolve(None, recipe="vit", ptl=False).network(751)
+    with torch.device("meta"):
+        network = models.build(spec, seed=0)
+    backbone = sum(one.numel() for one in network.backbone.parameters())
+    assert backbone == 85_798_656 - (14 * 14 - 16 * 8) * 768
+    assert network.feature_width == 768
+    assert network.readout.normalize
+    assert sum(one.numel() for one in network.head.parameters()) == 2 * 768 + 751 * 768
 
 
 def test_the_strong_recipe_warms_up_from_a_hundredth():

@@ -240,6 +240,20 @@ def test_a_run_for_another_image_size_is_taken_over_with_its_head():
     assert torch.equal(network.head.reduce.weight, run["head.reduce.weight"])
 
 
+def test_the_authors_file_of_dinov2_with_registers_fills_the_network():
+    """Their names, and a position for the class token, which timm adds to it."""
+    theirs = timm.create_model("small_dinov2", img_size=(518, 518)).state_dict()
+    state = {key: torch.randn_like(one) for key, one in theirs.items()}
+    state["register_tokens"] = state.pop("reg_token")
+    state["pos_embed"] = torch.randn(1, 1 + 37 * 37, 48)
+    state["mask_token"] = torch.zeros(1, 48)
+    network = build("small_dinov2")
+    report = pretrained.load_state(network, state, models.find("timm:small_dinov2"), "test")
+    assert not [name for name in report.missing + report.reshaped if name.startswith("backbone.")]
+    assert torch.equal(network.backbone.net.reg_token, state["register_tokens"])
+    torch.testing.assert_close(network.backbone.net.cls_token[0], state["cls_token"][0] + state["pos_embed"][0, :1])
+
+
 def test_names_are_found_below_a_prefix():
     state = {f"module.encoder.{key}": one for key, one in timm.create_model("test_vit").state_dict().items()}
     network = build("test_vit")

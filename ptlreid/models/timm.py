@@ -251,7 +251,7 @@ def _resample_positions(own: dict[str, Tensor], net: Any) -> dict[str, Tensor]:
     The grid of the file is, of those with its number of positions, the one of the most similar aspect ratio.
     """
     table, grid = own.get("pos_embed"), getattr(getattr(net, "patch_embed", None), "grid_size", None)
-    if table is None or table.ndim != 3 or grid is None:
+    if table is None or table.ndim != 3 or grid is None or "mask_token" in own:  # DINOv2's own files, which are square
         return own
     prefix = 0 if getattr(net, "no_embed_class", False) else getattr(net, "num_prefix_tokens", 0)
     count = table.shape[1] - prefix
