@@ -24,9 +24,10 @@ def resolve_precision(settings: S) -> S:
     settings = resolve_amp(settings)
     channels_last = settings.channels_last
     if channels_last is None:
-        # On a CPU, where these precisions are refused, only a run from a GPU can have them.
+        # On a CPU it is faster, or as fast (docs/performance.md); bf16 and fp16 there are those of a run from a GPU.
         mps = settings.device.startswith("mps") or (settings.device == "auto" and sys.platform == "darwin")
-        channels_last = settings.amp in ("bf16", "fp16") and not mps
+        cpu = settings.device.startswith("cpu") or (settings.device == "auto" and not has_gpu_driver())
+        channels_last = not mps and (cpu or settings.amp in ("bf16", "fp16"))
     return settings.model_copy(update={"channels_last": channels_last})
 
 

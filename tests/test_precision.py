@@ -68,7 +68,15 @@ def test_auto_is_off_on_other_devices(device):
 
 def test_auto_is_off_on_a_cpu_that_was_asked_for_where_there_is_a_gpu(monkeypatch):
     use_gpu(monkeypatch, (9, 0))
-    assert resolve_precision(make_settings(device="cpu")).amp == "off"
+    resolved = resolve_precision(make_settings(device="cpu"))
+    assert (resolved.amp, resolved.channels_last) == ("off", True)
+
+
+@pytest.mark.parametrize(("driver", "expected"), [(False, True), (True, False)])
+def test_float32_is_channels_last_on_a_cpu_and_not_on_a_gpu(monkeypatch, driver, expected):
+    monkeypatch.setattr(precision, "has_gpu_driver", lambda: driver)
+    monkeypatch.setattr(precision.sys, "platform", "linux")
+    assert resolve_precision(make_settings(device="auto", amp="off")).channels_last is expected
 
 
 @pytest.mark.parametrize(
@@ -83,7 +91,7 @@ def test_auto_is_off_on_a_cpu_that_was_asked_for_where_there_is_a_gpu(monkeypatc
     ],
     ids=str,
 )
-def test_what_was_chosen_stays_and_channels_last_goes_with_mixed_precision(monkeypatch, given, expected):
+def test_what_was_chosen_stays_and_channels_last_goes_with_mixed_precision_on_a_gpu(monkeypatch, given, expected):
     use_gpu(monkeypatch, (7, 0))
     resolved = resolve_precision(make_settings(**{"device": "cuda", **given}))
     assert (resolved.amp, resolved.channels_last) == expected
@@ -211,7 +219,7 @@ def test_training_uses_tf32_only_if_chosen_and_evaluation_does_not(tmp_path, mar
 def test_the_run_folder_names_the_precision_that_was_used(tmp_path, market_folder):
     run = RunFolder(tmp_path / "run")
     finetune(make_settings(epochs=0), datasets.load("market", market_folder.parent), run, Silent())
-    assert (run.settings().amp, run.settings().channels_last) == ("off", False)
+    assert (run.settings().amp, run.settings().channels_last) == ("off", True)
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ class FinetuneSettings(DataSettings):
     amp: Annotated[Literal["auto", "off", "tf32", "bf16", "fp16"], COMMON] = Field(
         "auto", description="Precision; off: float32, auto: bf16 on CUDA, fp16 on older GPUs."
     )
-    channels_last: Annotated[bool | None, Option(default="with bf16 and fp16 on CUDA")] = Field(
+    channels_last: Annotated[bool | None, Option(default="on CPUs, and with bf16 and fp16 on CUDA")] = Field(
         None, description="Channels-last memory format."
     )
     compile: bool = Field(False, description="Use torch.compile.")
