@@ -127,7 +127,7 @@ def test_a_chain_of_version_0_1_loads(tmp_path):
 
 def test_a_stage_with_another_loss_leaves_the_chains_loss_settings_behind(tmp_path):
     text = """
-    loss = "ce-triplet"
+    loss = "ce+triplet"
     margin = 0.5
     images_per_identity = 4
     [[stage]]
@@ -137,4 +137,4 @@ def test_a_stage_with_another_loss_leaves_the_chains_loss_settings_behind(tmp_pa
     data = "market"
     """
     first, second = ChainSettings.resolve(file(tmp_path, text)).stages()
-    assert (first.loss, first.margin, second.loss, second.margin) == ("ce", 0.3, "ce-triplet", 0.5)
+    assert (first.loss, first.margin, second.loss, second.margin) == ("ce", 0.3, "ce+triplet", 0.5)

@@ -21,7 +21,7 @@ def test_a_recipe_fills_in_and_options_override_it(ptlreid, market_folder):
     small = ("--backbone", "tiny", "--height", 64, "--width", 32, "--batch-size", 8)
     found = settings(ptlreid, "--recipe", "mgn", *small, "--lr", 0.5, *root)
     assert (found["backbone"], found["batch_size"], found["lr"]) == ("tiny", 8, 0.5)
-    assert (found["loss"], found["margin"], found["images_per_identity"]) == ("ce-triplet", 1.2, 4)
+    assert (found["loss"], found["margin"], found["images_per_identity"]) == ("ce+triplet", 1.2, 4)
 
 
 def test_a_config_file_overrides_the_recipe(ptlreid, market_folder, tmp_path):

@@ -112,7 +112,7 @@ def test_by_default_a_student_of_an_adapted_run_reads_no_identities(runs, site, 
     metrics = distill(settings, site, student, Silent())
     assert 0 < metrics["mAP"] <= 1
     # A P×K recipe and a loss on identities change nothing.
-    odd = make_settings(runs, images_per_identity=4, loss="ce-triplet")
+    odd = make_settings(runs, images_per_identity=4, loss="ce+triplet")
     distill(odd, site, other, Silent())
     ours, theirs = weights(student), weights(other)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -104,7 +104,7 @@ def measured(work):
         {"ptl": False},
         {"memory": "mean", "optimizer": "adamw"},
         {"accumulate": 2},
-        {"optimizer": "adam", "amsgrad": True, "loss": "ce-triplet", "images_per_identity": 2},
+        {"optimizer": "adam", "amsgrad": True, "loss": "ce+triplet", "images_per_identity": 2},
         {"backbone": "resnet18", "width": 64, "batch_size": 4},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())) or "tiny",

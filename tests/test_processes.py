@@ -142,7 +142,7 @@ def data(market_folder) -> Path:
     return market_folder.parent
 
 
-TRIPLETS = {"loss": "ce-triplet", "images_per_identity": 2, "margin": 1.0}
+TRIPLETS = {"loss": "ce+triplet", "images_per_identity": 2, "margin": 1.0}
 
 
 @pytest.mark.parametrize(

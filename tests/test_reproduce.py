@@ -102,7 +102,7 @@ def test_plans_have_the_settings_of_the_papers_text(tmp_path):
         "MGN+PTL": 16,
     }
     assert plans["DenseNet-161+PTL+STD"].lambda_ == 0.8
-    assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].height, plans["MGN+PTL"].ptl) == ("ce-triplet", 384, True)
+    assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].height, plans["MGN+PTL"].ptl) == ("ce+triplet", 384, True)
     # Section 5.8: teacher and student both went from ImageNet to Market-1501 first.
     for row in tables("6")[0].rows[1:]:
         stage = plan_stages(PAPER.chain(row, make_settings(tmp_path)))[-1]
@@ -240,7 +240,7 @@ def test_rows_that_differ_in_batch_size_do_so_at_the_tiny_scale_too(tmp_path):
         if row.plan
     }
     assert (plans["DenseNet-161*"].batch_size, plans["DenseNet-161"].batch_size) == (45, 16)
-    assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].images_per_identity) == ("ce-triplet", 4)
+    assert (plans["MGN+PTL"].loss, plans["MGN+PTL"].images_per_identity) == ("ce+triplet", 4)
 
 
 def test_every_line_of_a_tiny_plan_is_labelled(ptlreid):

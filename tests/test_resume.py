@@ -95,7 +95,7 @@ def fault():
         {"ptl": True, "memory": "mean", "schedule": "cosine", "warmup_epochs": 1},
         {"ptl": False, "freeze_epochs": 1, "new_lr_factor": 5.0, "layer_decay": 0.5},
         {"backbone": "tiny-dropout", "optimizer": "adam", "amsgrad": True},
-        {"images_per_identity": 2, "loss": "ce-triplet", "label_smoothing": 0.1},
+        {"images_per_identity": 2, "loss": "ce+triplet", "label_smoothing": 0.1},
         {"pad": 4, "erase": 0.5, "batch_size": 2, "accumulate": 2},
     ],
     ids=str,
@@ -300,7 +300,7 @@ def test_training_stops_early_without_a_better_map(tmp_path, splits, monkeypatch
 
 def test_the_history_has_loss_terms_speed_memory_and_cells(tmp_path, splits):
     run = RunFolder(tmp_path / "run")
-    finetune(make_settings(images_per_identity=2, loss="ce-triplet", epochs=2), splits, run, Silent())
+    finetune(make_settings(images_per_identity=2, loss="ce+triplet", epochs=2), splits, run, Silent())
     lines = history.read(run.history)
     step = lines[0]
     assert step["loss"] == pytest.approx(step["terms"]["ce"] + step["terms"]["triplet"])

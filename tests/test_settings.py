@@ -81,7 +81,7 @@ def test_nesterov_needs_momentum():
         FinetuneSettings.resolve(None, nesterov=True, momentum=0.0)
 
 
-@pytest.mark.parametrize("loss", ["triplet", "ce-triplet"])
+@pytest.mark.parametrize("loss", ["triplet", "ce+triplet"])
 @pytest.mark.parametrize("batch", [{}, {"images_per_identity": 1}, {"images_per_identity": 4, "batch_size": 4}])
 def test_a_loss_with_positives_needs_several_images_of_an_identity(loss, batch):
     with pytest.raises(OptionError, match=r"compares images .* Use --images-per-identity 4 with --batch-size 16"):
@@ -91,14 +91,14 @@ def test_a_loss_with_positives_needs_several_images_of_an_identity(loss, batch):
 
 
 def test_a_setting_of_a_loss_that_is_not_chosen_is_an_error():
-    with pytest.raises(OptionError, match=r"margin is not a setting of the loss 'ce': expected loss = 'ce-triplet'"):
+    with pytest.raises(OptionError, match=r"margin is not a setting of the loss 'ce': expected loss = 'triplet'"):
         FinetuneSettings.resolve(None, margin=0.5)
     with pytest.raises(OptionError, match=r"label_smoothing is not a setting of the loss 'triplet'"):
         FinetuneSettings.resolve(None, loss="triplet", label_smoothing=0.1, images_per_identity=4)
 
 
 def test_a_loss_that_is_chosen_above_a_recipe_leaves_the_recipes_loss_settings_behind(tmp_path):
-    settings = FinetuneSettings.resolve(None, recipe="mgn", loss="ce")  # the recipe: ce-triplet with margin 1.2
+    settings = FinetuneSettings.resolve(None, recipe="mgn", loss="ce")  # the recipe: ce+triplet with margin 1.2
     assert (settings.loss, settings.margin) == ("ce", 0.3)
     assert "margin" not in settings.to_toml()
     (tmp_path / "mine.toml").write_text('loss = "ce"\nmargin = 1.2\n')
@@ -106,7 +106,7 @@ def test_a_loss_that_is_chosen_above_a_recipe_leaves_the_recipes_loss_settings_b
         FinetuneSettings.resolve(tmp_path / "mine.toml", recipe="mgn")
 
 
-@pytest.mark.parametrize("chosen", [{}, {"loss": "ce-triplet", "margin": 1.2, "images_per_identity": 4}])
+@pytest.mark.parametrize("chosen", [{}, {"loss": "ce+triplet", "margin": 1.2, "images_per_identity": 4}])
 def test_resolved_settings_load_again_whatever_the_loss(tmp_path, chosen):
     settings = FinetuneSettings.resolve(None, lr=0.5, **chosen)
     (tmp_path / "config.toml").write_text(settings.to_toml())

@@ -227,7 +227,7 @@ def _wrap_network(job: TrainingJob, training: Training) -> nn.Module:
             # Keeps parameters and names; torch's own loses the activations that timm's batch norms include.
             convert_sync_batchnorm(training.network)  # type: ignore[no-untyped-call]
         # Without cross-entropy the classifier gets no gradient, for which the other processes would wait.
-        forward = DistributedDataParallel(forward, find_unused_parameters=settings.loss == "triplet")
+        forward = DistributedDataParallel(forward, find_unused_parameters="ce" not in settings.loss.split("+"))
     return torch.compile(forward) if settings.compile else forward  # type: ignore[return-value]
 
 

@@ -1,4 +1,4 @@
-"""Losses, one file each, named after it.
+"""Losses, one file each, named after it; `ce+triplet` is a sum of two.
 
 A file defines `loss(output, labels, *, ...)`, which returns its terms by name; their sum is minimised. It may define
 `Settings`, a pydantic model of the loss's own settings, which the loss takes as keyword-only parameters, and
@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ptlreid import plugins
@@ -24,11 +25,19 @@ if TYPE_CHECKING:
 
 
 def find(name: str, settings: Mapping[str, Any]) -> Loss:
-    """The loss called `name`, bound to those of the `settings` that are its own, with defaults for missing ones.
+    """The loss called `name`, or the sum of those in it; each has those of the `settings` that are its own.
 
-    `OptionError` for an unknown name.
+    Settings that are missing have their defaults. `OptionError` for an unknown name.
     """
-    module = plugins.find(sys.modules[__name__], name, "loss")
+    parts = [_bind(plugins.find(sys.modules[__name__], part, "loss"), settings) for part in name.split("+")]
+
+    def loss(output: Output, labels: Tensor) -> dict[str, Tensor]:
+        return {term: value for part in parts for term, value in part(output, labels).items()}
+
+    return loss
+
+
+def _bind(module: ModuleType, settings: Mapping[str, Any]) -> Loss:
     if not hasattr(module, "Settings"):
         return partial(module.loss)
     own = {key: settings[key] for key in module.Settings.model_fields if key in settings}

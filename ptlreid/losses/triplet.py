@@ -38,22 +38,32 @@ def loss(output: Output, labels: Tensor, *, margin: float) -> dict[str, Tensor]:
 
 def batch_hard(vectors: Tensor, labels: Tensor, margin: float) -> Tensor:
     """The mean over the anchors in `vectors`, (B, width), in float32 even under autocast."""
+    positive, negative = find_pairs(labels)
+    return hinge(measure(vectors, vectors), positive, negative, margin)
+
+
+def find_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, B) each: whether two images of a batch are different ones of one identity, and whether of two identities."""
+    import torch
+
+    same = labels[:, None] == labels
+    return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
+
+
+def hinge(distances: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """The mean over anchors with a positive of max(0, margin + farthest positive - nearest negative); (B, N) each."""
     import torch
     from torch.nn import functional as F
 
-    distances = _distances(vectors)
-    same = labels[:, None] == labels
-    positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     # Without a positive the farthest is -inf, without a negative the nearest inf: either way the hinge gives 0.
     farthest = distances.masked_fill(~positive, -torch.inf).amax(dim=1)
-    nearest = distances.masked_fill(same, torch.inf).amin(dim=1)
+    nearest = distances.masked_fill(~negative, torch.inf).amin(dim=1)
     return F.relu(margin + farthest - nearest).sum() / positive.any(dim=1).sum().clamp(min=1)
 
 
-def _distances(vectors: Tensor) -> Tensor:
-    """(B, B) Euclidean distances; 0 with zero gradient for equal vectors, where a plain square root gives NaN."""
+def measure(vectors: Tensor, others: Tensor) -> Tensor:
+    """(B, N) Euclidean distances; 0 with zero gradient for equal vectors, where a plain square root gives NaN."""
     import torch
 
-    vectors = vectors.float()
     # Not by a matrix product, which is imprecise for small distances, and which autocast would compute in bf16.
-    return torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.cdist(vectors.float(), others.float(), compute_mode="donot_use_mm_for_euclid_dist")

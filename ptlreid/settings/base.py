@@ -151,9 +151,11 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise OptionError(_explain(error, cls, origins)) from None
         for name, field in cls.model_fields.items() if parts else ():
-            value, kind = getattr(settings, name), find_kind(field) if find_option(field).parts else None
-            if kind and value not in kind.choices and not value.startswith(find_option(field).prefixes):
-                raise OptionError(f"{origins[name]}: no such {name}. {plugins.suggest_name(value, kind.choices)}")
+            value, option = getattr(settings, name), find_option(field)
+            choices = kind.choices if option.parts and (kind := find_kind(field)) else ()
+            for part in (value.split("+") if option.sums else [value]) if choices else []:
+                if part not in choices and not part.startswith(option.prefixes):
+                    raise OptionError(f"{origins[name]}: no such {name}. {plugins.suggest_name(part, choices)}")
             if isinstance(value, str) and re.search(NOT_UTF8, value):  # it could not be written to TOML
                 raise OptionError(_ask_for_utf8(origins[cls.key(name)]))
         return settings

@@ -20,8 +20,8 @@ class Option:
     `common`: shown by --help; the other settings by --help-all. `machine`: about where or how work is done; runs that
     differ in it alone are the same run. `env`: its environment variable. `default`: the text that help shows where the
     default is None. `parts`: the package whose plugins, by file name, are the valid values; values that begin with one
-    of `prefixes` are valid, too, as far as settings know. `metavar`: the placeholder of the value in help. `panel`: the
-    heading in help, if not "More settings".
+    of `prefixes` are valid, too, as far as settings know; with `sums`, so are several, joined by `+`. `metavar`: the
+    placeholder of the value in help. `panel`: the heading in help, if not "More settings".
     """
 
     common: bool = False
@@ -30,6 +30,7 @@ class Option:
     default: str | None = None
     parts: str | None = None
     prefixes: tuple[str, ...] = ()
+    sums: bool = False
     metavar: str | None = None
     panel: str | None = None
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ptlreid.errors import OptionError
 from ptlreid.network_types import HEAD, TIMM, Classifier, Interpolation, Memory, Neck, NetworkSpec, Pool
 from ptlreid.settings import recipes
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.fields import COMMON, MACHINE, MAX_BATCH, MAX_EPOCHS, MAX_PIXELS, MAX_SEED, Option
-from ptlreid.settings.losses import LOSSES, check_loss, unused_settings, with_loss_settings
+from ptlreid.settings.losses import LOSSES, check_loss, loss_names, name_sum, unused_settings, with_loss_settings
 
 
 @with_loss_settings
@@ -52,7 +52,9 @@ class FinetuneSettings(DataSettings):
     )
     drop_path: float = Field(0.0, ge=0, lt=1, description="Probability of skipping the last block (stochastic depth).")
 
-    loss: Annotated[str, Option(common=True, parts=LOSSES)] = Field("ce", description="Training loss.")
+    loss: Annotated[str, AfterValidator(name_sum), Option(common=True, parts=LOSSES, sums=True)] = Field(
+        "ce", description=f"Training loss: {', '.join(loss_names())}, or a sum such as ce+triplet."
+    )
     images_per_identity: int = Field(0, ge=0, le=1000, description="Images per identity in a batch (P×K); 0: any.")
 
     optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Optimiser.")

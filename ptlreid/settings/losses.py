@@ -19,6 +19,9 @@ from ptlreid.settings.fields import Option, join_choices
 # no torch at their top.
 LOSSES = "ptlreid.losses"
 
+# Sums that had a name of their own in version 0.1.
+_SUMS = {"ce-triplet": "ce+triplet"}
+
 M = TypeVar("M", bound=DataSettings)
 
 
@@ -41,12 +44,23 @@ def with_loss_settings(model: type[M]) -> type[M]:
     return create_model(model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **extra)
 
 
+def name_sum(loss: str) -> str:
+    """The current name of a loss or of a sum of losses."""
+    return "+".join(_SUMS.get(part, part) for part in loss.split("+"))
+
+
 def unused_settings(loss: object, keys: Iterable[str]) -> set[str]:
-    """The `keys` that are settings of other losses only, not of the one called `loss`; none for an unknown loss."""
+    """The `keys` that are settings of other losses only, not of those in the sum `loss`; none for an unknown loss."""
     losses = _losses()
-    if not isinstance(loss, str) or loss not in losses:
+    parts = name_sum(loss).split("+") if isinstance(loss, str) else []
+    if not parts or not losses.keys() >= set(parts):
         return set()
-    return (loss_settings() & set(keys)) - set(_own_settings(losses[loss]))
+    return (loss_settings() & set(keys)) - {name for part in parts for name in _own_settings(losses[part])}
+
+
+def loss_names() -> list[str]:
+    """The names of all losses."""
+    return plugins.names(import_module(LOSSES))
 
 
 def loss_settings() -> set[str]:
@@ -55,18 +69,21 @@ def loss_settings() -> set[str]:
 
 
 def check_loss(loss: str, given: Iterable[str], batch_size: int, images_per_identity: int) -> None:
-    """Raise `OptionError` for `given` settings of other losses, and for batches that the loss called `loss` cannot use.
+    """Raise `OptionError` for `given` settings of other losses than the sum `loss`, and for batches it cannot use.
 
     An unknown loss is not reported here.
     """
-    losses = _losses()
+    losses, parts = _losses(), loss.split("+")
+    if len(set(parts)) < len(parts):
+        raise OptionError(f"loss = {loss!r}: expected different losses. Leave out the one that is there twice.")
     for name in sorted(unused_settings(loss, given)):
         owners = [other for other, module in losses.items() if name in _own_settings(module)]
         raise OptionError(
             f"{name} is not a setting of the loss {loss!r}: expected loss = {join_choices(owners)}. Leave {name} "
             "out, or choose one of them with --loss."
         )
-    if getattr(losses.get(loss), "NEEDS_POSITIVES", False) and not 2 <= images_per_identity <= batch_size // 2:
+    compares = any(getattr(losses.get(part), "NEEDS_POSITIVES", False) for part in parts)
+    if compares and not 2 <= images_per_identity <= batch_size // 2:
         raise OptionError(
             f"loss = {loss!r} compares images within a batch: expected at least two identities with at least two "
             f"images each, not images_per_identity = {images_per_identity} with batch_size = {batch_size}. Use "
