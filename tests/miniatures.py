@@ -130,3 +130,53 @@ def cuhk03_image(labelling: str, name: str) -> np.ndarray:
 
 def _empty() -> np.ndarray:
     return np.zeros(2, dtype=np.uint64)  # MATLAB keeps the size of an empty array, [0 0]
+
+
+def write_veri(folder: Path) -> None:
+    """`image_train/0001_c001_00016450_0.jpg`."""
+    _write_parts(folder, "{pid:04d}_c{camid:03d}_{frame:08d}_0.jpg", (1, 2))
+    for old, new in (
+        ("bounding_box_train", "image_train"),
+        ("query", "image_query"),
+        ("bounding_box_test", "image_test"),
+    ):
+        (folder / old).rename(folder / new)
+
+
+def write_viper(folder: Path, persons: int = 6) -> None:
+    """`cam_a/000_45.bmp`, the persons counted from 0."""
+    for number in range(2 * persons):
+        name = f"{number // 2:03d}_{(0, 90)[number % 2]}.bmp"
+        write_image(folder / ("cam_a", "cam_b")[number % 2] / name, number)
+
+
+def write_prid2011(folder: Path) -> None:
+    """`single_shot/cam_a/person_0001.png`, persons 1 to 6 by A and 1 to 9 by B: at 4 shared ones, 5 and 6 are two."""
+    for camera, last in (("a", 6), ("b", 9)):
+        for pid in range(1, last + 1):
+            write_image(folder / "single_shot" / f"cam_{camera}" / f"person_{pid:04d}.png", pid + 100 * (camera == "b"))
+    write_image(folder / "multi_shot" / "cam_a" / "person_0001" / "0001.png", 999)
+
+
+def write_prcc(folder: Path) -> None:
+    """`rgb/train/001/A_cropped_rgb001.jpg`, `rgb/test/A/004/cropped_rgb001.jpg`: 3 and 3 persons, two images each."""
+    for pid in range(1, 7):
+        for number, camera in enumerate("ABC"):
+            for frame in (1, 2):
+                seed, name = 100 * pid + 10 * number + frame, f"cropped_rgb{frame:03d}.jpg"
+                place = f"train/{pid:03d}/{camera}_{name}" if pid < 4 else f"test/{camera}/{pid:03d}/{name}"
+                write_image(folder / "rgb" / place, seed)
+    for pid in (1, 2, 3):
+        write_image(folder / "rgb" / "val" / f"{pid:03d}" / "C_cropped_rgb009.jpg", 2000 + pid)
+
+
+def write_vehicleid(folder: Path) -> None:
+    """`image/0000001.jpg` and the lists: vehicles 1 to 3 train, 4 to 6 in all test sets, and 7 in the larger two."""
+    rows = [(3 * vehicle + number, vehicle) for vehicle in range(1, 8) for number in range(3)]
+    tests = {"test_list_800": (4, 5, 6), "test_list_1600": (4, 5, 6, 7), "test_list_2400": (4, 5, 6, 7)}
+    for name, vehicles in {"train_list": (1, 2, 3), **tests}.items():
+        lines = [f"{image:07d} {vehicle}\n" for image, vehicle in rows if vehicle in vehicles]
+        (folder / "train_test_split").mkdir(parents=True, exist_ok=True)
+        (folder / "train_test_split" / f"{name}.txt").write_text("".join(lines))
+    for image, _ in [*rows, (99, 0)]:  # the last is in no list
+        write_image(folder / "image" / f"{image:07d}.jpg", image)

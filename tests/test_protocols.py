@@ -52,4 +52,4 @@ def test_a_near_miss_is_answered_with_a_hint():
 
 def test_every_protocol_is_found_by_its_name():
     assert [find_protocol(name) for name in PROTOCOLS] == list(PROTOCOLS.values())
-    assert set(PROTOCOLS) == {"market", "cuhk03-classic", "any-camera"}
+    assert set(PROTOCOLS) == {"market", "cuhk03-classic", "single-shot", "any-image", "any-camera"}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ptlreid.datasets._left_out import LeftOut, describe_left_out, write_left_out
-from ptlreid.datasets.reader import IMAGE_SUFFIXES, is_stray
+from ptlreid.datasets.reader import IMAGE_SUFFIXES, Reject, Splits, is_stray, link_or_copy_all
 from ptlreid.errors import DataError
 from ptlreid.progress import Progress
 
@@ -69,6 +69,19 @@ def keep_unused(source: Path, used: Iterable[Path], target: Path, progress: Prog
     write_left_out(target, items)
     for line in describe_left_out(items):
         progress.note(line)
+
+
+def gather_splits(
+    folder: Path, splits: Splits, target: Path, progress: Progress, reject: Reject, *, lists: Sequence[Path] = ()
+) -> dict[str, Path]:
+    """Link or copy the images of `splits` and the `lists` that name them, all below `folder`, to the same places.
+
+    Gives the images as `link_or_copy_all`; what is not used is listed in `target`.
+    """
+    link_or_copy_all(lists, folder, target, progress, reject)
+    paths = [path for part in splits.parts for path in part.paths]
+    keep_unused(folder, [*lists, *paths], target, progress)
+    return link_or_copy_all(paths, folder, target, progress, reject)
 
 
 def skip_common_folders(images: list[SourceFile], *, keep: int) -> list[SourceFile]:

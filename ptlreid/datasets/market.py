@@ -6,12 +6,13 @@ File names: `0002_c1s1_000451_03.jpg` is person 2, camera 1, sequence 1, frame 4
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ptlreid.datasets._source_files import keep_unused
+from ptlreid.datasets._source_files import gather_splits
 from ptlreid.datasets.reader import (
     DISTRACTOR,
     DatasetInfo,
@@ -24,7 +25,6 @@ from ptlreid.datasets.reader import (
     find_layout,
     is_folder,
     is_image,
-    link_or_copy_all,
     list_files,
     locate,
     refuse,
@@ -69,26 +69,20 @@ def read(folder: Path, variant: str = "", reject: Reject = refuse) -> Splits:
     return replace(splits, query=_mark_distractors(splits.query), gallery=_mark_distractors(splits.gallery))
 
 
-def read_layout(folder: Path, reject: Reject) -> Splits:
-    """The splits as `read` gives them, but with pids as the files name them: 0000 is an identity."""
-    folder = find_layout(folder, PARTS, reject, _REMEDY)
-    train = _read_part(folder / TRAIN, reject)
-    return Splits(
-        name="market",
-        train=train.select(train.pids >= 0),
-        query=_read_part(folder / QUERY, reject),
-        gallery=_read_part(folder / GALLERY, reject),
-        protocol=INFO.protocol,
-    )
+def read_layout(folder: Path, reject: Reject, parts: Sequence[str] = PARTS) -> Splits:
+    """The splits as `read` gives them, but with pids as the files name them: 0000 is an identity.
+
+    `parts`: the folders of training images, queries and gallery.
+    """
+    folder = find_layout(folder, parts, reject, _REMEDY)
+    train, query, gallery = (_read_part(folder / part, reject) for part in parts)
+    return Splits("market", train.select(train.pids >= 0), query, gallery, INFO.protocol)
 
 
 def gather(source: Path, target: Path, variant: str, progress: Progress, reject: Reject) -> dict[str, Path]:
     """Link or copy the images of the layout, found in `source` at any level, into `target`."""
     folder = locate(source, PARTS)
-    splits = read_layout(folder, reject)
-    paths = [path for part in splits.parts for path in part.paths]
-    keep_unused(folder, paths, target, progress)
-    return link_or_copy_all(paths, folder, target, progress, reject)
+    return gather_splits(folder, read_layout(folder, reject), target, progress, reject)
 
 
 def parse_name(name: str) -> tuple[int, int]:

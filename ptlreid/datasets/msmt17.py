@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ptlreid.datasets._source_files import keep_unused
+from ptlreid.datasets._source_files import gather_splits
 from ptlreid.datasets.reader import (
     DatasetInfo,
     Fault,
@@ -20,7 +20,6 @@ from ptlreid.datasets.reader import (
     Splits,
     find_layout,
     is_folder,
-    link_or_copy_all,
     locate,
     refuse,
 )
@@ -83,10 +82,7 @@ def gather(source: Path, target: Path, variant: str, progress: Progress, reject:
         raise
     splits = read(folder, variant if variant.endswith("-val") else f"{version}-all", reject)
     lists = [folder / name for name in (*_LISTS, _VAL) if (folder / name).is_file()]
-    link_or_copy_all(lists, folder, target, progress, reject)
-    paths = [path for part in splits.parts for path in part.paths]
-    keep_unused(folder, [*lists, *paths], target, progress)
-    return link_or_copy_all(paths, folder, target, progress, reject)
+    return gather_splits(folder, splits, target, progress, reject, lists=lists)
 
 
 def _read_list(file: Path, reject: Reject) -> list[re.Match[str]]:

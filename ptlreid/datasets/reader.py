@@ -38,6 +38,7 @@ __all__ = [
     "link_or_copy_all",
     "link_or_copy_as",
     "list_files",
+    "list_folders",
     "locate",
     "refuse",
 ]
@@ -129,6 +130,10 @@ def refuse(fault: Fault) -> None:
     raise FaultError(fault)
 
 
+def _ignore(fault: Fault) -> None:
+    """For a search: a folder that cannot be read is not the one that the user means."""
+
+
 def is_stray(name: str) -> bool:
     """Whether this is the name of a leftover of a file manager: `._0002_c1s1.jpg`, `Thumbs.db`, `__MACOSX`."""
     return name.startswith("._") or name.lower() in _STRAYS or name == "__MACOSX"
@@ -149,10 +154,19 @@ def list_files(folder: Path, reject: Reject) -> list[Path]:
 
     None if it does not exist, which `find_layout` reports, or cannot be listed, which goes to `reject`.
     """
+    return [path for path in _list_entries(folder, reject) if not is_folder(path)]
+
+
+def list_folders(folder: Path, reject: Reject) -> list[Path]:
+    """The folders in `folder`, sorted, without those that a file manager left; none as in `list_files`."""
+    return [path for path in _list_entries(folder, reject) if is_folder(path) and not is_stray(path.name)]
+
+
+def _list_entries(folder: Path, reject: Reject) -> list[Path]:
     if not is_folder(folder):
         return []
     try:
-        return sorted(path for path in folder.iterdir() if not is_folder(path))
+        return sorted(folder.iterdir())
     except OSError as error:
         remedy = "Correct the folder and its permissions."
         reject(Fault("layout", folder, f"cannot be listed ({error.strerror or error})", remedy))
@@ -186,7 +200,7 @@ def find_layout(folder: Path, wanted: Sequence[str], reject: Reject, remedy: str
     if not _list_missing(folder, wanted):
         return folder
     above = [folder.parent] if folder.name in wanted else []
-    place = min([folder, *above, *_list_folders(folder)], key=lambda place: len(_list_missing(place, wanted)))
+    place = min([folder, *above, *list_folders(folder, _ignore)], key=lambda place: len(_list_missing(place, wanted)))
     missing = _list_missing(place, wanted)
     if place in above:
         fault = _describe_missing(folder, _list_missing(folder, wanted))
@@ -201,8 +215,8 @@ def find_layout(folder: Path, wanted: Sequence[str], reject: Reject, remedy: str
 
 def _list_missing(folder: Path, wanted: Sequence[str]) -> list[str]:
     """Those of `wanted` that are not in `folder` as files, if they have a suffix, or as folders."""
-    paths = [folder / name for name in wanted]
-    return [path.name for path in paths if not (os.path.isfile(path) if path.suffix else is_folder(path))]  # noqa: PTH113
+    paths = {name: folder / name for name in wanted}
+    return [name for name, path in paths.items() if not (os.path.isfile(path) if path.suffix else is_folder(path))]  # noqa: PTH113
 
 
 def _describe_missing(folder: Path, missing: Sequence[str]) -> str:
@@ -266,13 +280,5 @@ def _walk_folders(folder: Path) -> Iterator[Path]:
     """The folders below `folder`, level by level, sorted."""
     level = [folder]
     for _ in range(_LEVELS):
-        level = [inner for parent in level for inner in _list_folders(parent)]
+        level = [inner for parent in level for inner in list_folders(parent, _ignore)]
         yield from level
-
-
-def _list_folders(folder: Path) -> list[Path]:
-    try:
-        paths = sorted(folder.iterdir())
-    except OSError:  # a folder that cannot be read is not the one that the user means
-        return []
-    return [path for path in paths if is_folder(path) and not is_stray(path.name)]

@@ -39,6 +39,11 @@ PROTOCOLS = {
         Protocol("market", ignore_own_camera_matches=True),
         # Li et al., "DeepReID", CVPR 2014, section 6.1: the gallery is the other camera, one image per identity.
         Protocol("cuhk03-classic", other_cameras_only=True, single_shot=True),
+        # The same rules, of datasets with two cameras: VIPeR (Gray et al., PETS 2007), PRID2011 (Hirzer et al., SCIA
+        # 2011), and PRCC (Yang et al., TPAMI 2021).
+        Protocol("single-shot", other_cameras_only=True, single_shot=True),
+        # Liu et al., CVPR 2016 (VehicleID): no cameras are known, and no query is in the gallery.
+        Protocol("any-image"),
         # Our own, for identities seen by one camera only, where the rules above would leave no match.
         Protocol("any-camera", leave_one_out=True),
     )

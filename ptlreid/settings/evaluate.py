@@ -36,7 +36,7 @@ class EvaluateSettings(DataSettings):
     )
     weights: Annotated[Literal["last", "best"], COMMON] = Field("last", description="Weights of the run.")
     protocol: Annotated[str | None, Option(common=True, default="the dataset's")] = Field(
-        None, description="market, cuhk03-classic or any-camera."
+        None, description="market, cuhk03-classic, single-shot, any-image or any-camera."
     )
     metric: Annotated[Literal["euclidean", "cosine"], COMMON] = Field(
         "euclidean", description="Distance between features."
