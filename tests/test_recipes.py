@@ -41,7 +41,7 @@ def rates(name, epochs):
 def test_every_recipe_is_a_set_of_settings_that_can_run(name):
     config = FinetuneSettings.resolve(None, recipe=name)
     assert config.backbone in models.names() or config.backbone.startswith(TIMM)
-    assert config.loss in plugins.names(losses)
+    assert set(config.loss.split("+")) <= set(plugins.names(losses))
     if config.images_per_identity:
         assert config.batch_size % config.images_per_identity == 0
     assert recipes.find(name).read_text().startswith("# ")
