@@ -165,6 +165,12 @@ def test_pool_token_needs_a_class_token(name):
         models.build(NetworkSpec(name, False, "slot", 2, 64, 32, pool="token"), seed=0)
 
 
+def test_pool_token_needs_a_class_token_next_to_the_last_map():
+    """XCiT has it in layers after the last map only."""
+    with pytest.raises(OptionError, match=r"timm:xcit_nano_12_p16_224 cannot be used .* without the class token"):
+        models.build(NetworkSpec("timm:xcit_nano_12_p16_224", False, "slot", 2, 64, 32, pool="token"), seed=0)
+
+
 def test_last_stride_1_keeps_the_size_of_the_map_and_every_weight():
     usual, kept = (build("test_resnet", ptl=True, last_stride=stride) for stride in (2, 1))
     with torch.inference_mode():

@@ -80,6 +80,8 @@ class TimmStages(Staged):
         height, width = last.shape[2:]
         if not isinstance(output, Tensor):
             raise TypeError(f"{len(output)} last maps in place of one")
+        if self.spec.pool == "token" and (output.ndim != 3 or output.shape[1] == height * width):
+            raise ValueError("its last map is without the class token")
         if output.ndim == 3:  # (B, T + H * W, C), after T tokens such as the class token and registers
             output = getattr(self.net, "fc_norm", nn.Identity())(output)
             if self.spec.pool == "token":
