@@ -343,6 +343,7 @@ def test_network_and_images_are_those_of_the_run(start, root, tmp_path):
         ({"run": "nowhere"}, "Unknown run 'nowhere'"),
         ({"ptl": False}, "--no-ptl: expected cells, as the run home has them"),
         ({"backbone": "resnet18"}, "backbone = 'resnet18': expected 'tiny'"),
+        ({"neck": "bn"}, "neck = 'bn': expected 'none', as the run home"),
         ({"loss": "triplet", "batch_size": 8}, "loss = 'triplet': expected 'ce', as adaptation does not use it"),
         ({"images_per_identity": 3}, "batch_size = 8: expected a multiple of images_per_identity, 3"),
         ({"method_": "cameras", "epochs": 3}, "epochs = 3 with method = 'cameras': expected none"),

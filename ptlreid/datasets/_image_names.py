@@ -40,7 +40,7 @@ def read_lines(
 ) -> Iterator[tuple[int, re.Match[str]]]:
     """The number of each line of a list, from 1, and its match; others go to `reject`, but for empty ones.
 
-    None if the file does not exist, which `find_layout` reports.
+    Nothing if the file does not exist, which `find_layout` reports.
     """
     if not file.is_file():
         return

@@ -117,9 +117,7 @@ class TimmStages(Staged):
             )
         groups = group_parameters(complete, complete.group_matcher(coarse=False), reverse=True)
         last = max(groups.values())  # the classifier's
-        # Positions and tokens belong to the patches, as in BEiT and MAE: timm has registers in the last group.
-        own = [name for name, _ in self.net.named_parameters()]
-        return {f"net.{name}": last - (groups[name] if "." in name else 0) for name in own}
+        return {f"net.{name}": last - groups[name] for name, _ in self.net.named_parameters()}
 
 
 def _stages(spec: NetworkSpec) -> TimmStages:
@@ -205,7 +203,6 @@ def _measure(stages: TimmStages) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _shrinking(stages: TimmStages) -> list[str]:
     """The paths of the layers that map the size of the last but one map to that of the last."""
-    found = []
     sizes: dict[str, list[tuple[int, ...]]] = {}
     for path, module in stages.net.named_modules():
         if not list(module.children()):
@@ -213,8 +210,7 @@ def _shrinking(stages: TimmStages) -> list[str]:
                 lambda _, inputs, output, path=path: sizes.update({path: [inputs[0].shape[2:], output.shape[2:]]})
             )
     *_, before, last = stages(torch.zeros(2, 3, stages.spec.height, stages.spec.width, device="meta"))
-    found = [path for path, pair in sizes.items() if pair == [before.shape[2:], last.shape[2:]]]
-    return found
+    return [path for path, pair in sizes.items() if pair == [before.shape[2:], last.shape[2:]]]
 
 
 def _imagenet(name: str) -> dict[str, Any]:

@@ -48,9 +48,8 @@ def _rename_swin(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name = key
         for pattern, ours in _SWIN:
             name = re.sub(pattern, ours, name)
-        if match := re.fullmatch(
-            r"(.*layers\.)(\d)(\.downsample\..*)", name
-        ):  # it ends a stage; timm's begins the next
+        # A down-sampling ends a stage in SOLIDER; in timm it begins the next.
+        if match := re.fullmatch(r"(.*layers\.)(\d)(\.downsample\..*)", name):
             found[f"{match[1]}{int(match[2]) + 1}{match[3]}"] = _by_position(tensor)
         else:
             found[name] = tensor

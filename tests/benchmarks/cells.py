@@ -24,12 +24,20 @@ from ptlreid.network_types import NetworkSpec
 CLASSES = 751
 
 
-def make_step(backbone: str, ptl: bool, batch_size: int, device: torch.device) -> Callable[[], float]:
-    """A function that runs one training step and returns its seconds."""
-    height, width = models.find(backbone).input_size
+def make_step(
+    backbone: str,
+    ptl: bool,
+    batch_size: int,
+    device: torch.device,
+    *,
+    size: tuple[int, int] | None = None,
+    channels_last: bool = False,
+) -> Callable[[], float]:
+    """A function that runs one training step and returns its seconds; `channels_last` on a GPU in any case."""
+    height, width = size or models.find(backbone).input_size
     network = models.build(NetworkSpec(backbone, ptl, "slot", CLASSES, height, width), seed=0).to(device).train()
     images = torch.randn(batch_size, 3, height, width, device=device)
-    if device.type == "cuda":
+    if channels_last or device.type == "cuda":
         network, images = network.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
     labels = torch.arange(batch_size, device=device)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
