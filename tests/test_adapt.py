@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 
 import ptlreid as ptlreid_package
-from ptlreid import datasets
+from ptlreid import datasets, models
 from ptlreid.adapt.source import resolve_settings
 from ptlreid.engine import history
 from ptlreid.errors import DataError, OptionError
+from ptlreid.models import weights
 from ptlreid.models.weights import read_weights_header
+from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
 from ptlreid.records import Records, Splits
 from ptlreid.runs import RunFolder
@@ -333,6 +335,15 @@ def test_network_and_images_are_those_of_the_run(start, root, tmp_path):
     assert make_settings(root, tmp_path, method_="cameras").epochs == 0
     assert settings.default_name == "site-tiny-ptl-adapt-s0"
     assert make_settings(root, tmp_path, method_="cameras").default_name == "site-tiny-ptl-adapt-cameras-s0"
+
+
+def test_the_head_is_that_of_the_run(start, root, tmp_path):
+    head = {"last_stride": 1, "neck": "bn", "pool": "max", "classifier": "linear", "feature_width": 24}
+    spec = NetworkSpec("tiny", True, "slot", 6, 64, 32, **head)
+    weights.save(models.build(spec, seed=0), spec, RunFolder(tmp_path / "home").weights())
+    settings = make_settings(root, tmp_path)
+    assert {name: getattr(settings, name) for name in head} == head
+    assert 0 < start("run", method_="cameras")["mAP"] < 1
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ import pytest
 import torch
 from test_resume import At, Fault, fault
 
-from ptlreid import datasets
+from ptlreid import datasets, models
 from ptlreid.engine import history
 from ptlreid.errors import CheckpointError, OptionError
 from ptlreid.evaluation import evaluate_run, load_retrieval
 from ptlreid.models.bconv import memory_state
 from ptlreid.models.weights import WeightsFile, read_weights_header
+from ptlreid.models.weights import save as save_weights
+from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
 from ptlreid.records import Records, Splits
 from ptlreid.runs import RunFolder
@@ -176,6 +178,14 @@ def test_settings_that_are_not_given_are_the_teachers(runs, splits, market_folde
     assert (full.data, full.backbone, full.height, full.width) == ("market", "tiny", 64, 32)
     assert (full.ptl, full.epochs, full.lambda_) == (False, 3, 0.8)
     assert full.default_name == "market-tiny-std0.8-s0"
+
+
+def test_a_head_that_is_not_given_is_the_teachers(runs):
+    head = {"last_stride": 1, "neck": "bn", "pool": "gem", "classifier": "linear", "feature_width": 24}
+    spec = NetworkSpec("tiny", True, "slot", 4, 64, 32, **head)
+    save_weights(models.build(spec, seed=0), spec, RunFolder(runs / "ptl").weights())
+    settings = complete_settings(runs, teacher="ptl", pool="max")
+    assert {name: getattr(settings, name) for name in head} == head | {"pool": "max"}
 
 
 def test_the_newest_ptl_run_is_the_default_teacher_and_reported(runs):
