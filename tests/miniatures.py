@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from conftest import write_image
+from scipy.io import savemat
 
 from ptlreid.datasets import cuhk03
 
@@ -180,3 +181,30 @@ def write_vehicleid(folder: Path) -> None:
         (folder / "train_test_split" / f"{name}.txt").write_text("".join(lines))
     for image, _ in [*rows, (99, 0)]:  # the last is in no list
         write_image(folder / "image" / f"{image:07d}.jpg", image)
+
+
+# Person, camera and number of frames of each tracklet; the test part has junk (-1) and a distractor (0) as well.
+MARS_TRACKS = {
+    "train": ((1, 1, 2), (1, 2, 3), (3, 1, 1), (3, 6, 4)),
+    "test": ((-1, 1, 2), (0, 2, 3), (2, 1, 3), (2, 1, 2), (2, 4, 5), (4, 1, 2), (4, 2, 1)),
+}
+MARS_QUERIES = (3, 5, 7)  # rows of the test part, from 1
+
+
+def write_mars(folder: Path) -> None:
+    """`bbox_test/0002/0002C1T0001F001.jpg`, and the five lists in `info`, with lines that end as on Windows."""
+    (folder / "info").mkdir(parents=True)
+    for part, tracks in MARS_TRACKS.items():
+        names: list[str] = []
+        rows = []
+        for number, (pid, camid, frames) in enumerate(tracks, start=1):
+            person = "00-1" if pid == -1 else f"{pid:04d}"
+            rows.append((len(names) + 1, len(names) + frames, pid, camid))
+            for frame in range(1, frames + 1):
+                names.append(f"{person}C{camid}T{number:04d}F{frame:03d}.jpg")
+                seed = 1000 * (part == "test") + len(names)
+                write_image(folder / f"bbox_{part}" / person / names[-1], seed)
+        (folder / "info" / f"{part}_name.txt").write_bytes("".join(f"{name}\r\n" for name in names).encode())
+        table = {f"track_{part}_info": np.array(rows, dtype=float)}
+        savemat(folder / "info" / f"tracks_{part}_info.mat", table, do_compression=True)
+    savemat(folder / "info" / "query_IDX.mat", {"query_IDX": np.array([MARS_QUERIES], float)})

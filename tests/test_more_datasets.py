@@ -1,4 +1,4 @@
-"""Datasets beyond the paper's: occluded, single-shot, of vehicles, and with changing clothes."""
+"""Datasets beyond the paper's: occluded, single-shot, from video, of vehicles, and with changing clothes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from conftest import write_image
 from ranking import evaluate
 
 from ptlreid import datasets
-from ptlreid.datasets import occluded_duke, prcc, prid2011, vehicleid, veri, viper
+from ptlreid.datasets import mars, occluded_duke, prcc, prid2011, vehicleid, veri, viper
 from ptlreid.errors import DataError
 from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.types import Features
 
 WRITERS = {
     "occluded-duke": miniatures.write_duke,
+    "mars": miniatures.write_mars,
     "veri": miniatures.write_veri,
     "viper": miniatures.write_viper,
     "prid2011": miniatures.write_prid2011,
     "prcc": miniatures.write_prcc,
     "vehicleid": miniatures.write_vehicleid,
 }
-MODULES = (occluded_duke, prcc, prid2011, vehicleid, veri, viper)
+MODULES = (mars, occluded_duke, prcc, prid2011, vehicleid, veri, viper)
 TINY = ("--backbone", "tiny", "--init", "none", "--height", 64, "--width", 32, "--epochs", 1, "--batch-size", 4)
 
 
@@ -62,6 +63,7 @@ def score(splits):
     ("name", "protocol", "left_out"),
     [
         ("occluded-duke", "market", False),
+        ("mars", "market", True),
         ("veri", "market", False),
         ("viper:3", "single-shot", False),
         ("prid2011", "single-shot", True),
