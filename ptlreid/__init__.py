@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         write_features,
         write_report,
     )
+    from ptlreid.api_search import embed
     from ptlreid.errors import PtlreidError
     from ptlreid.features import Extractor
     from ptlreid.records import Records, Splits
@@ -48,6 +49,7 @@ __all__ = [
     "compare",
     "compare_methods",
     "distill",
+    "embed",
     "evaluate",
     "evaluate_run",
     "finetune",
@@ -74,6 +76,7 @@ _MODULES = {
     "RunFolder": "ptlreid.runs",
     "Scores": "ptlreid.retrieval.types",
     "Splits": "ptlreid.records",
+    "embed": "ptlreid.api_search",
     "summarize_seeds": "ptlreid.retrieval.seeds",
 }
 

@@ -38,15 +38,15 @@ _BLOCK = 1 << 14  # files at a time, so that a million need little memory
 _MARGIN_NS = 2 * 10**9
 
 
-def use_index(folder: Path) -> None:
-    """From now on, keep the digests of files below `folder` in an index file there, and look them up in it.
+def use_index(folder: Path, file: Path | None = None) -> None:
+    """From now on, keep the digests of files below `folder` in the index `file`, by default there, and look them up.
 
     The digests of all other files, and of those in a folder that cannot be written to, are kept only in this process.
     """
     place = os.path.abspath(folder)  # noqa: PTH100 - resolves no links, unlike Path.resolve
     with _lock:
         if place not in _indexes:
-            _indexes[place] = _Index(os.path.join(place, ""))  # noqa: PTH118
+            _indexes[place] = _Index(os.path.join(place, ""), file or folder / INDEX)  # noqa: PTH118
 
 
 def dataset_folder(file: Path) -> str:
@@ -127,9 +127,9 @@ class _Index:
     this process has read the file itself.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, file: Path | None = None) -> None:
         self.folder = folder
-        self.file = Path(folder, INDEX) if folder else None
+        self.file = file
         self.rows: dict[str, int] = {}
         self.states = np.empty((0, 4), dtype=np.int64)
         self.digests = np.empty((0, _DIGEST_BYTES), dtype=np.uint8)

@@ -26,7 +26,7 @@ from ptlreid.retrieval.metrics import score
 from ptlreid.retrieval.protocols import find_protocol
 from ptlreid.retrieval.types import Retrieval, Scores
 from ptlreid.runs import RunFolder
-from ptlreid.settings import EvaluateSettings
+from ptlreid.settings import EvaluateSettings, ExtractionSettings
 
 PROTOCOL_OF_FILES = "market"  # for feature files, which belong to no dataset, unless another is chosen
 
@@ -146,9 +146,9 @@ def _note_cameras(extractor: Extractor, splits: Splits, progress: Progress) -> N
             progress.note(note)
 
 
-def cache_file(run: RunFolder, splits: Splits, part: str, settings: EvaluateSettings) -> Path:
-    """The path of the cached features of the `query` or `gallery` of `splits`; the same for both if they are one."""
-    part = "query" if splits.gallery is splits.query else part
+def cache_file(run: RunFolder, splits: Splits, part: str, settings: ExtractionSettings) -> Path:
+    """The path of the cached features of a part of `splits`; the same for `query` and `gallery` if they are one."""
+    part = "query" if part == "gallery" and splits.gallery is splits.query else part
     return run.features / f"{splits.name.replace(':', '-')}.{part}.{settings.weights}.h5"
 
 

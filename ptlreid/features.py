@@ -20,7 +20,7 @@ from ptlreid.progress import Progress
 from ptlreid.records import JUNK, Records
 from ptlreid.retrieval.types import Features
 from ptlreid.runs import RunFolder
-from ptlreid.settings import EvaluateSettings
+from ptlreid.settings import ExtractionSettings
 from ptlreid.views import EvalView
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ class Extractor:
     cameras: CameraStatistics | None = None
 
     @classmethod
-    def from_run(cls, run: RunFolder, settings: EvaluateSettings) -> Extractor:
+    def from_run(cls, run: RunFolder, settings: ExtractionSettings) -> Extractor:
         """The extractor of the run's weights, see `from_weights`."""
         return cls.from_weights(read_weights_header(run.weights(settings.weights)), settings)
 
     @classmethod
-    def from_weights(cls, weights: WeightsFile, settings: EvaluateSettings) -> Extractor:
+    def from_weights(cls, weights: WeightsFile, settings: ExtractionSettings) -> Extractor:
         """The extractor of a weights file; `settings` may override how the network's features are read.
 
         Statistics of cameras next to the file are used. Raises `CheckpointError` if they are damaged.
@@ -69,7 +69,7 @@ class Extractor:
 
     @classmethod
     def from_network(
-        cls, network: Network, view: EvalView, settings: EvaluateSettings, cameras: CameraStatistics | None = None
+        cls, network: Network, view: EvalView, settings: ExtractionSettings, cameras: CameraStatistics | None = None
     ) -> Extractor:
         """The extractor of a network in memory, which stays on the device of `settings`."""
         readout = _readout(network.readout, settings)
@@ -193,7 +193,7 @@ class Extractor:
                 return np.asarray(features.cpu().numpy())
 
 
-def _readout(own: Readout, settings: EvaluateSettings) -> Readout:
+def _readout(own: Readout, settings: ExtractionSettings) -> Readout:
     """The network's own readout, overridden by the `settings` that are not None."""
     overrides = {name: getattr(settings, name) for name in ("flip", "normalize", "amp")}
     return replace(own, **{name: value for name, value in overrides.items() if value is not None})

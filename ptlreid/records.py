@@ -13,6 +13,7 @@ from ptlreid.errors import DataError
 JUNK = -1  # a false or poor detection: left out of the gallery
 DISTRACTOR = -2  # a gallery image that matches no query: Market-1501 names it 0000
 UNLABELLED = -1  # the pid of all training images of a dataset without identities
+UNKNOWN_CAMERA = -1  # of images that were not prepared; cameras are 0 or more
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ptlreid.settings import (
     ChainSettings,
     DemoSettings,
     DistillSettings,
+    EmbedSettings,
     EvaluateSettings,
     FinetuneSettings,
     PackSettings,
@@ -39,6 +40,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "evaluate": EvaluateSettings,
     "compare": CompareSettings,
     "report": ReportSettings,
+    "embed": EmbedSettings,
     "demo": DemoSettings,
     "reproduce": ReproduceSettings,
 }

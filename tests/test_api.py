@@ -34,6 +34,7 @@ NAMES = [
     "compare",
     "compare_methods",
     "distill",
+    "embed",
     "evaluate",
     "evaluate_run",
     "finetune",

@@ -29,7 +29,7 @@ RANKS = [
     ["features", "cache", "engine", "evaluation"],
     ["adapt", "reports", "transfer"],
     ["workflows"],
-    ["api", "cli"],
+    ["api", "api_search", "cli"],
     ["__main__"],
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Literal
@@ -104,6 +105,30 @@ def _cameras_digest(extractor: Extractor, records: Records) -> str:
         return ""
     rows = extractor.cameras.find_rows(records.sources, records.camids)
     return hashlib.blake2b(extractor.cameras.digest.encode() + rows.tobytes(), digest_size=16).hexdigest()
+
+
+def write_copy(
+    file: Path, features: Features, expected: dict[str, str], *, names: Mapping[str, np.ndarray] | None = None
+) -> None:
+    """Writes features with the fingerprint `expected` to a file of the same format, for other programs.
+
+    `names`: see `feature_files.write`.
+    """
+    stored = features.matrix.astype(expected["dtype"], copy=False)
+    attributes = expected | {CONTENT: _digest(stored)}
+    feature_files.write(file, features, attributes, dtype=expected["dtype"], names=names)
+
+
+def read_paths(file: Path) -> set[str]:
+    """The paths of the images whose features are in `file`; none if it is missing or damaged."""
+    if not file.is_file():
+        return set()
+    try:
+        check_heaps(file)
+        with h5py.File(file, "r", locking=False) as content:
+            return set(content["paths"].asstr("utf-8", "surrogateescape")[:])
+    except _UNREADABLE:
+        return set()
 
 
 def find_mismatch(file: Path, expected: dict[str, str]) -> str | None:

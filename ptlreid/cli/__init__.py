@@ -34,6 +34,9 @@ COMMANDS = {
         "compare": "Compare runs on one test set: differences of mAP and CMC-1 with 95% CIs.",
         "report": "Write an HTML report on runs, or one figure or table for a paper.",
     },
+    "Use": {
+        "embed": "Extract the features of any images, for `ptlreid search` or other programs.",
+    },
     "More": {
         "demo": "Train a small network with and without PTL on a synthetic dataset, and compare both.",
         "models": "List every network, with and without PTL: parameters and multiply-adds.",

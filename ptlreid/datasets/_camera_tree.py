@@ -41,6 +41,14 @@ def read_camera_tree(source: Path, layout: str | None) -> tuple[list[OwnImage], 
     if layout and ("identity" in layout or "names" in layout):
         return read_tree(source, layout)  # identities of training images are dropped later
     images, left_out = list_tree(source, UNLABELLED_FORMS)
+    found, reading, doubles = read_camera_files(source, images, layout)
+    return found, reading, left_out + doubles
+
+
+def read_camera_files(
+    source: Path, images: list[SourceFile], layout: str | None
+) -> tuple[list[OwnImage], str, list[LeftOut]]:
+    """The same for files that are listed already, at least one. `source`: what messages call them."""
     images, doubles = drop_doubles(find_parts(source, images))
     training = [image for image in images if image.part in TRAINING]
     tested = [image for image in images if image.part not in TRAINING]
@@ -55,7 +63,7 @@ def read_camera_tree(source: Path, layout: str | None) -> tuple[list[OwnImage], 
         training, level = _follow(source, training, layout) if layout else _find_level(source, training, known)
         found += _without_identities(training, level)
         readings = [_name_layout(level) + " for training" * bool(tested), *readings]
-    return sorted(found, key=lambda image: image.origin), " and ".join(readings), [*left_out, *doubles]
+    return sorted(found, key=lambda image: image.origin), " and ".join(readings), doubles
 
 
 def _without_identities(images: list[SourceFile], level: int | None) -> list[OwnImage]:

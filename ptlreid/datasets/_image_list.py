@@ -14,6 +14,7 @@ from ptlreid.datasets._own_image import FORMS, NO_IDENTITY, TRAINING, OwnImage, 
 from ptlreid.datasets.reader import DISTRACTOR, IMAGE_SUFFIXES, Fault, Reject, refuse
 from ptlreid.errors import DataError
 from ptlreid.files import open_regular
+from ptlreid.records import UNKNOWN_CAMERA
 
 _REQUIRED = ("path", "pid", "camid")
 _NUMBER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")  # also 7.0, as programs write columns with gaps
@@ -34,12 +35,7 @@ def read_list(file: Path, reject: Reject = refuse, *, unlabelled: bool) -> tuple
     all numbers are compared as numbers, so that 7, 007 and 7.0 are one. If `unlabelled`, training images need no pid,
     and it is not read. A missing image goes to `reject`; any other fault raises `DataError` with its line.
     """
-    try:
-        rows = list(_read_rows(file, reject, unlabelled=unlabelled))
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise DataError(f"{file}: cannot be read as CSV ({error}). {FORMS}") from error
-    if not rows:
-        raise DataError(f"{file}: has no row. {FORMS}")
+    rows = _read_all(file, reject, unlabelled=unlabelled, bare=False)
     without = next((row for row in rows if not row.image.split), None)
     if without and any(row.image.split for row in rows):
         raise DataError(
@@ -53,18 +49,44 @@ def read_list(file: Path, reject: Reject = refuse, *, unlabelled: bool) -> tuple
     return sorted(images, key=lambda image: image.origin), _note_outside(file, originals)
 
 
+def read_bare_list(file: Path) -> list[OwnImage]:
+    """The images that the CSV lists, in its order: only a path is needed, and it may be there twice.
+
+    Without a pid, an image has `NO_IDENTITY`, and without a camid no camera (""). Whether the image exists is not
+    checked.
+    """
+    rows = _read_all(file, refuse, unlabelled=False, bare=True)
+    pids, camids = _unify([row.image.identity for row in rows]), _unify([row.image.camera for row in rows])
+    return [replace(row.image, identity=p, camera=c) for row, p, c in zip(rows, pids, camids, strict=True)]
+
+
+def _read_all(file: Path, reject: Reject, *, unlabelled: bool, bare: bool) -> list[_Row]:
+    """Every row, at least one; any fault of the CSV is a `DataError`."""
+    try:
+        rows = list(_read_rows(file, reject, unlabelled=unlabelled, bare=bare))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read as CSV ({error}). {FORMS}") from error
+    if not rows:
+        raise DataError(f"{file}: has no row. {FORMS}")
+    return rows
+
+
 def _unify(values: list[str]) -> list[str]:
     """The values, in one form if all are numbers, so that 7, 007 and 7.0 are the same."""
-    numbers = all(_NUMBER.fullmatch(value) for value in values)
-    return [str(_to_number(value)) for value in values] if numbers else values
+    numbers = all(_NUMBER.fullmatch(value) for value in values if value)
+    return [value and str(_to_number(value)) for value in values] if numbers else values
 
 
-def _read_rows(file: Path, reject: Reject, *, unlabelled: bool) -> Iterator[_Row]:
+def read_text(file: Path) -> str:
+    """The text in a list, as UTF-8 or UTF-16; `OSError` or `UnicodeError` if it cannot be read."""
     with open_regular(file) as stream:
         content = stream.read()
-    text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    lines = io.StringIO(text, newline="")
-    required = tuple(name for name in _REQUIRED if not (unlabelled and name == "pid"))
+    return content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+
+
+def _read_rows(file: Path, reject: Reject, *, unlabelled: bool, bare: bool) -> Iterator[_Row]:
+    lines = io.StringIO(read_text(file), newline="")
+    required = ("path",) if bare else tuple(name for name in _REQUIRED if not (unlabelled and name == "pid"))
     names, separator = _read_header(file, lines.readline(), required)
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
     for row in reader:
@@ -79,8 +101,12 @@ def _read_rows(file: Path, reject: Reject, *, unlabelled: bool) -> Iterator[_Row
         values = {name: value.strip() for name, value in zip(names, row, strict=False)}
         if unlabelled and parse_part(values.get("split", "")) in TRAINING:
             values["pid"] = NO_IDENTITY
-        image = _read_row(file, line, values)
-        if image.file.is_file() and image.file.suffix.lower() in IMAGE_SUFFIXES:
+        if bare and values.get("pid", "") in _EMPTY:
+            values["pid"] = NO_IDENTITY
+        if bare and values.get("camid", "") in (*_EMPTY, str(UNKNOWN_CAMERA)):
+            values["camid"] = ""
+        image = _read_row(file, line, values, ("path", "pid") if bare else _REQUIRED)
+        if bare or (image.file.is_file() and image.file.suffix.lower() in IMAGE_SUFFIXES):
             yield _Row(line, image)
         else:
             fault = f"is not an existing image, but {file}, line {line}, names it"
@@ -104,9 +130,9 @@ def _read_header(file: Path, header: str, required: tuple[str, ...]) -> tuple[li
     return names, separator
 
 
-def _read_row(file: Path, line: int, values: dict[str, str]) -> OwnImage:
+def _read_row(file: Path, line: int, values: dict[str, str], required: tuple[str, ...]) -> OwnImage:
     path, pid, camid, split = (values.get(name, "") for name in (*_REQUIRED, "split"))
-    empty = [name for name, value in zip(_REQUIRED, (path, pid, camid), strict=True) if value in _EMPTY]
+    empty = [name for name in required if values.get(name, "") in _EMPTY]
     if empty:
         hint = ", or add --unlabelled if the identities of training images are not known" if empty == ["pid"] else ""
         raise DataError(f"{file}, line {line}: {', '.join(empty)} is empty. Fill it in, or remove the line{hint}.")

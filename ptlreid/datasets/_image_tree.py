@@ -51,14 +51,19 @@ def read_tree(source: Path, layout: str | None) -> tuple[list[OwnImage], str, li
     Without a `layout`, the levels are recognised by their names. Raises `DataError` if two readings fit, or none.
     """
     images, left_out = list_tree(source)
+    found, reading, doubles = read_files(source, images, layout)
+    return found, reading, left_out + doubles
+
+
+def read_files(source: Path, images: list[SourceFile], layout: str | None) -> tuple[list[OwnImage], str, list[LeftOut]]:
+    """The same for files that are listed already, at least one. `source`: what messages call them."""
     if layout:
         images, reading = _follow_layout(source, images, layout)
     else:
         images, reading = find_reading(source, find_parts(source, images))
     images, doubles = drop_doubles(images)
-    left_out += doubles
     parts = "split/" if images[0].part else ""
-    return label(images, reading), parts + reading.layout, left_out
+    return label(images, reading), parts + reading.layout, doubles
 
 
 def list_tree(source: Path, forms: str = FORMS) -> tuple[list[SourceFile], list[LeftOut]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ptlreid.datasets._left_out import LeftOut
 from ptlreid.datasets._own_image import NO_IDENTITY, TRAINING, OwnImage, parse_part
-from ptlreid.datasets._source_files import list_images
+from ptlreid.datasets._source_files import SourceFile, list_images
 from ptlreid.errors import DataError
 
 MAX_SECONDS = 60
@@ -33,6 +33,11 @@ def read_names(source: Path, pattern: str, *, unlabelled: bool) -> tuple[list[Ow
     `pid`. Raises `DataError` for a name that does not match.
     """
     files, left_out = list_images(source)
+    return match_files(source, files, pattern, unlabelled=unlabelled), left_out
+
+
+def match_files(source: Path, files: list[SourceFile], pattern: str, *, unlabelled: bool) -> list[OwnImage]:
+    """The same for files that are listed already. `source`: what messages call them."""
     names = [file.origin if "/" in pattern else file.file.name for file in files]
     found = _match(pattern, names)
     unmatched = [
@@ -60,7 +65,7 @@ def read_names(source: Path, pattern: str, *, unlabelled: bool) -> tuple[list[Ow
             )
         identity = _find_identity(groups, unlabelled=unlabelled)
         images.append(OwnImage(file.file, file.origin, identity, camera, parse_part(split)))
-    return images, left_out
+    return images
 
 
 def _find_identity(groups: Mapping[str, str | None], *, unlabelled: bool) -> str:

@@ -30,7 +30,7 @@ from ptlreid.records import UNLABELLED
 from ptlreid.schemas import Rules
 from ptlreid.settings import OwnImagesSettings
 
-__all__ = ["INFO", "count_left_out", "gather", "read"]
+__all__ = ["INFO", "count_left_out", "gather", "read", "read_cameras"]
 
 INFO = DatasetInfo(
     title="Own images",
@@ -170,6 +170,14 @@ def _describe_rows(rows: list[_Row]) -> str:
     if train == {UNLABELLED}:
         trained = f"{sum(part == 'train' for _, _, _, part, _ in rows):,} training images without identities"
     return f"{trained} and {len(test):,} test identities{both}, {cameras:,} {'camera' if cameras == 1 else 'cameras'}"
+
+
+def read_cameras(folder: Path) -> dict[str, int]:
+    """The numbers of the cameras of own images in `folder`, by what the source called them; none for other datasets."""
+    if not (folder / CAMERAS).is_file():
+        return {}
+    with (folder / CAMERAS).open(encoding="utf-8", newline="") as stream:
+        return {row["name"]: int(row["camid"]) for row in csv.DictReader(stream)}
 
 
 def _write_names(file: Path, column: str, numbers: Mapping[str, int]) -> None:

@@ -55,20 +55,29 @@ def read(file: Path) -> Features:
         raise DataError(f"{file}: {error}") from None
 
 
-def write(file: Path, features: Features, attributes: Mapping[str, str], *, dtype: str) -> None:
+def write(
+    file: Path,
+    features: Features,
+    attributes: Mapping[str, str],
+    *,
+    dtype: str,
+    names: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Writes the features, as `dtype`, and the `attributes` to the HDF5 `file`, atomically.
 
-    Rows are stored in chunks of about 1 MiB.
+    Rows are stored in chunks of about 1 MiB. `names`: further columns of text by name, (N,) object arrays of str.
     """
+    texts = {"paths": features.paths, **(names or {})}
     size, width = features.matrix.shape
     rows = max(1, min(size, _CHUNK_BYTES // (width * np.dtype(dtype).itemsize)))
     needed = -(-size // rows) * rows * width * np.dtype(dtype).itemsize  # the last chunk is as long as the others
-    needed += sum(map(len, features.paths)) + _INDEX_BYTES * size
+    needed += sum(sum(map(len, column)) + _INDEX_BYTES * size for column in texts.values())
     with files.atomic_output(file, needed) as output, h5py.File(output, "w") as content:
         chunked = {"chunks": (rows, width)} if size else {}
         content.create_dataset("features", data=features.matrix, dtype=dtype, **chunked)
         content["pids"], content["camids"] = features.pids, features.camids
-        content.create_dataset("paths", data=features.paths, dtype=h5py.string_dtype())
+        for name, column in texts.items():
+            content.create_dataset(name, data=column, dtype=h5py.string_dtype())
         content.attrs.update(attributes)
 
 

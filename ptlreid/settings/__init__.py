@@ -5,7 +5,8 @@ from ptlreid.settings.base import DataSettings, RootSettings, Settings, read_tom
 from ptlreid.settings.chain import ChainSettings
 from ptlreid.settings.demo import DemoSettings
 from ptlreid.settings.distill import DistillSettings
-from ptlreid.settings.evaluate import EvaluateSettings, default_evaluation
+from ptlreid.settings.embed import EmbedSettings
+from ptlreid.settings.evaluate import EvaluateSettings, ExtractionSettings, default_evaluation
 from ptlreid.settings.finetune import FinetuneSettings
 from ptlreid.settings.prepare import OwnImagesSettings, PackSettings, SyntheticSettings
 
@@ -15,7 +16,9 @@ __all__ = [
     "DataSettings",
     "DemoSettings",
     "DistillSettings",
+    "EmbedSettings",
     "EvaluateSettings",
+    "ExtractionSettings",
     "FinetuneSettings",
     "OwnImagesSettings",
     "PackSettings",

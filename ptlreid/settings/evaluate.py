@@ -1,4 +1,4 @@
-"""Settings of an evaluation, and of a comparison of runs."""
+"""Settings of feature extraction, of an evaluation, and of a comparison of runs."""
 
 from __future__ import annotations
 
@@ -28,20 +28,10 @@ def parse_budget(text: str | None) -> int | None:
     return int(size)
 
 
-class EvaluateSettings(DataSettings):
-    """Retrieval evaluation of one run on one dataset, or of features from files."""
+class ExtractionSettings(DataSettings):
+    """How features are extracted with the weights of a run."""
 
-    data: Annotated[str | None, Option(common=True, default="that of the run")] = Field(
-        None, description="Dataset: its name or folder."
-    )
     weights: Annotated[Literal["last", "best"], COMMON] = Field("last", description="Weights of the run.")
-    protocol: Annotated[str | None, Option(common=True, default="the dataset's")] = Field(
-        None, description="market, cuhk03-classic, single-shot, any-image or any-camera."
-    )
-    metric: Annotated[Literal["euclidean", "cosine"], COMMON] = Field(
-        "euclidean", description="Distance between features."
-    )
-    ap: Annotated[Literal["step", "trapezoid"], COMMON] = Field("step", description="Definition of average precision.")
     flip: Annotated[bool | None, Option(common=True, default="network's")] = Field(
         None, description="Add the features of the mirrored image."
     )
@@ -54,6 +44,21 @@ class EvaluateSettings(DataSettings):
     )
     batch_size: int = Field(64, ge=1, le=MAX_BATCH, description="Images per batch of feature extraction.")
     dtype: Literal["float32", "float16"] = Field("float32", description="Precision of cached features.")
+
+
+class EvaluateSettings(ExtractionSettings):
+    """Retrieval evaluation of one run on one dataset, or of features from files."""
+
+    data: Annotated[str | None, Option(common=True, default="that of the run")] = Field(
+        None, description="Dataset: its name or folder."
+    )
+    protocol: Annotated[str | None, Option(common=True, default="the dataset's")] = Field(
+        None, description="market, cuhk03-classic, single-shot, any-image or any-camera."
+    )
+    metric: Annotated[Literal["euclidean", "cosine"], COMMON] = Field(
+        "euclidean", description="Distance between features."
+    )
+    ap: Annotated[Literal["step", "trapezoid"], COMMON] = Field("step", description="Definition of average precision.")
 
     rerank: Annotated[bool, COMMON] = Field(False, description="k-reciprocal re-ranking.")
     rerank_k1: int = Field(20, ge=1, le=10_000, description="k1 of re-ranking: neighbours considered.")

@@ -64,6 +64,30 @@ Layout = Literal[
 ]
 
 
+def check_pattern(pattern: str, *, unlabelled: bool) -> str:
+    """The regular expression of file names, if its groups are those that are known; `OptionError` otherwise.
+
+    One of them is `pid`, or, if `unlabelled`, any.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            groups = re.compile(pattern).groupindex
+    except (re.error, OverflowError, RecursionError) as error:
+        raise OptionError(
+            f"pattern = {pattern!r}: not a regular expression ({error}). Correct it; see Python's module re."
+        ) from None
+    unknown = [name for name in groups if name not in ("pid", "camid", "split") and not name.startswith("camid_")]
+    if unknown or (not groups if unlabelled else "pid" not in groups):
+        fault = f"has a group {unknown[0]}" if unknown else f"has no group {'camid' if unlabelled else 'pid'}"
+        raise OptionError(
+            f"pattern = {pattern!r}: {fault}: expected (?P<pid>...) and, optionally, (?P<camid>...), "
+            "(?P<camid_NAME>...) or (?P<split>...). Name its groups like that; with --unlabelled, training images "
+            "need no pid."
+        )
+    return pattern
+
+
 class OwnImagesSettings(Settings):
     """A dataset made from the user's own images."""
 
@@ -93,26 +117,7 @@ class OwnImagesSettings(Settings):
     @field_validator("pattern")
     @classmethod
     def _check_pattern(cls, pattern: str | None, info: ValidationInfo) -> str | None:
-        if pattern is None:
-            return None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                groups = re.compile(pattern).groupindex
-        except (re.error, OverflowError, RecursionError) as error:
-            raise OptionError(
-                f"pattern = {pattern!r}: not a regular expression ({error}). Correct it; see Python's module re."
-            ) from None
-        unknown = [name for name in groups if name not in ("pid", "camid", "split") and not name.startswith("camid_")]
-        needed = "camid" if info.data.get("unlabelled") else "pid"
-        if unknown or (not groups if needed == "camid" else "pid" not in groups):
-            fault = f"has a group {unknown[0]}" if unknown else f"has no group {needed}"
-            raise OptionError(
-                f"pattern = {pattern!r}: {fault}: expected (?P<pid>...) and, optionally, (?P<camid>...), "
-                "(?P<camid_NAME>...) or (?P<split>...). Name its groups like that; with --unlabelled, training images "
-                "need no pid."
-            )
-        return pattern
+        return pattern and check_pattern(pattern, unlabelled=bool(info.data.get("unlabelled")))
 
     @model_validator(mode="after")
     def _refuse_both(self) -> Self:

@@ -1,0 +1,61 @@
+"""`ptlreid embed`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ptlreid.cli import console
+from ptlreid.cli.options import Json, Runs, from_settings
+from ptlreid.settings import EmbedSettings
+
+
+@from_settings(EmbedSettings)
+def embed(
+    settings: EmbedSettings,
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Folder, list, images, - for standard input, or dataset.")
+    ],
+    run: Annotated[str, typer.Option("--run", metavar="RUN", help="Run: its name or folder.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="PATH", help="File (.h5, .npz, .npy or .parquet), or folder for .h5.")
+    ],
+    *,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Extract the features of any images, for `ptlreid search` or other programs.
+
+    A source is a folder, read with all folders in it; a list with a path in each line; a CSV with a column path; image
+    files; - for paths on standard input; or the name of a prepared dataset. Identities and cameras are kept where
+    names, folders or a CSV give them. Features are cached in the run folder, and an interrupted extraction resumes.
+
+    Examples:
+      ptlreid embed my_crops --run market-resnet50-ptl-s0 --out my_crops.h5
+      ptlreid embed market --part gallery --run market-resnet50-ptl-s0 --out gallery.npz
+      find . -name '*.jpg' | ptlreid embed - --run market-resnet50-ptl-s0 --out images.npy
+    """
+    from ptlreid.distributed import process_group
+    from ptlreid.runs import find_run
+    from ptlreid.workflows.embed import embed as workflow
+
+    listed = sys.stdin.buffer.read() if "-" in sources else b""
+    folder = find_run(runs, run)
+    with process_group(settings.device):
+        result = workflow(sources, folder, settings, out, console.Reporter(), listed=listed)
+    if json:
+        console.show_json(result)
+    else:
+        _show(result)
+
+
+def _show(result: dict[str, Any]) -> None:
+    for one in result["files"]:
+        known = [f"{one[key]} {key}" for key in ("identities", "cameras") if one[key]]
+        details = ", ".join([f"{one['width']}-d {result['settings']['dtype']}", *known])
+        console.say(f"{one['images']:,} images ({details}): {', '.join(one['files'])}")
+        if one["skipped"]:
+            console.say(f"{len(one['skipped']):,} images skipped.")

@@ -1,0 +1,88 @@
+"""Features as files for other programs: a NumPy archive, a matrix with a CSV, or Parquet. HDF5: `feature_files`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptlreid.errors import OptionError
+from ptlreid.files import atomic_write
+from ptlreid.retrieval.types import Features
+
+HDF5 = (".h5", ".hdf5")
+SUFFIXES = (*HDF5, ".npz", ".npy", ".parquet")
+
+
+def check_format(file: Path) -> None:
+    """Raise `OptionError` for a suffix of no format, and for Parquet without the package that writes it."""
+    if file.suffix not in SUFFIXES:
+        raise OptionError(
+            f"--out {file}: unknown file format, expected a name that ends in {', '.join(SUFFIXES)}, or a folder. "
+            "Rename it."
+        )
+    if file.suffix == ".parquet":
+        _import_pyarrow(file)
+
+
+def files_of(file: Path) -> list[Path]:
+    """The files that `export` writes for `file`."""
+    return [file, file.with_suffix(".csv")] if file.suffix == ".npy" else [file]
+
+
+def export(file: Path, features: Features, names: Mapping[str, np.ndarray], *, dtype: str) -> None:
+    """Writes the features, as `dtype`, to `file` in the format of its suffix other than HDF5's, atomically.
+
+    `names`: further columns of text by name, (N,) object arrays of str. The CSV next to an .npy has a line for each of
+    its rows. A CSV is complete before its matrix is written.
+    """
+    matrix = features.matrix.astype(dtype, copy=False)
+    columns = {"path": features.paths, "pid": features.pids, "camid": features.camids}
+    if file.suffix == ".npz":
+        arrays: dict[str, Any] = {"features": matrix, "pids": features.pids, "camids": features.camids}
+        arrays |= {name: column.astype(str) for name, column in {"paths": features.paths, **names}.items()}
+        with atomic_write(file, matrix.nbytes) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
+    elif file.suffix == ".npy":
+        singular = {"identities": "identity", "cameras": "camera"}
+        _write_csv(file.with_suffix(".csv"), columns | {singular[name]: column for name, column in names.items()})
+        with atomic_write(file, matrix.nbytes) as temporary, temporary.open("wb") as stream:
+            np.save(stream, matrix)
+    else:
+        _write_parquet(file, matrix, columns | dict(names))
+
+
+def _write_csv(file: Path, columns: Mapping[str, np.ndarray]) -> None:
+    with (
+        atomic_write(file) as temporary,
+        # Names of files that are not UTF-8 are written byte for byte.
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+    ):
+        writer = csv.writer(stream)
+        writer.writerow(("row", *columns))
+        values = [column.tolist() for column in columns.values()]
+        writer.writerows(zip(range(len(values[0])), *values, strict=True))
+
+
+def _write_parquet(file: Path, matrix: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+    pyarrow, parquet = _import_pyarrow(file)
+    flat = pyarrow.array(np.ascontiguousarray(matrix).reshape(-1))
+    arrays = {name: pyarrow.array(column.tolist()) for name, column in columns.items()}
+    arrays["feature"] = pyarrow.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+    with atomic_write(file, matrix.nbytes) as temporary:
+        parquet.write_table(pyarrow.table(arrays), temporary)
+
+
+def _import_pyarrow(file: Path) -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise OptionError(
+            f"--out {file}: Parquet needs the package pyarrow, which is not installed. Install it with "
+            "`pip install 'ptlreid[parquet]'`, or write .h5, .npz or .npy."
+        ) from None
+    return pyarrow, parquet

@@ -1,0 +1,247 @@
+"""`ptlreid embed`: features of any images with the weights of a run, for other programs and for `ptlreid search`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ptlreid import cache, contents, datasets, distributed
+from ptlreid.datasets._loose_images import (
+    STANDARD_INPUT,
+    LooseImages,
+    find_loose_images,
+    parse_listed,
+    place_at_site,
+)
+from ptlreid.datasets.folder import read_cameras
+from ptlreid.errors import DataError, OptionError
+from ptlreid.evaluation import cache_file
+from ptlreid.features import Extractor
+from ptlreid.image_check import check_images
+from ptlreid.models.weights import read_weights_header
+from ptlreid.progress import Progress
+from ptlreid.records import UNKNOWN_CAMERA, Records
+from ptlreid.retrieval import feature_exports
+from ptlreid.retrieval.types import Features
+from ptlreid.runs import RunFolder
+from ptlreid.settings import EmbedSettings
+from ptlreid.settings.embed import ImagesSettings
+
+PARTS = ("train", "query", "gallery")
+_SHOWN = 20  # images that are named in a message
+_LOOSE_ONLY = ("layout", "pattern", "site")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images whose features belong in one file. `name`: of that file. `cache`: of their features in the run.
+
+    `names`: what their source calls identities and cameras where that is no number, (N,) object arrays of str by
+    `identities` and `cameras`. `skipped`: images that were left out, with the reason.
+    """
+
+    name: str
+    cache: Path
+    records: Records
+    names: Mapping[str, np.ndarray]
+    skipped: Mapping[str, str]
+
+    def without(self, bad: Mapping[int, str]) -> ImageSet:
+        """The images without those at the rows `bad`, each with a reason."""
+        kept = np.setdiff1d(np.arange(len(self.records)), list(bad))
+        names = {key: column[kept] for key, column in self.names.items()}
+        skipped = {str(self.records.paths[row]): reason for row, reason in bad.items()}
+        return replace(self, records=self.records.select(kept), names=names, skipped=skipped)
+
+
+def embed(
+    sources: Sequence[str], run: RunFolder, settings: EmbedSettings, out: Path, progress: Progress, *, listed: bytes
+) -> dict[str, Any]:
+    """What was written, with the settings in effect: docs/search.md.
+
+    `out`: a file of one of the formats; or a folder, which gets one .h5, or one for each part of a dataset. `listed`:
+    what standard input holds, the paths of the source `-`. Raises `OptionError` for a format that cannot be written,
+    before any work.
+    """
+    is_file = bool(out.suffix) and not out.is_dir()
+    if is_file:
+        feature_exports.check_format(out)
+    image_sets = distributed.run_on_main(lambda: _find_image_sets(sources, run, settings, progress, listed))
+    if is_file and len(image_sets) > 1:
+        raise OptionError(
+            f"--out {out}: one file, but {sources[0]} has {len(image_sets)} parts: expected a folder. Give one, or "
+            "choose a part with --part."
+        )
+    weights = read_weights_header(run.weights(settings.weights))
+    extractor = Extractor.from_weights(weights, settings)
+    written = []
+    for images in image_sets:
+        file = out if is_file else out / f"{images.name}.h5"
+        written.append(_embed_set(images, extractor, settings, file, progress))
+    readout = {"flip": extractor.readout.flip, "normalize": extractor.readout.normalize}
+    in_effect = settings.model_copy(update=readout).model_dump()
+    return {"run": str(run.path), "weights_digest": weights.digest, "files": written, "settings": in_effect}
+
+
+def find_images(
+    sources: Sequence[str], run: RunFolder, settings: ImagesSettings, progress: Progress, listed: bytes
+) -> ImageSet:
+    """The images of folders, lists and image files, with a note on how they were read.
+
+    Their digests are kept with their features in the run's folder, and not next to the images.
+    """
+    images = find_loose_images(sources, layout=settings.layout, pattern=settings.pattern, listed=parse_listed(listed))
+    for note in images.notes:
+        progress.note(note)
+    if settings.site:
+        images = _place(images, settings.site, Path(settings.root))
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", images.name).strip(".-") or "images"
+    if images.folder is not None:
+        key, stem = str(images.folder.resolve()), name
+        contents.use_index(images.folder, run.features / f"{name}.{_digest(key)}.contents.npz")
+    else:  # several lists may name images of one folder
+        stem = f"{name}-{_digest(chr(0).join(str(path.absolute()) for path in images.records.paths))}"
+    file = run.features / f"{stem}.{settings.weights}.h5"
+    given = {"identities": images.identities, "cameras": images.cameras}
+    return ImageSet(name, file, images.records, _name_others(given, images.records), {})
+
+
+def extract(
+    images: ImageSet, extractor: Extractor, settings: ImagesSettings, progress: Progress
+) -> tuple[ImageSet, Features]:
+    """The images and their features, cached in the run or extracted into its cache.
+
+    With `skip_bad`, images that cannot be read are left out of both, with a note on each. Raises `DataError` that names
+    them otherwise.
+    """
+    if settings.skip_bad:
+        bad = distributed.run_on_main(lambda: _find_bad(images, progress))
+        images = images.without(bad)
+        for path, reason in images.skipped.items():
+            progress.note(f"skipped: {path} ({reason})")
+        if not len(images.records):
+            raise DataError(f"{images.name}: none of its {len(bad):,} images can be read. Give other images.")
+    _note_cameras(images, extractor, settings, progress)
+    try:
+        features = cache.load_or_extract(
+            images.cache, extractor, images.records, dtype=settings.dtype, progress=progress
+        )
+    except DataError:
+        bad = {} if settings.skip_bad else distributed.run_on_main(lambda: _find_bad(images, progress))
+        if not bad:
+            raise
+        raise _refuse(images.without(bad), len(images.records)) from None
+    return images, features
+
+
+def _find_image_sets(
+    sources: Sequence[str], run: RunFolder, settings: EmbedSettings, progress: Progress, listed: bytes
+) -> list[ImageSet]:
+    """The images of the sources: one set, or one for each part with images of a prepared dataset."""
+    is_path = sources[0] == STANDARD_INPUT or Path(sources[0]).exists() or bool(Path(sources[0]).suffix)
+    if settings.part is None and (len(sources) > 1 or is_path):
+        return [find_images(sources, run, settings, progress, listed)]
+    if len(sources) > 1:
+        raise OptionError(f"--part {settings.part} with {len(sources)} sources: expected one dataset. Give its name.")
+    given = [f"--{name}" for name in _LOOSE_ONLY if name in settings.model_fields_set]
+    if given:
+        raise OptionError(f"{', '.join(given)}: for images that are not prepared: expected none. Leave it out.")
+    splits = datasets.load(sources[0], Path(settings.root))
+    parts = dict(zip(PARTS, splits.parts, strict=True))
+    chosen = {settings.part: parts[settings.part]} if settings.part else parts
+    sets = [
+        ImageSet(f"{splits.name.replace(':', '-')}.{part}", cache_file(run, splits, part, settings), records, {}, {})
+        for part, records in chosen.items()
+        if len(records)
+    ]
+    if not sets:
+        raise DataError(f"{splits.name}: its part {settings.part} is empty, expected images. Choose another --part.")
+    return sets
+
+
+def _place(images: LooseImages, site: str, root: Path) -> LooseImages:
+    """The images as taken by the cameras of the dataset called `site`."""
+    dataset = datasets.find(site, root)
+    folder = dataset.folder(root)
+    sources = np.concatenate([part.sources for part in dataset.read(folder).parts])
+    return place_at_site(images, str(sources[0]), read_cameras(folder))
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+
+
+def _name_others(given: Mapping[str, np.ndarray], records: Records) -> dict[str, np.ndarray]:
+    """The columns of names in which some name is not the number that the records have."""
+    numbers = {"identities": records.pids, "cameras": records.camids}
+    return {
+        key: column
+        for key, column in given.items()
+        if any(name not in ("", str(number)) for name, number in zip(column, numbers[key].tolist(), strict=True))
+    }
+
+
+def _find_bad(images: ImageSet, progress: Progress) -> dict[int, str]:
+    """The rows of images that cannot be read, with the reason. Images with cached features are not decoded again."""
+    known = cache.read_paths(images.cache)
+    rows = [row for row, path in enumerate(images.records.paths) if str(path) not in known]
+    checks = check_images([images.records.paths[row] for row in rows], progress) if rows else []
+    return {row: check.error or check.state for row, check in zip(rows, checks, strict=True) if check.state != "fine"}
+
+
+def _refuse(images: ImageSet, count: int) -> DataError:
+    lines = [f"  {path}: {reason}" for path, reason in [*images.skipped.items()][:_SHOWN]]
+    lines += [f"  ... and {len(images.skipped) - _SHOWN:,} more"] if len(images.skipped) > _SHOWN else []
+    return DataError(
+        "\n".join(
+            [
+                f"{images.name}: {len(images.skipped):,} of {count:,} images cannot be read, expected all. Replace "
+                "them, or leave them out with --skip-bad.",
+                *lines,
+            ]
+        )
+    )
+
+
+def _note_cameras(images: ImageSet, extractor: Extractor, settings: ImagesSettings, progress: Progress) -> None:
+    """Notes on images that are normalised by the statistics of the site, and on a --site without effect."""
+    if extractor.cameras is None:
+        if settings.site:
+            progress.note("--site has no effect: the run has no statistics of cameras, or they are not used")
+        return
+    advice = "" if settings.site else "; if they are of a dataset's cameras, name it with --site"
+    records = images.records
+    if (records.camids == UNKNOWN_CAMERA).all():
+        progress.note(f"no cameras are known: all images are normalised by the statistics of the adapted site{advice}")
+    elif note := extractor.cameras.describe_unknown(records.sources, records.camids):
+        progress.note(f"{note}{advice}")
+
+
+def _embed_set(
+    images: ImageSet, extractor: Extractor, settings: EmbedSettings, file: Path, progress: Progress
+) -> dict[str, Any]:
+    """What was written of one set of images."""
+    images, features = extract(images, extractor, settings, progress)
+
+    def write() -> None:
+        if file.suffix in feature_exports.HDF5:
+            expected = cache.fingerprint(extractor, images.records, settings.dtype)
+            cache.write_copy(file, features, expected, names=images.names)
+        else:
+            feature_exports.export(file, features, images.names, dtype=settings.dtype)
+
+    distributed.run_on_main(write)
+    return {
+        "files": [str(one) for one in feature_exports.files_of(file)],
+        "images": len(features),
+        "width": features.width,
+        "identities": len(np.unique(features.pids[features.pids >= 0])),
+        "cameras": len(np.unique(features.camids[features.camids >= 0])),
+        "skipped": [{"path": path, "reason": reason} for path, reason in images.skipped.items()],
+    }
