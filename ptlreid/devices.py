@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
@@ -71,6 +71,14 @@ def check_amp(amp: str, device: torch.device) -> None:
         raise OptionError(
             f"--amp tf32: {device} has no TF32, expected a GPU of compute capability 8.0 or later. Use --amp off."
         )
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which products and convolutions keep the type of their operands, for values that need float32.
+
+    Tensors without data (device `meta`), on which a dry run counts, have no autocast, and torch refuses to switch it.
+    """
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 # What torch sets apart since 2.9: each may have its own `fp32_precision`.

@@ -103,7 +103,7 @@ def measured(work):
         {},
         {"ptl": False},
         {"memory": "mean", "optimizer": "adamw"},
-        {"accumulate": 2},
+        {"accumulate": 2, "pool": "gem"},
         {"optimizer": "adam", "amsgrad": True, "loss": "ce+triplet", "images_per_identity": 2},
         {"backbone": "resnet18", "width": 64, "batch_size": 4},
     ],

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ptlreid.devices import without_autocast
 from ptlreid.distributed import gather_batch
 
 
@@ -62,7 +63,7 @@ class ClusterMemory:
         are none. CAP's released code sums the cameras' means instead, and counts the image's own entry to P.
         """
         vectors, own = self._select(embedding, rows)
-        with torch.autocast(embedding.device.type, enabled=False):
+        with without_autocast(embedding.device):
             logits = vectors @ self.entries.T / self.options.temperature  # (M, E)
         if not self._layout.per_camera:
             return {"cluster": _contrast(logits, own)}

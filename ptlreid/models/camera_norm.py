@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ptlreid.devices import without_autocast
 from ptlreid.errors import CheckpointError
 from ptlreid.models.camera_statistics import CameraStatistics
 
@@ -89,7 +90,7 @@ def normalising_by_camera(network: nn.Module, cameras: Tensor) -> Iterator[None]
     def normalise(name: str, norm: _BatchNorm, maps: Tensor) -> Tensor:
         if maps.ndim == 2:
             return norm_forward(norm, maps)
-        with torch.autocast(maps.device.type, enabled=False):
+        with without_autocast(maps.device):
             values = maps.float().flatten(2)  # (B, C, P)
             mean, square = moments(values.mean(dim=2)), moments(values.square().mean(dim=2))
             scale = ((square - mean.square()).clamp(min=0) + norm.eps).rsqrt()

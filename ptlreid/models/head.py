@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ptlreid.devices import without_autocast
 from ptlreid.network_types import Classifier, NetworkSpec, Output, Readout
 
 GEM_POWER = 3.0
@@ -30,7 +31,7 @@ class GeM(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, 1, 1) from (B, C, H, W)."""
-        with torch.autocast(maps.device.type, enabled=False):
+        with without_autocast(maps.device):
             values = maps.float().clamp(min=GEM_FLOOR).pow(self.power.float())
             return values.mean(dim=(2, 3), keepdim=True).pow(1 / self.power.float()).to(maps.dtype)
 
