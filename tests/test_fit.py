@@ -43,9 +43,10 @@ def build_schedule(optimizer, **settings):
     return schedule.build_schedule(optimizer, kind="step", **usual | settings)
 
 
-def train_epoch(training, batches, labels, objective, *, accumulate=1):
+def train_epoch(training, batches, labels, objective, *, accumulate=1, clip_grad=0.0):
+    precision = fit.Precision(None, False)
     return fit.train_epoch(
-        training, batches, labels, objective, precision=fit.Precision(None, False), accumulate=accumulate
+        training, batches, labels, objective, precision=precision, accumulate=accumulate, clip_grad=clip_grad
     )
 
 
@@ -139,6 +140,7 @@ def test_gradients_are_exchanged_once_an_update(train, group, wrap):
         forward=wrap(parallel),
         precision=fit.Precision(None, False),
         accumulate=3,
+        clip_grad=0.0,
     )
     assert len(list(steps)) == 2
     assert exchanged == [0, 0]  # two updates, one bucket, though there are six batches
@@ -152,6 +154,37 @@ def test_batches_that_do_not_fill_an_update_change_nothing(train):
     assert list(train_epoch(training_of(network, lr=0.1), batches, labels, objective, accumulate=2)) == []
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("clip_grad", [0.0, 0.01, 100.0])
+def test_a_gradient_that_is_too_long_keeps_its_direction(train, clip_grad):
+    """The update of plain SGD at rate 1 is the gradient: the mean of two batches, over all weights together."""
+    labels, before = torch.from_numpy(train.labels()), Linear().state_dict()
+
+    def update(limit):
+        network = Linear()
+        rows = [np.arange(0, 16, 2), np.arange(1, 16, 2)]
+        batches = load_batches(train.paths, EvalView(64, 32), rows, workers=0)
+        list(train_epoch(training_of(network, lr=1.0), batches, labels, objective, accumulate=2, clip_grad=limit))
+        return torch.cat([(value - before[name]).flatten() for name, value in network.state_dict().items()])
+
+    full, clipped = update(0.0), update(clip_grad)
+    length = full.norm().item()
+    assert 0.01 < length < 100
+    torch.testing.assert_close(clipped, full * (0.01 / length if clip_grad == 0.01 else 1), rtol=1e-4, atol=1e-7)
+
+
+def test_fp16_gradients_are_clipped_as_they_are_without_their_scale(train):
+    labels = torch.from_numpy(train.labels())
+    found = []
+    for scaler in (torch.amp.GradScaler("cpu", init_scale=1024.0), torch.amp.GradScaler(enabled=False)):
+        network = Linear()
+        training = training_of(network, lr=1.0)
+        training.scaler = scaler
+        batches = load_batches(train.paths, EvalView(64, 32), [np.arange(16)], workers=0)
+        list(train_epoch(training, batches, labels, objective, clip_grad=0.01))
+        found.append(network.state_dict())
+    torch.testing.assert_close(*found)
 
 
 def test_the_schedule_steps_with_each_update_and_the_reported_rate_is_the_one_used(train):

@@ -143,6 +143,7 @@ def data(market_folder) -> Path:
 
 
 TRIPLETS = {"loss": "ce+triplet", "images_per_identity": 2, "margin": 1.0}
+STATES = {"loss": "ce+xbm+centre", "xbm_start": 1, "xbm_size": 10, "centre_weight": 0.5, "clip_grad": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -152,8 +153,14 @@ TRIPLETS = {"loss": "ce+triplet", "images_per_identity": 2, "margin": 1.0}
         {"ptl": True, "batch_size": 4, "accumulate": 2, **TRIPLETS},
         # Parts of 3 images: an identity has its images in both processes.
         {"ptl": True, "memory": "mean", "batch_size": 6, **TRIPLETS},
+        STATES,
     ],
-    ids=["cross-entropy", "triplets, slot states and accumulate", "triplets across processes and a mean state"],
+    ids=[
+        "cross-entropy",
+        "triplets, slot states and accumulate",
+        "triplets across processes and a mean state",
+        "losses with a state",
+    ],
 )
 def test_two_processes_train_the_run_of_one(tmp_path, data, settings):
     splits = datasets.load("market", data)
@@ -181,7 +188,7 @@ def test_two_processes_train_the_run_of_one(tmp_path, data, settings):
 @pytest.mark.parametrize("writers", [1, 2])
 def test_a_run_of_one_process_resumes_on_two_and_the_reverse(tmp_path, data, writers):
     splits = datasets.load("market", data)
-    settings = {"ptl": True, "batch_size": 4, "epochs": 2, **TRIPLETS}
+    settings = {"ptl": True, "batch_size": 4, "epochs": 2, **TRIPLETS, **STATES, "loss": "ce+triplet+xbm+centre"}
     whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
     finetune(settings_of(**settings), splits, whole, Silent())
     stop, notes = (3, signal.SIGTERM), Notes()  # within the second epoch, with latent states

@@ -95,7 +95,8 @@ def fault():
         {"ptl": True, "memory": "mean", "schedule": "cosine", "warmup_epochs": 1},
         {"ptl": False, "freeze_epochs": 1, "new_lr_factor": 5.0, "layer_decay": 0.5},
         {"backbone": "tiny-dropout", "optimizer": "adam", "amsgrad": True},
-        {"images_per_identity": 2, "loss": "ce+triplet", "label_smoothing": 0.1},
+        {"images_per_identity": 2, "loss": "ce+triplet", "label_smoothing": 0.1, "clip_grad": 0.5},
+        {"loss": "ce+xbm+centre", "xbm_start": 3, "xbm_size": 6, "centre_weight": 0.5},
         {"pad": 4, "erase": 0.5, "batch_size": 2, "accumulate": 2},
     ],
     ids=str,
@@ -234,7 +235,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_update_and_terms(tmp_
     with pytest.raises(
         PtlreidError, match=r"Update 2 of epoch 2: the loss is not finite \(good = .*, bad = nan\)\. Last checkpoint"
     ):
-        finetune(make_settings(), splits, run, Silent(), objective=lambda device: broken)
+        finetune(make_settings(), splits, run, Silent(), objective=lambda device, loss: broken)
     checkpoint = torch.load(run.checkpoint, weights_only=True)
     assert (checkpoint["epoch"], checkpoint["step"]) == (1, 0)
     assert all(tensor.isfinite().all() for tensor in checkpoint["network"].values())
@@ -282,7 +283,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, splits):
 
     settings = make_settings(lr=1000.0, checkpoint_minutes=0.0, epochs=1)
     with pytest.raises(PtlreidError, match="not finite"):
-        finetune(settings, splits, run, Silent(), objective=lambda device: steep)
+        finetune(settings, splits, run, Silent(), objective=lambda device, loss: steep)
     assert not run.weights().exists()
 
 

@@ -29,7 +29,6 @@ from ptlreid.environment import count_update
 from ptlreid.errors import Stopped
 from ptlreid.images import Batch, load_seeded
 from ptlreid.models import bconv
-from ptlreid.settings import FinetuneSettings
 from ptlreid.views import TrainView
 
 
@@ -69,7 +68,7 @@ def train_epochs(
     signal, writes a checkpoint and raises `Stopped`.
     """
     settings, run = job.settings, job.run
-    objective = build_objective(job, device)
+    objective = build_objective(job, training, device)
     main = distributed.is_main()
     with (
         History(run.history if main else None, keep=training.history_bytes) as history,
@@ -114,6 +113,7 @@ def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, s
         forward=forward,
         precision=setup.precision,
         accumulate=job.settings.accumulate,
+        clip_grad=job.settings.clip_grad,
         context=setup.context,
     )
     saved = time.monotonic()
@@ -237,15 +237,15 @@ def _objective_labels(job: TrainingJob) -> np.ndarray:
     return np.arange(len(train)) if job.objective or job.plan_epoch else train.labels()
 
 
-def build_objective(job: TrainingJob, device: torch.device) -> Objective:
-    """The job's own objective on `device`, or that of its settings."""
-    return job.objective(device) if job.objective else loss_objective(job.settings)
+def build_objective(job: TrainingJob, training: Training, device: torch.device) -> Objective:
+    """The loss of the job's settings, or the job's own objective on `device`, which may contain it.
 
-
-def loss_objective(settings: FinetuneSettings) -> Objective:
-    """The loss that `settings` name, with its own settings."""
-    loss = losses.find(settings.loss, settings.model_dump())
-    return lambda output, labels, images: loss(output, labels)
+    What the loss keeps between batches is in the extra state of the training.
+    """
+    begun = training.epoch or training.step
+    checkpoint = job.run.checkpoint if begun else None
+    loss = losses.find(job.settings.loss, job.settings.model_dump(), training.extra, checkpoint)
+    return job.objective(device, loss) if job.objective else lambda output, labels, images: loss(output, labels)
 
 
 def _out_of_patience(job: TrainingJob, training: Training) -> bool:

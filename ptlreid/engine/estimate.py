@@ -77,8 +77,8 @@ def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
 
     `weights`: with batch norm's statistics. `gradients`, `optimizer`: of these. `teacher`: the weights of the frozen
     network that the objective runs, if any. `buckets`: the copy of the gradients that several processes exchange.
-    `states`: latent states carried between batches. `activations`: kept from the forward pass for the backward pass.
-    `peak`: the maximum; less than the sum, as gradients are allocated while activations are freed.
+    `states`: carried between batches, latent ones and those of losses. `activations`: kept from the forward pass for
+    the backward pass. `peak`: the maximum; less than the sum, as gradients are allocated while activations are freed.
     """
     accumulate = min(job.settings.accumulate, 2)  # more make no difference: the second adds to existing gradients
     loop = Precision(None, precision.channels_last)
@@ -94,7 +94,7 @@ def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
             modes.enter_context(Autocast(precision.dtype))
         footprint = modes.enter_context(Footprint(weights))
         before = footprint.live
-        objective = build_objective(job, torch.device("meta"))
+        objective = build_objective(job, training, torch.device("meta"))
         teacher = footprint.live - before
         after_forward: list[int] = []
         before_step: list[int] = []
@@ -114,7 +114,7 @@ def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
         "optimizer": _optimizer_bytes(training.optimizer),
         "teacher": teacher,
         "buckets": buckets,
-        "states": sum(state.nbytes for state in memory_state(training.network).values()),
+        "states": sum(state.nbytes for state in [*memory_state(training.network).values(), *training.extra.values()]),
         "activations": after_forward[accumulate] - live_between,
         "peak": before_step[-1] + buckets,
     }
@@ -137,7 +137,7 @@ def estimate_time(job: TrainingJob, device: torch.device, precision: Precision) 
     size = job.images_per_process
     job.progress.note(f"timing a few updates on {device}: about {_SECONDS:.0f} seconds")
     training = _prepare_training(job, device, precision)
-    objective = build_objective(job, device)
+    objective = build_objective(job, training, device)
 
     # The generators are for dropout.
     with fork_generators(device), fixed_sizes(device), float32_arithmetic(tf32=precision.tf32):
@@ -205,6 +205,7 @@ def _run_updates(
         objective,
         precision=precision,
         accumulate=accumulate,
+        clip_grad=job.settings.clip_grad,
     )
     for step in steps:
         if device.type != "meta":

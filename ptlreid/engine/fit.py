@@ -69,19 +69,20 @@ def train_epoch(
     forward: nn.Module | None = None,
     precision: Precision,
     accumulate: int,
+    clip_grad: float,
     context: Context | None = None,
 ) -> Iterator[Step]:
     """Train on the batches and yield each `Step`, numbered from `training.step`, which is increased before the yield.
 
     `labels`: (N,) on the network's device, the class of each row of the records. `forward`: the wrapped network,
     for several processes for example. `context`: see `EpochPlan`. `accumulate`: batches per update, which uses their
-    mean gradient; batches at the end that do not fill an update are dropped. The caller resets latent states. Leaves
-    the network in training mode.
+    mean gradient; batches at the end that do not fill an update are dropped. `clip_grad`: the largest L2 norm of that
+    gradient over all weights, longer ones are scaled to it; 0 for no limit. The caller resets latent states. Leaves the
+    network in training mode.
     """
     forward = training.network if forward is None else forward
     forward.train()
-    # Not always `forward` itself: torch.compile wraps it again.
-    exchange = next((part for part in forward.modules() if isinstance(part, DistributedDataParallel)), None)
+    exchange = _find_exchange(forward)
     source, previous = iter(batches), perf_counter()
     while True:
         lr = float(training.optimizer.param_groups[0]["lr"])
@@ -103,7 +104,7 @@ def train_epoch(
                 training.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
             totals = {name: totals.get(name, 0) + value.detach() for name, value in terms.items()}
             images += len(batch.rows)
-        _update(training)
+        _update(training, clip_grad)
         now = perf_counter()
         step = Step(training.step, totals, lr, images, now - previous, waited)
         training.step += 1
@@ -128,14 +129,22 @@ def _forward(
     return {name: value.float() / parts for name, value in terms.items()}
 
 
-def _update(training: Training) -> None:
+def _update(training: Training, clip_grad: float) -> None:
     scaler = training.scaler
     scale = scaler.get_scale() if scaler.is_enabled() else 1.0
+    if clip_grad:
+        scaler.unscale_(training.optimizer)
+        nn.utils.clip_grad_norm_(training.network.parameters(), clip_grad)
     scaler.step(training.optimizer)
     scaler.update()
     # fp16 skips an update whose gradients overflow, and halves its scale: the schedule skips it too.
     if not scaler.is_enabled() or scaler.get_scale() >= scale:
         training.schedule.step()
+
+
+def _find_exchange(forward: nn.Module) -> DistributedDataParallel | None:
+    """What exchanges gradients, if anything: `forward` itself, or inside it, as torch.compile wraps it again."""
+    return next((part for part in forward.modules() if isinstance(part, DistributedDataParallel)), None)
 
 
 def _sync_only(exchange: DistributedDataParallel | None, *, last: bool) -> AbstractContextManager[object]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ptlreid.engine.checkpoint import Training
     from ptlreid.engine.fit import Context, Objective
     from ptlreid.images import Sampler
+    from ptlreid.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,11 @@ class EpochPlan:
 class TrainingJob:
     """The settings, data, sampler and run folder of one training run. Constant during training.
 
-    `settings`: with a resolved image size. `objective`: builds the objective on a device, whose labels are the rows of
-    the training set; None for the loss of `settings`. `depends`: digests of what the run depends on besides settings
-    and images. `classes`: of the classifier that the run takes over with its initial weights; None for one class per
-    identity of the training set. `plan_epoch`: makes the plan of the next epoch, or of the rest of one that a
-    checkpoint interrupts, from the training state on a device; where it returns None, training ends. Without it,
+    `settings`: with a resolved image size. `objective`: builds the objective on a device from the loss of `settings`,
+    with rows of the training set as labels; None for that loss alone. `depends`: digests of what the run depends on
+    besides settings and images. `classes`: of the classifier that the run takes over with its initial weights; None for
+    one class per identity of the training set. `plan_epoch`: makes the plan of the next epoch, or of the rest of one
+    that a checkpoint interrupts, from the training state on a device; where it returns None, training ends. Without it,
     sampler and objective are the same in all epochs.
     """
 
@@ -59,7 +60,7 @@ class TrainingJob:
     sampler: Sampler
     run: RunFolder
     progress: Progress
-    objective: Callable[[torch.device], Objective] | None = None
+    objective: Callable[[torch.device, Loss], Objective] | None = None
     depends: Mapping[str, str] | None = None
     classes: int | None = None
     plan_epoch: Callable[[Training, torch.device], EpochPlan | None] | None = None

@@ -69,6 +69,9 @@ class FinetuneSettings(DataSettings):
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="Learning-rate factor from each layer of the backbone to the one before it."
     )
+    clip_grad: float = Field(
+        0.0, ge=0, le=1_000_000, description="Largest norm of the gradient of an update; 0: no limit."
+    )
     freeze_epochs: int = Field(0, ge=0, le=MAX_EPOCHS, description="Initial epochs with a frozen backbone.")
     schedule: Literal["step", "cosine"] = Field("step", description="Learning-rate schedule.")
     warmup_epochs: int = Field(0, ge=0, le=MAX_EPOCHS, description="Initial epochs of learning-rate warm-up.")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ptlreid.engine.fit import Objective
+    from ptlreid.losses import Loss
     from ptlreid.models.network import Network
     from ptlreid.network_types import Output
 
@@ -129,25 +130,24 @@ def _feature_width(spec: NetworkSpec) -> int:
 
 def distillation_objective(
     settings: DistillSettings, teacher: WeightsFile, train: Records
-) -> Callable[[torch.device], Objective]:
-    """A function that builds the objective of Eq. 4 on a device; the teacher runs there in eval mode, without gradient.
+) -> Callable[[torch.device, Loss], Objective]:
+    """A function that builds the objective of Eq. 4 on a device, from the student's own loss.
 
-    The objective takes rows of `train`. An adapted teacher's features are those of the statistics of each image's
-    camera, less the mean feature of the camera: the student learns to give them from the image alone. Without
-    identities, there is the feature term alone. Loads the teacher when the objective is built.
+    The teacher runs there in eval mode, without gradient. The objective takes rows of `train`. An adapted teacher's
+    features are those of the statistics of each image's camera, less the mean feature of the camera: the student learns
+    to give them from the image alone. Without identities, there is the feature term alone. Loads the teacher when the
+    objective is built.
     """
 
-    def make(device: torch.device) -> Objective:
+    def make(device: torch.device, loss: Loss) -> Objective:
         import torch
 
-        from ptlreid import losses
         from ptlreid.losses._std import std
 
         layout = torch.channels_last if settings.channels_last else torch.preserve_format
         network = teacher.build().requires_grad_(False)
         read = _camera_reader(network, teacher, train, settings.flip, device)
         network.to(device).to(memory_format=layout)
-        loss = losses.find(settings.loss, settings.model_dump())
         labels = torch.from_numpy(train.labels()).to(device)
 
         def objective(output: Output, rows: Tensor, images: Tensor) -> dict[str, Tensor]:

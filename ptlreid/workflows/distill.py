@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from ptlreid.engine.fit import Objective
+    from ptlreid.losses import Loss
 
 
 def distill(settings: DistillSettings, splits: Splits, run: RunFolder, progress: Progress) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def dry_run_all(
 
 def _build_objective(
     settings: DistillSettings, splits: Splits, run: RunFolder
-) -> Callable[[torch.device], Objective] | None:
+) -> Callable[[torch.device, Loss], Objective] | None:
     """A function that builds the objective on a device; None for λ = 0, when the teacher is not run."""
     if not settings.lambda_:
         return None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ptlreid.engine.fit import Objective
     from ptlreid.images import Sampler
+    from ptlreid.losses import Loss
 
 
 S = TypeVar("S", bound=FinetuneSettings)
@@ -35,16 +36,16 @@ def finetune(
     run: RunFolder,
     progress: Progress,
     *,
-    objective: Callable[[torch.device], Objective] | None = None,
+    objective: Callable[[torch.device, Loss], Objective] | None = None,
     depends: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The metrics of the finished run, also written to `run.metrics`.
 
     A finished run is reused without importing torch; an interrupted one resumes from its checkpoint. `objective`: makes
-    the objective on a device; by default the loss of `settings`, which needs identities. `depends`: digests of the
-    run's inputs other than settings and images. Raises `OptionError` if the folder holds a run with other settings,
-    images or digests, `CheckpointError` if another process is training it, `DataError` if the training images do not
-    fill one update, and `Stopped` after a signal.
+    the objective on a device from the loss of `settings`; by default that loss alone, which needs identities.
+    `depends`: digests of the run's inputs other than settings and images. Raises `OptionError` if the folder holds a
+    run with other settings, images or digests, `CheckpointError` if another process is training it, `DataError` if the
+    training images do not fill one update, and `Stopped` after a signal.
     """
     settings = resolve_size(settings)
     sampler = _build_sampler(settings, splits, objective)
@@ -105,7 +106,7 @@ def dry_run(
     run: RunFolder,
     progress: Progress,
     *,
-    objective: Callable[[torch.device], Objective] | None = None,
+    objective: Callable[[torch.device, Loss], Objective] | None = None,
     depends: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The planned training, with estimates of memory and time, for JSON: see `estimate_training`.
@@ -149,7 +150,7 @@ def check_all(
 
 
 def _build_sampler(
-    settings: FinetuneSettings, splits: Splits, objective: Callable[[torch.device], Objective] | None
+    settings: FinetuneSettings, splits: Splits, objective: Callable[[torch.device, Loss], Objective] | None
 ) -> Sampler:
     """The batches; with an objective of its own, a run may be trained on images without identities."""
     return build_pass(settings, splits) if objective and splits.unlabelled else build_sampler(settings, splits)

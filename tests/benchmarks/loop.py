@@ -83,6 +83,7 @@ def our_loop(spec: NetworkSpec, batches: list[Batch], folder: Path, device: torc
         lambda output, labels, images: loss(output, labels),
         precision=Precision(torch.bfloat16 if device.type == "cuda" else None, channels_last=False),
         accumulate=1,
+        clip_grad=0.0,
     )
 
     def step() -> None:

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from ptlreid import models
 from ptlreid.devices import choose_amp, float32_arithmetic
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.epochs import build_objective
 from ptlreid.engine.job import TrainingJob
 from ptlreid.errors import OptionError
 from ptlreid.features import Extractor
+from ptlreid.losses import find
 from ptlreid.models.bconv import memory_state
 from ptlreid.settings import EvaluateSettings
 from ptlreid.views import EvalView, standardize
@@ -119,7 +119,8 @@ def reference_update(job: TrainingJob) -> tuple[float, torch.Tensor]:
     network = models.build(job.spec, job.settings.seed).double().train()
     images = standardize(batch.images).double()
     labels = torch.from_numpy(job.splits.train.labels())[batch.rows]
-    loss = torch.stack(list(build_objective(job, labels.device)(network(images), labels, images).values())).sum()
+    terms = find(job.settings.loss, job.settings.model_dump())(network(images), labels)
+    loss = torch.stack(list(terms.values())).sum()
     loss.backward()
     return loss.item(), gradients(network)
 

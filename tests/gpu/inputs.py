@@ -125,10 +125,11 @@ def updates(
         training,
         batches,
         torch.from_numpy(job.splits.train.labels()).to(device),
-        build_objective(job, device),
+        build_objective(job, training, device),
         forward=forward,
         precision=precision_of(job),
         accumulate=1,
+        clip_grad=job.settings.clip_grad,
     )
     return (step.terms for step in steps)
 

@@ -45,7 +45,7 @@ def bare_loop(
     """A step of the same work as the project's loop, and nothing else, from float32 images on the device."""
     job = inputs.make_job(backbone, device=size.device, batch_size=batch, ptl=ptl, amp=amp, channels_last=channels_last)
     state, precision, device = inputs.start(job), inputs.precision_of(job), torch.device(size.device)
-    objective = build_objective(job, device)
+    objective = build_objective(job, state, device)
 
     def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with precision.autocast(device):
