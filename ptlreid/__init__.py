@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         write_report,
     )
     from ptlreid.api_search import embed
+    from ptlreid.api_thresholds import calibrate_run, find_threshold
     from ptlreid.errors import PtlreidError
     from ptlreid.features import Extractor
     from ptlreid.records import Records, Splits
@@ -46,12 +47,14 @@ __all__ = [
     "Splits",
     "adapt_run",
     "build_network",
+    "calibrate_run",
     "compare",
     "compare_methods",
     "distill",
     "embed",
     "evaluate",
     "evaluate_run",
+    "find_threshold",
     "finetune",
     "load_dataset",
     "load_extractor",
@@ -76,7 +79,9 @@ _MODULES = {
     "RunFolder": "ptlreid.runs",
     "Scores": "ptlreid.retrieval.types",
     "Splits": "ptlreid.records",
+    "calibrate_run": "ptlreid.api_thresholds",
     "embed": "ptlreid.api_search",
+    "find_threshold": "ptlreid.api_thresholds",
     "summarize_seeds": "ptlreid.retrieval.seeds",
 }
 

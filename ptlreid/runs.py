@@ -57,6 +57,11 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def thresholds(self) -> Path:
+        """The thresholds of `ptlreid calibrate`, JSON."""
+        return self.path / "thresholds.json"
+
+    @property
     def report(self) -> Path:
         """The page of `ptlreid report`, HTML."""
         return self.path / "report.html"

@@ -13,6 +13,7 @@ from ptlreid.cli import COMMANDS, load_command
 from ptlreid.cli.command import default_text, group_params, metavar
 from ptlreid.settings import (
     AdaptSettings,
+    CalibrateSettings,
     ChainSettings,
     DemoSettings,
     DistillSettings,
@@ -39,6 +40,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "transfer-chain": ChainSettings,
     "evaluate": EvaluateSettings,
     "compare": CompareSettings,
+    "calibrate": CalibrateSettings,
     "report": ReportSettings,
     "embed": EmbedSettings,
     "demo": DemoSettings,

@@ -23,13 +23,16 @@ RANKS = [
         *("__init__", "errors", "signals", "records", "plugins", "progress", "names", "cores"),
         *("files", "file_kinds", "hdf5_strings", "locks", "network_types"),
     ],
-    ["settings", "distributed", "devices", "workers", "contents", "image_files", "json_files", "schemas"],
+    [
+        *("settings", "distributed", "devices", "workers", "contents", "image_files", "json_files", "schemas"),
+        "thresholds_schema",
+    ],
     ["datasets", "images", "image_check", "packs", "views", "samplers", "runs", "environment", "precision"],
     ["models", "losses", "retrieval"],
-    ["features", "cache", "engine", "evaluation"],
+    ["features", "cache", "engine", "evaluation", "calibrations"],
     ["adapt", "reports", "transfer"],
     ["workflows"],
-    ["api", "api_search", "cli"],
+    ["api", "api_search", "api_thresholds", "cli"],
     ["__main__"],
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
@@ -42,6 +45,7 @@ ALLOWED_WITHIN_RANK = {
     ("files", "locks"),
     ("locks", "errors"),
     ("locks", "progress"),
+    ("thresholds_schema", "schemas"),
     ("distributed", "devices"),
     ("images", "views"),
     ("images", "packs"),
@@ -49,9 +53,11 @@ ALLOWED_WITHIN_RANK = {
     ("cache", "features"),
     ("evaluation", "cache"),
     ("evaluation", "features"),
+    ("calibrations", "features"),
     ("engine", "evaluation"),
     ("engine", "features"),
     ("transfer", "adapt"),
+    ("api_thresholds", "api"),
 }
 
 

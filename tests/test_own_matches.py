@@ -9,6 +9,7 @@ from ranking import camera_scores, evaluate, matrix, ranklist
 
 from ptlreid.errors import DataError
 from ptlreid.retrieval.own_matches import find_own_images
+from ptlreid.retrieval.pairs import Pairs
 from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.thresholds import count_pairs
 from ptlreid.retrieval.types import Features, Retrieval
@@ -44,7 +45,8 @@ def test_a_gallery_searched_for_its_own_images_leaves_each_one_out():
     ]
     cell = camera_scores(distance_blocks(both, both), both, both, ANY_CAMERA)
     assert (cell.cmc1[0, 0], cell.mean_ap[0, 0]) == (0, pytest.approx((1 / 2 + 1 / 3 + 1 / 3 + 1 / 2) / 4))
-    counts = count_pairs(Retrieval(both, both, ANY_CAMERA), metric="euclidean", memory_budget=None)
+    retrieval = Retrieval(both, both, ANY_CAMERA)
+    counts = count_pairs(Pairs(retrieval, distance_blocks(both, both), "euclidean"), [])
     assert (counts.same.sum(), counts.different.sum()) == (4, 8)
     assert np.isfinite(matrix(distance_blocks(both, both))).all()
 

@@ -7,15 +7,22 @@ import pytest
 from sklearn.metrics import roc_curve
 
 from ptlreid.errors import DataError
+from ptlreid.retrieval.distance import distance_blocks
+from ptlreid.retrieval.pairs import Pairs
 from ptlreid.retrieval.protocols import PROTOCOLS
-from ptlreid.retrieval.thresholds import PairCounts, count_pairs
+from ptlreid.retrieval.thresholds import OperatingPoint, PairCounts, count_pairs
 from ptlreid.retrieval.types import Features, Retrieval
 
 MARKET = PROTOCOLS["market"]
 
 
-def count(query, gallery, metric="euclidean", **bins):
-    return count_pairs(Retrieval(query, gallery, MARKET), metric=metric, memory_budget=None, **bins)
+def all_pairs(query, gallery, metric="euclidean", protocol=MARKET):
+    retrieval = Retrieval(query, gallery, protocol)
+    return Pairs(retrieval, distance_blocks(retrieval, metric=metric, memory_budget=None), metric)
+
+
+def count(query, gallery, metric="euclidean", rates=(), **bins):
+    return count_pairs(all_pairs(query, gallery, metric), rates, **bins)
 
 
 def features(matrix, pids, camids):
@@ -62,35 +69,55 @@ def test_counts_equal_a_slow_loop(metric):
         assert np.abs(np.cumsum(found) - np.cumsum(expected)).max() <= 1
 
 
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_operating_points_equal_scikit_learn(metric):
-    query, gallery = random_sides(seed=1)
-    counts = count(query, gallery, metric)
+def rounded(query, gallery):
+    """The same sides with whole numbers as features, so that many distances are equal, and some are 0."""
+    return [features(np.round(side.matrix), side.pids, side.camids) for side in (query, gallery)]
+
+
+@pytest.mark.parametrize(("metric", "ties"), [("euclidean", False), ("cosine", False), ("euclidean", True)])
+def test_operating_points_equal_scikit_learn(metric, ties):
+    query, gallery = rounded(*random_sides(seed=1)) if ties else random_sides(seed=1)
+    rates = (0.001, 0.01, 0.1)
+    counts = count(query, gallery, metric, rates)
     distances, same = pairs_by_loop(query, gallery, metric)
     false, true, thresholds = roc_curve(same, -distances, drop_intermediate=False)
-    equal = counts.equal_error_point()
-    nearest = np.argmin(np.abs(false - (1 - true)))
-    step = 1 / min(same.sum(), (~same).sum())  # the curve is made of steps as high as one pair
-    assert equal.far == pytest.approx(false[nearest], abs=step)
-    assert equal.far == pytest.approx(1 - equal.tar, abs=step)
-    assert equal.threshold == pytest.approx(-thresholds[nearest], rel=0.02)
-    for rate in (0.01, 0.1):
+    for rate in rates:
         at = np.flatnonzero(false <= rate)[-1]
         found = counts.at_far(rate)
-        assert found.threshold == pytest.approx(-thresholds[at], rel=0.02)
-        assert found.tar == pytest.approx(true[at], abs=2 * step)
+        assert (found.far, found.tar) == (false[at], true[at])
+        assert -thresholds[at] <= found.threshold + 1e-5
+        assert found.threshold <= -thresholds[at + 1]
+    equal = counts.equal_error_point()
+    gaps = np.abs(false - (1 - true))
+    assert abs(equal.far - (1 - equal.tar)) == pytest.approx(gaps.min(), abs=1e-12)
+    at = np.flatnonzero((false == equal.far) & (true == equal.tar))[0]
+    assert -thresholds[at] <= equal.threshold + 1e-5
+    assert equal.threshold <= -thresholds[at + 1]
 
 
 def test_operating_points_by_hand():
-    # Same identity: 75% in bin 1, 25% in bin 3. Different identities: 10% in bin 2, 40% in bin 3, 50% in bin 4.
+    # Same identity: 3 pairs in bin 1, 1 in bin 3. Different identities: 10 pairs in bin 2, 40 in bin 3, 50 in bin 4.
     counts = PairCounts(np.array([0.0, 1, 2, 3, 4]), np.array([3, 0, 1, 0]), np.array([0, 10, 40, 50]))
-    point = counts.at_far(0.05)  # half of the 10% in bin 2
-    assert (point.threshold, point.far, point.tar) == (1.5, 0.05, 0.75)
-    equal = counts.equal_error_point()
-    # In bin 3 FAR rises from 0.1 to 0.5 and 1 - TAR falls from 0.25 to 0: equal at x = 0.15 / 0.65 of the bin.
-    assert equal.threshold == pytest.approx(2 + 0.15 / 0.65)
-    assert equal.far == pytest.approx(0.1 + 0.4 * 0.15 / 0.65)
-    assert equal.tar == pytest.approx(1 - equal.far)
+    # Bin 2 would be a FAR of 10%. Bins 1 and 2 touch: between them is edge 1.
+    assert counts.at_far(0.05) == OperatingPoint(1, 0, 0.75)
+    assert counts.at_far(0.1) == OperatingPoint(2, 0.1, 0.75)
+    assert counts.at_far(0.49) == OperatingPoint(2, 0.1, 0.75)
+    # Gaps of FAR and 1 - TAR: 0.25 at edge 1, 0.15 at edge 2, 0.5 at edge 3.
+    assert counts.equal_error_point() == OperatingPoint(2, 0.1, 0.75)
+
+
+def test_a_threshold_is_halfway_between_the_pairs_next_to_it():
+    # One different-identity pair at 2 to 3, ten at 7 to 8: FAR 10% allows one of eleven.
+    counts = PairCounts(np.arange(11.0), np.eye(10, dtype=int)[0], np.array([0, 0, 1, 0, 0, 0, 0, 10, 0, 0]))
+    assert counts.at_far(0.1).threshold == (3 + 7) / 2
+
+
+def test_pairs_within_a_bin_are_separated():
+    """With 300 bins, several pairs of both kinds are in the bin of each threshold."""
+    query, gallery = random_sides(seed=2)
+    few, many = (count(query, gallery, rates=(0.01, 0.1), bins=bins) for bins in (300, 20_000))
+    for rate in (0.01, 0.1):
+        assert (few.at_far(rate).far, few.at_far(rate).tar) == (many.at_far(rate).far, many.at_far(rate).tar)
 
 
 def test_a_far_below_one_pair_has_no_threshold():

@@ -45,7 +45,7 @@ def evaluate(
       ptlreid evaluate --query q.npz --gallery g.npz --metric cosine
     """
     if run is None and query is not None and gallery is not None:
-        _check_file_settings(settings)
+        check_file_settings(settings)
         result = _evaluate_files(query, gallery, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{query} in {gallery}"
     elif run is not None and query is None and gallery is None:
@@ -65,7 +65,8 @@ def evaluate(
 _EXTRACTION = ("data", "weights", "flip", "normalize", "amp", "batch_size", "dtype")
 
 
-def _check_file_settings(settings: EvaluateSettings) -> None:
+def check_file_settings(settings: EvaluateSettings) -> None:
+    """Raise `OptionError` for a setting of feature extraction."""
     given = [f"--{name.replace('_', '-')}" for name in _EXTRACTION if name in settings.model_fields_set]
     if given:
         raise OptionError(

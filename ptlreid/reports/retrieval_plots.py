@@ -13,7 +13,6 @@ from ptlreid.reports.elements import Plot, Table, format_number, format_percent
 from ptlreid.reports.heat_map import plot_heat_map
 from ptlreid.reports.run_summary import EvaluatedRun
 from ptlreid.retrieval.cameras import camera_scores
-from ptlreid.retrieval.distance import distance_blocks
 from ptlreid.retrieval.thresholds import OperatingPoint, PairCounts
 
 if TYPE_CHECKING:
@@ -95,8 +94,7 @@ def plot_distances(counts: PairCounts, rates: Sequence[float]) -> Plot:
 def plot_cameras(run: EvaluatedRun) -> list[Plot]:
     """Heat maps of mAP and CMC-1 by query camera and gallery camera."""
     settings = run.settings
-    blocks = distance_blocks(run.retrieval, metric=settings.metric, memory_budget=settings.budget_bytes)
-    pairs = camera_scores(run.retrieval, blocks, ap=settings.ap)
+    pairs = camera_scores(run.retrieval, run.pairs.blocks, ap=settings.ap)
     rows, columns = (list(map(str, cameras.tolist())) for cameras in (pairs.query_cameras, pairs.gallery_cameras))
     return [
         plot_heat_map(
@@ -131,7 +129,7 @@ def _bin_shares(counts: PairCounts) -> tuple[np.ndarray, ...]:
     shares = [np.cumsum(kind) / kind.sum() for kind in (counts.same, counts.different)]
     first = min(int(np.argmax(share > 1e-4)) for share in shares)
     last = max(int(np.argmax(share >= 1 - 1e-4)) for share in shares) + 1
-    starts = np.unique(np.linspace(first, last, _BARS + 1).astype(np.int64))
+    starts = np.unique(counts.edges.searchsorted(np.linspace(counts.edges[first], counts.edges[last], _BARS + 1)))
     same, different = (
         np.diff(np.concatenate([[0], np.cumsum(kind)])[starts]) / kind.sum() for kind in (counts.same, counts.different)
     )

@@ -168,9 +168,9 @@ def _explain_environments(runs: Sequence[RunSummary]) -> list[str]:
 
 def _describe_retrieval(name: str, run: EvaluatedRun, rates: Sequence[float]) -> Section:
     """CMC, distances with thresholds, and scores by camera."""
-    cmc, cameras, settings = plot_cmc({name: run.scores.cmc}), plot_cameras(run), run.settings
+    cmc, cameras = plot_cmc({name: run.scores.cmc}), plot_cameras(run)
     try:
-        counts = count_pairs(run.retrieval, metric=settings.metric, memory_budget=settings.budget_bytes)
+        counts = count_pairs(run.pairs, rates)
     except DataError as error:  # for example, all images are of one identity
         return Section("retrieval", "Retrieval", [f"No verification thresholds. {error}"], plots=[cmc, *cameras])
     plots = [cmc, plot_distances(counts, rates), *cameras]

@@ -13,6 +13,8 @@ from ptlreid.files import file_digest
 from ptlreid.models.camera_statistics import own_share, read_cameras
 from ptlreid.reports.elements import name_cameras
 from ptlreid.retrieval.cluster_statistics import ClusterStatistics
+from ptlreid.retrieval.distance import distance_blocks
+from ptlreid.retrieval.pairs import Pairs
 from ptlreid.retrieval.types import Retrieval, Scores
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings
@@ -27,6 +29,13 @@ class EvaluatedRun:
     retrieval: Retrieval
     scores: Scores
     settings: EvaluateSettings
+
+    @property
+    def pairs(self) -> Pairs:
+        """All pairs that the protocol allows, with their distances."""
+        metric = self.settings.metric
+        blocks = distance_blocks(self.retrieval, metric=metric, memory_budget=self.settings.budget_bytes)
+        return Pairs(self.retrieval, blocks, metric)
 
 
 @dataclass(frozen=True)

@@ -40,21 +40,39 @@ def bootstrap_intervals(values: np.ndarray, pids: np.ndarray, *, resamples: int,
 
 def resampled_means(values: np.ndarray, pids: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
     """(resamples, K) the means that `bootstrap_intervals` takes its percentiles of."""
-    if resamples < 1:
-        raise OptionError(f"A bootstrap of {resamples} resamples: expected 1 or more; 2000 is common.")
-    present, identity = np.unique(pids, return_inverse=True)
-    if len(present) < 2:
-        raise DataError(f"The queries have {len(present)} identity: a bootstrap needs at least two.")
+    _, identity = np.unique(pids, return_inverse=True)
     sizes = np.bincount(identity)  # (I,)
     sums = np.stack([np.bincount(identity, weights=column) for column in values.T], axis=1)  # (I, K)
+    return resampled_ratios(sums, sizes, resamples=resamples, seed=seed)
+
+
+def resampled_ratios(
+    sums: np.ndarray,
+    sizes: np.ndarray,
+    *,
+    resamples: int,
+    seed: int,
+    fixed_sums: np.ndarray | float = 0,
+    fixed_sizes: np.ndarray | float = 0,
+) -> np.ndarray:
+    """(resamples, K): the `sums` of the resampled identities over their `sizes`, (I, K) and (I,).
+
+    The same seed and number of identities give the same resamples. `fixed_sums`, (K,), and `fixed_sizes` are added to
+    those of every resample; with none and without a size in a resample, its ratio is 0.
+    """
+    if resamples < 1:
+        raise OptionError(f"A bootstrap of {resamples} resamples: expected 1 or more; 2000 is common.")
+    if len(sizes) < 2:
+        raise DataError(f"The queries have {len(sizes)} identity: a bootstrap needs at least two.")
     rng, even = np.random.default_rng(seed), np.full(len(sizes), 1 / len(sizes))
-    means = np.empty((resamples, values.shape[1]))
+    ratios = np.empty((resamples, sums.shape[1]))
     chunk = max(1, _MAX_TABLE_ENTRIES // len(sizes))
     for start in range(0, resamples, chunk):
-        part = means[start : start + chunk]
+        part = ratios[start : start + chunk]
         times = rng.multinomial(len(sizes), even, size=len(part))  # how often each identity is sampled
-        part[...] = (times @ sums) / (times @ sizes)[:, None]
-    return means
+        totals = (times @ sizes + fixed_sizes)[:, None]
+        part[...] = (times @ sums + fixed_sums) / np.where(totals > 0, totals, 1)
+    return ratios
 
 
 def central_interval(values: np.ndarray) -> Interval:

@@ -2,6 +2,7 @@
 
 from ptlreid.settings.adapt import AdaptSettings
 from ptlreid.settings.base import DataSettings, RootSettings, Settings, read_toml
+from ptlreid.settings.calibrate import CalibrateSettings
 from ptlreid.settings.chain import ChainSettings
 from ptlreid.settings.demo import DemoSettings
 from ptlreid.settings.distill import DistillSettings
@@ -12,6 +13,7 @@ from ptlreid.settings.prepare import OwnImagesSettings, PackSettings, SyntheticS
 
 __all__ = [
     "AdaptSettings",
+    "CalibrateSettings",
     "ChainSettings",
     "DataSettings",
     "DemoSettings",

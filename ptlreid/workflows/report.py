@@ -167,9 +167,8 @@ def _plot_evaluation(kind: str, run: RunFolder, settings: ReportSettings, progre
     if kind == "cameras":
         return plot_cameras(evaluation)
     if kind == "distances":
-        metric, budget = evaluation.settings.metric, evaluation.settings.budget_bytes
-        counts = count_pairs(evaluation.retrieval, metric=metric, memory_budget=budget)
-        return [plot_distances(counts, settings.false_accept_rates)]
+        rates = settings.false_accept_rates
+        return [plot_distances(count_pairs(evaluation.pairs, rates), rates)]
     size, seed = settings.ranklist_size, settings.seed
     section = show_rank_lists(evaluation, queries=settings.queries, ranklist_size=size, seed=seed)
     return [plot_rank_lists([one for group in section.rank_lists.values() for one in group])]

@@ -1,0 +1,132 @@
+"""`ptlreid calibrate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ptlreid.cli import console
+from ptlreid.cli.evaluate import check_file_settings
+from ptlreid.cli.options import DryRun, Json, Runs, from_settings
+from ptlreid.errors import OptionError
+from ptlreid.settings import CalibrateSettings
+
+
+@from_settings(CalibrateSettings)
+def calibrate(
+    settings: CalibrateSettings,
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Run: its name or folder.")] = None,
+    query: Annotated[
+        Path | None, typer.Option("--query", metavar="FILE", help="Query features (.h5 or .npz), instead of a run.")
+    ] = None,
+    gallery: Annotated[
+        Path | None, typer.Option("--gallery", metavar="FILE", help="Gallery features, with --query.")
+    ] = None,
+    *,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure thresholds on the distance: same identity or not, in the gallery or not.
+
+    From labelled images of the cameras that the threshold is for. Pairs: false-accept rate (FAR) and true-accept rate
+    (TAR). Searches for identities that may be missing from the gallery: FAR, and detection and identification rate
+    (DIR). The thresholds of a run are saved in its folder, for its weights, readout and metric.
+
+    Examples:
+      ptlreid calibrate --run market-resnet50-ptl-s0
+      ptlreid calibrate --run market-resnet50-ptl-s0 --data lobby --per-camera
+      ptlreid calibrate --query q.npz --gallery g.npz --metric cosine
+    """
+    if run is None and query is not None and gallery is not None:
+        check_file_settings(settings)
+        result = _calibrate_files(query, gallery, settings, dry_run=dry_run)
+        title = f"{query} in {gallery}"
+    elif run is not None and query is None and gallery is None:
+        result = _calibrate_run(run, runs, settings, dry_run=dry_run)
+        title = f"{Path(result['run']).name} on {result.get('data')}"
+    else:
+        raise OptionError("Nothing to calibrate: expected --run RUN, or both --query FILE and --gallery FILE.")
+    if dry_run:
+        console.show_plan(result, as_json=json)
+    elif json:
+        console.show_json(result)
+    else:
+        _show(title, result)
+
+
+def _calibrate_run(name: str, runs: Path, settings: CalibrateSettings, *, dry_run: bool) -> dict[str, Any]:
+    from ptlreid import datasets
+    from ptlreid.distributed import process_group
+    from ptlreid.runs import find_run
+    from ptlreid.workflows import calibrate as workflow
+
+    run = find_run(runs, name)
+    splits = datasets.load(settings.data or run.settings().data, Path(settings.root))
+    if dry_run:
+        return workflow.preview_run(run, splits, settings)
+    with process_group(settings.device):
+        return workflow.calibrate_run(run, splits, settings, console.Reporter())
+
+
+def _calibrate_files(query: Path, gallery: Path, settings: CalibrateSettings, *, dry_run: bool) -> dict[str, Any]:
+    from ptlreid.workflows import calibrate as workflow
+
+    if dry_run:
+        return workflow.preview_files(query, gallery, settings)
+    return workflow.calibrate_files(query, gallery, settings, console.Reporter())
+
+
+_COLUMNS = {
+    "tar": ("", "threshold", "FAR (%)", "95% CI", "TAR (%)", "95% CI"),
+    "dir": ("", "threshold", "FAR (%)", "95% CI", "DIR (%)", "95% CI"),
+}
+
+
+def _show(title: str, result: Mapping[str, Any]) -> None:
+    pairs, split = result["pairs"], result["open_set_split"]
+    how = f"metric {result['metric']}, protocol {result['protocol']}"
+    show_points(
+        f"{title} ({how}): a pair is accepted if its distance is below the threshold", result["operating_points"], "tar"
+    )
+    console.say(f"{pairs['same']:,} same-identity and {pairs['different']:,} different-identity pairs.")
+    if split:
+        enrolled, absent = split["enrolled"], split["absent"]
+        title = "Searches: the nearest image is the answer if its distance is below the threshold"
+        show_points(title, result["open_set"], "dir")
+        console.say(
+            f"{enrolled['queries']:,} queries with their identity in the gallery, {absent['queries']:,} without "
+            f"({absent['identities']:,} identities left it)."
+        )
+    for cell in result.get("camera_pairs", ()):
+        if cell["operating_points"]:
+            title = f"Queries from camera {cell['query']}, gallery images from camera {cell['gallery']}"
+            show_points(title, cell["operating_points"], "tar")
+    queries, images = (", ".join(map(str, result["cameras"][side])) for side in ("query", "gallery"))
+    where = f"cameras {queries} (queries) and {images} (gallery) of {result.get('data', 'these files')}"
+    console.say(f"Thresholds hold for {where}: measure again for others.")
+    if "thresholds" in result:
+        console.say(f"Saved: {result['thresholds']}")
+
+
+def show_points(title: str, points: Sequence[Mapping[str, Any]], rate: Literal["tar", "dir"]) -> None:
+    """Print operating points with FAR, TAR or DIR, and their intervals, and why some are not measurable."""
+    console.show_rows(title, _COLUMNS[rate], [_format(point, rate) for point in points], right=True)
+    for point in points:
+        if "note" in point:
+            console.say(f"{point['name']}: {point['note']}.")
+
+
+def _format(point: Mapping[str, Any], second: str) -> list[str]:
+    """A row of the table: name, threshold, and both rates in percent with their intervals."""
+    if point["threshold"] is None:
+        return [point["name"], *"–––––"]
+    cells = [str(point["name"]), f"{point['threshold']:.5g}"]
+    for rate, form in (("far", ".3g"), (second, ".1f")):
+        interval = point[f"{rate}_interval"]
+        ends = " to ".join(f"{100 * end:{form}}" for end in interval) if interval else "–"
+        cells += [f"{100 * point[rate]:{form}}", ends]
+    return cells
