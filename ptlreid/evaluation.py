@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,18 @@ PROTOCOL_OF_FILES = "market"  # for feature files, which belong to no dataset, u
 def evaluate_run(run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress) -> Scores:
     """The scores of the run's weights on the test set of `splits`."""
     return evaluate(load_retrieval(run, splits, settings, progress), settings)
+
+
+def summarize_run(run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress) -> dict[str, Any]:
+    """The scores of the run's last weights, for JSON, and under `averaged` those of its averaged weights if it has any.
+
+    `settings`: of both.
+    """
+    found = {}
+    for weights in ("last", *(["averaged"] if run.has_average else [])):
+        chosen = settings.model_copy(update={"weights": weights})
+        found[weights] = evaluate_run(run, splits, chosen, progress).summary()
+    return {**found.pop("last"), **found}
 
 
 def evaluate(retrieval: Retrieval, settings: EvaluateSettings) -> Scores:

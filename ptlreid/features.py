@@ -54,7 +54,7 @@ class Extractor:
     @classmethod
     def from_run(cls, run: RunFolder, settings: ExtractionSettings) -> Extractor:
         """The extractor of the run's weights, see `from_weights`."""
-        return cls.from_weights(read_weights_header(run.weights(settings.weights)), settings)
+        return cls.from_weights(read_weights_header(run.find_weights(settings.weights)), settings)
 
     @classmethod
     def from_weights(cls, weights: WeightsFile, settings: ExtractionSettings) -> Extractor:

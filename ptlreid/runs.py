@@ -83,17 +83,35 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has its scores and complete weights; that of an adaptation has statistics of cameras, too."""
-        files = [self.weights(), *([self.cameras] if self._adapted else [])]
+        """Whether the run has its scores and complete weights, with averaged ones if it is trained with them.
+
+        That of an adaptation has statistics of cameras, too.
+        """
+        files = [self.weights(), *([self.weights("averaged")] if self.has_average else [])]
+        files += [self.cameras] if "run" in self._keys else []
         return self.metrics.is_file() and all(map(_is_complete, files))
 
     @property
-    def _adapted(self) -> bool:
-        return self.config.is_file() and "run" in read_toml(self.config)
+    def has_average(self) -> bool:
+        """Whether the weights are averaged in training: they then are in a file of their own once it is finished."""
+        return bool(self._keys.get("ema_decay"))
+
+    @property
+    def _keys(self) -> Mapping[str, Any]:
+        return read_toml(self.config) if self.config.is_file() else {}
 
     def weights(self, which: str = "last") -> Path:
-        """The weights for inference: those of the `last` epoch, or of the `best` evaluation."""
-        return self.path / ("best.safetensors" if which == "best" else "weights.safetensors")
+        """The weights for inference: those of the `last` epoch, of the `best` evaluation, or the `averaged` ones."""
+        return self.path / ("weights.safetensors" if which == "last" else f"{which}.safetensors")
+
+    def find_weights(self, which: str) -> Path:
+        """As `weights`; `CheckpointError` for averaged weights of a run that has none."""
+        if which == "averaged" and not self.has_average:
+            raise CheckpointError(
+                f"{self.path} has no averaged weights: expected a run that was trained with --ema-decay. Leave "
+                "--weights averaged out, or train such a run."
+            )
+        return self.weights(which)
 
     def settings(self) -> FinetuneSettings:
         """The settings of the run; `DistillSettings` if it had a teacher, `AdaptSettings` if it adapted a run."""
@@ -145,7 +163,7 @@ class RunFolder:
     def _require_files(self) -> None:
         """Raise `CheckpointError` if something else is in the place of a file: training would only end in an error."""
         files = (self.config, self.data, self.history, self.checkpoint, self.metrics, self.report)
-        for path in (*files, self.weights(), self.weights("best")):
+        for path in (*files, *map(self.weights, ("last", "best", "averaged"))):
             if path.exists() and not path.is_file():
                 raise CheckpointError(
                     f"{path}: {identify(path)}, expected a file. Remove it, or choose another --name."
@@ -221,8 +239,9 @@ def training_manifest(splits: Splits) -> dict[str, Any]:
 
 
 def score_digests(run: RunFolder, splits: Splits) -> dict[str, str]:
-    """Digests of what the scores of a run are made with, by key of `metrics.json`: its last weights, the test set."""
-    return {"weights_digest": file_digest(run.weights()), "test_images": test_set_digest(splits)}
+    """Digests of what the scores of a run are made with, by key of `metrics.json`: weights and the test set."""
+    averaged = {"averaged_digest": file_digest(run.weights("averaged"))} if run.has_average else {}
+    return {"weights_digest": file_digest(run.weights()), **averaged, "test_images": test_set_digest(splits)}
 
 
 def test_set_digest(splits: Splits) -> str:

@@ -108,9 +108,9 @@ class Environment(SessionSpeed):
 
 @with_config(_STRICT)
 class Metrics(Summary, total=False):
-    """`metrics.json`. `weights_digest`, `test_images`: digests of what the scores were made with.
+    """`metrics.json`. `weights_digest`, `averaged_digest`, `test_images`: digests of what the scores were made with.
 
-    `before`: the scores of the run that was adapted.
+    `averaged`: the scores of the averaged weights. `before`: those of the run that was adapted.
     """
 
     run: str
@@ -118,7 +118,9 @@ class Metrics(Summary, total=False):
     epochs: Required[Count]
     weights: Literal["last"]
     weights_digest: str
+    averaged_digest: str
     test_images: str
+    averaged: Summary
     before: Summary
     environment: Environment
 
@@ -154,10 +156,14 @@ class StepLine(TypedDict, total=False):
 
 @with_config(_STRICT)
 class EpochLine(Summary, total=False):
-    """A line of `history.jsonl` on an epoch. `cells`: statistics by cell; NaN or infinite if the state overflowed."""
+    """A line of `history.jsonl` on an epoch. `cells`: statistics by cell; NaN or infinite if the state overflowed.
+
+    `averaged`: the scores of the averaged weights.
+    """
 
     kind: Required[Literal["epoch"]]
     epoch: Required[Count]
+    averaged: Summary
     cells: dict[str, dict[str, float]]
 
 

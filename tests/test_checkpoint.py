@@ -16,6 +16,7 @@ from ptlreid.engine import checkpoint
 from ptlreid.engine.checkpoint import Training
 from ptlreid.errors import CheckpointError
 from ptlreid.models import bconv
+from ptlreid.models.average import Average
 from ptlreid.models.bconv import memory_state
 from ptlreid.network_types import NetworkSpec
 
@@ -156,6 +157,13 @@ def test_a_missing_field_is_named(write, tmp_path):
     torch.save(content, tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt: stale is missing\. Start another run"):
         checkpoint.load(make_training(), tmp_path / "checkpoint.pt")
+
+
+def test_a_checkpoint_without_the_average_of_a_run_that_has_one_is_refused(write):
+    training = make_training()
+    training.average = Average(training.network, decay=0.9)
+    with pytest.raises(CheckpointError, match="does not fit the network and settings of the run"):
+        checkpoint.load(training, write())
 
 
 def test_a_checkpoint_of_another_network_is_refused(write):

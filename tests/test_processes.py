@@ -150,7 +150,7 @@ STATES = {"loss": "ce+xbm+centre", "xbm_start": 1, "xbm_size": 10, "centre_weigh
     "settings",
     [
         {},
-        {"ptl": True, "batch_size": 4, "accumulate": 2, **TRIPLETS},
+        {"ptl": True, "batch_size": 4, "accumulate": 2, "ema_decay": 0.9, **TRIPLETS},
         # Parts of 3 images: an identity has its images in both processes.
         {"ptl": True, "memory": "mean", "batch_size": 6, **TRIPLETS},
         STATES,
@@ -176,8 +176,9 @@ def test_two_processes_train_the_run_of_one(tmp_path, data, settings):
     assert len(cells[0]) == (3 if settings.get("ptl") else 0)
     for ours, theirs in zip(*cells, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
-    ours, theirs = (read_weights_header(run.weights()).build().state_dict() for run in (two, one))
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    for which in ("last", *(["averaged"] if settings.get("ema_decay") else [])):
+        ours, theirs = (read_weights_header(run.weights(which)).build().state_dict() for run in (two, one))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     # The run of two is the finished run of one.
     reused = Notes()
     assert finetune(settings_of(**settings), splits, two, reused)["mAP"] == pytest.approx(metrics["mAP"], abs=1e-9)
@@ -211,10 +212,11 @@ def test_a_run_of_one_process_resumes_on_two_and_the_reverse(tmp_path, data, wri
 
 def test_all_processes_evaluate_the_same_network_during_training(tmp_path, data):
     # With batch norm, of which each process gathers its own statistics.
-    train_on_two(tmp_path / "run", data, {"backbone": "tiny", "ptl": True})
+    train_on_two(tmp_path / "run", data, {"backbone": "tiny", "ptl": True, "ema_decay": 0.9})
     networks = [(tmp_path / f"run.extracted.{rank}").read_text() for rank in range(RANKS)]
     assert networks[0] == networks[1]
-    assert networks[0].count("\n") == 2  # query and gallery, after the second of three epochs
+    # Query and gallery, after the second of three epochs, of the last and the averaged weights.
+    assert networks[0].count("\n") == 2 * 2
 
 
 @pytest.mark.parametrize("settings", [{}, {"backbone": "tiny", "ptl": True, "accumulate": 2, "batch_size": 4}], ids=str)

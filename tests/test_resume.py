@@ -60,6 +60,10 @@ def assert_same(one: RunFolder, other: RunFolder) -> None:
     assert ours.keys() == theirs.keys()
     assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
     assert read_history(one) == read_history(other)
+    assert one.has_average == other.has_average
+    if one.has_average:
+        assert one.weights("averaged").read_bytes() == other.weights("averaged").read_bytes()
+        assert one.weights("averaged").read_bytes() != one.weights().read_bytes()
 
 
 class Fault(Exception):
@@ -94,7 +98,7 @@ def fault():
         {"ptl": True},
         {"ptl": True, "memory": "mean", "schedule": "cosine", "warmup_epochs": 1},
         {"ptl": False, "freeze_epochs": 1, "new_lr_factor": 5.0, "layer_decay": 0.5},
-        {"backbone": "tiny-dropout", "optimizer": "adam", "amsgrad": True},
+        {"backbone": "tiny-dropout", "optimizer": "adam", "amsgrad": True, "ema_decay": 0.9},
         {"images_per_identity": 2, "loss": "ce+triplet", "label_smoothing": 0.1, "clip_grad": 0.5},
         {"loss": "ce+xbm+centre", "xbm_start": 3, "xbm_size": 6, "centre_weight": 0.5},
         {"pad": 4, "erase": 0.5, "batch_size": 2, "accumulate": 2},
@@ -179,13 +183,14 @@ def killed(root: str, folder: str, updates: int, delay: float) -> None:
             yield advance
 
     splits = datasets.load("market", Path(root))
-    finetune(make_settings(epochs=8, checkpoint_minutes=0.0), splits, RunFolder(Path(folder)), Kill())
+    settings = make_settings(epochs=8, checkpoint_minutes=0.0, ema_decay=0.9)
+    finetune(settings, splits, RunFolder(Path(folder)), Kill())
 
 
 @pytest.mark.slow
 def test_a_run_killed_at_any_instant_resumes_to_equal_weights(tmp_path, splits, market_folder):
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
-    finetune(make_settings(epochs=8), splits, whole, Silent())
+    finetune(make_settings(epochs=8, ema_decay=0.9), splits, whole, Silent())
     context = multiprocessing.get_context("forkserver")  # torch is imported once, and each process is cheap
     context.set_forkserver_preload(["ptlreid.engine.training_run", "conftest"])
     chance, kills = random.Random(0), 0

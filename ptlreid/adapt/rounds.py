@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from ptlreid import distributed
 from ptlreid.adapt.camera_pass import collect_cameras
 from ptlreid.adapt.cluster_files import write_clusters
 from ptlreid.adapt.memory import ClusterMemory, MemoryOptions, build_memory, restore_memory
-from ptlreid.adapt.teacher import build_teacher
 from ptlreid.engine.checkpoint import Training
 from ptlreid.engine.job import EpochPlan
 from ptlreid.features import Extractor
+from ptlreid.models.average import Average
 from ptlreid.models.camera_norm import normalising_by_camera
 from ptlreid.models.camera_statistics import CameraStatistics
 from ptlreid.models.network import Network
@@ -51,7 +50,7 @@ class Rounds:
     labelled: Records | None
     run: RunFolder
     progress: Progress
-    _teacher: AveragedModel | None = None
+    _teacher: Average | None = None
 
     def plan_epoch(self, training: Training, device: torch.device) -> EpochPlan | None:
         """The plan of the next epoch, or of the rest of the current one; None if there are no two clusters.
@@ -63,7 +62,7 @@ class Rounds:
             state = {name: training.extra[_MEMORY + name] for name in ("entries", "labels", "cameras", "centres")}
             memory, centres = restore_memory(state, self._options, device), state["centres"].to(device)
         else:
-            features, embeddings, means = self._extract(_average(teacher))
+            features, embeddings, means = self._extract(teacher.network)
             labels = distributed.run_on_main(lambda: self._cluster(features, training.epoch))
             before = training.extra.get(_MEMORY + "labels")
             previous = None if before is None else before[: len(self.site)].cpu().numpy()
@@ -93,7 +92,7 @@ class Rounds:
 
     def teacher(self, training: Training) -> tuple[Network, CameraStatistics]:
         """The averaged network of the training, with batch-norm statistics of the site, and those of its cameras."""
-        network = _average(self._find_teacher(training))
+        network = self._find_teacher(training).network
         return network, collect_cameras(self.extractor(network), self.site)
 
     def extractor(self, network: Network, cameras: CameraStatistics | None = None) -> Extractor:
@@ -122,17 +121,17 @@ class Rounds:
         names = [f"{source}\0{camid}" for source, camid in zip(records.sources, records.camids, strict=True)]
         return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
-    def _find_teacher(self, training: Training) -> AveragedModel:
+    def _find_teacher(self, training: Training) -> Average:
         """The teacher of the training, built or restored when it is first needed."""
         if self._teacher is None:
-            self._teacher = build_teacher(training.network, decay=self.settings.ema)
+            self._teacher = Average(training.network, decay=self.settings.ema)
             extra = training.extra.items()
             saved = {name.removeprefix(_TEACHER): value for name, value in extra if name.startswith(_TEACHER)}
             if saved:
                 self._teacher.load_state_dict(saved)
         return self._teacher
 
-    def _publish(self, training: Training, teacher: AveragedModel, memory: ClusterMemory, centres: Tensor) -> None:
+    def _publish(self, training: Training, teacher: Average, memory: ClusterMemory, centres: Tensor) -> None:
         """Set the extra state of the training, which the next checkpoint saves."""
         state = {"entries": memory.entries, "labels": memory.labels, "cameras": memory.cameras, "centres": centres}
         training.extra = {_TEACHER + name: value for name, value in teacher.state_dict().items()}
@@ -211,12 +210,6 @@ class Rounds:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _average(teacher: AveragedModel) -> Network:
-    network = teacher.module
-    assert isinstance(network, Network)
-    return network
 
 
 def _group(rows: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:

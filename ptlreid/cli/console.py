@@ -128,14 +128,16 @@ def show_scores(
 ) -> None:
     """Print a table of scores in percent, one row each; a run without a test set has no mAP.
 
-    `means`: further rows, each the mean and the standard deviation of scores over seeds.
+    Scores that have those of averaged weights (`averaged`) get a second row for them. `means`: further rows, each the
+    mean and the standard deviation of scores over seeds.
     """
     cells = []
     for name, scores in rows.items():
         if "mAP" not in scores:
             cells.append([name, "no test set", *[""] * 4])
             continue
-        cells.append([name, *(f"{100 * value:.1f}" for value in _shown(scores))])
+        both = {name: scores} | ({f"{name}, averaged": scores["averaged"]} if "averaged" in scores else {})
+        cells += [[label, *(f"{100 * value:.1f}" for value in _shown(one))] for label, one in both.items()]
     for name, (mean, sd) in (means or {}).items():
         cells.append([name, *(mean_text(*pair) for pair in zip(_shown(mean), _shown(sd), strict=True))])
     show_rows(title, ("", "mAP", "CMC-1", "CMC-5", "CMC-10", "mINP"), cells, right=True)

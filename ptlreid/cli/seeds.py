@@ -56,6 +56,8 @@ def show_seeds(title: str, found: Mapping[str, Mapping[str, Any]]) -> None:
         label = f"{common}, " if common else ""
         rows |= {f"{label}seed {run['seed']}": run for run in runs["runs"]}
         means |= {label + MEAN: (runs["mean"], runs["sd"])} if runs["mean"] else {}
+        if averaged := runs.get("averaged"):
+            means |= {f"{label}averaged, {MEAN}": (averaged["mean"], averaged["sd"])}
     console.show_scores(title, rows, means)
 
 

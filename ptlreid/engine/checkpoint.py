@@ -19,6 +19,7 @@ from ptlreid.errors import CheckpointError, DataError, PtlreidError, is_out_of_m
 from ptlreid.file_kinds import printable
 from ptlreid.files import atomic_output
 from ptlreid.json_files import check_schema
+from ptlreid.models.average import Average
 from ptlreid.models.bconv import gather_memory_state, load_memory_state
 from ptlreid.models.network import Network
 from ptlreid.models.tensor_files import read_content
@@ -54,6 +55,7 @@ class _Content(TypedDict):
     history_bytes: Count
     sessions: list[Session]
     extra: NotRequired[dict[str, InstanceOf[Tensor]]]
+    average: NotRequired[dict[str, InstanceOf[Tensor]]]
 
 
 @dataclass
@@ -66,7 +68,7 @@ class Training:
     `history_bytes`: the length of the history file at this point. `sessions`: what the updates were computed
     with, see `environment`. `extra`: what a planned epoch needs besides (see `TrainingJob.plan_epoch`), the same in all
     processes. `generators`: the states of this process's random generators in the checkpoint, none if another number of
-    processes wrote it.
+    processes wrote it. `average`: the moving average of the weights, if there is one.
     """
 
     network: Network
@@ -82,6 +84,7 @@ class Training:
     sessions: list[Session] = field(default_factory=list)
     generators: list[Tensor] = field(default_factory=list)
     extra: dict[str, Tensor] = field(default_factory=dict)
+    average: Average | None = None
 
 
 def save(training: Training, path: Path) -> None:
@@ -111,6 +114,7 @@ def save(training: Training, path: Path) -> None:
         "generators": generators,
         **{name: getattr(training, name) for name in _PLAIN},
         **({"extra": training.extra} if training.extra else {}),
+        **({"average": training.average.state_dict()} if training.average else {}),
     }
     with atomic_output(path) as output:
         torch.save(content, output)
@@ -131,6 +135,8 @@ def load(training: Training, path: Path) -> None:
         training.schedule.load_state_dict(content["schedule"])
         training.scaler.load_state_dict(content["scaler"])
         load_memory_state(training.network, content["memory"])
+        if training.average:
+            training.average.load_state_dict(content.get("average", {}))
         for state in generators[:1]:
             torch.Generator().set_state(state)  # raises where `restore_generators` would
     except Exception as error:  # torch takes any content, and raises any exception

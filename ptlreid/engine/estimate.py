@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from ptlreid import distributed
@@ -75,10 +76,11 @@ def _list_uncounted(settings: FinetuneSettings, device: torch.device) -> list[st
 def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
     """Bytes of tensors in each process, from two updates of the real loop on `meta` tensors.
 
-    `weights`: with batch norm's statistics. `gradients`, `optimizer`: of these. `teacher`: the weights of the frozen
-    network that the objective runs, if any. `buckets`: the copy of the gradients that several processes exchange.
-    `states`: carried between batches, latent ones and those of losses. `activations`: kept from the forward pass for
-    the backward pass. `peak`: the maximum; less than the sum, as gradients are allocated while activations are freed.
+    `weights`: with batch norm's statistics. `averaged`: their moving average, if any. `gradients`, `optimizer`: of the
+    weights. `teacher`: the weights of the frozen network that the objective runs, if any. `buckets`: the copy of the
+    gradients that several processes exchange. `states`: carried between batches, latent ones and those of losses.
+    `activations`: kept from the forward pass for the backward pass. `peak`: the maximum; less than the sum, as
+    gradients are allocated while activations are freed.
     """
     accumulate = min(job.settings.accumulate, 2)  # more make no difference: the second adds to existing gradients
     loop = Precision(None, precision.channels_last)
@@ -88,11 +90,12 @@ def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
         training = _prepare_training(job, torch.device("meta"), loop)
     # Adam counts steps in a tensor that older torch reads: the optimiser must not create it on meta.
     with ExitStack() as modes:
-        weights = [*training.network.parameters(), *training.network.buffers()]
+        weights = _list_tensors(training.network)
+        averaged = _list_tensors(training.average.network) if training.average else []
         gradients = sum(tensor.nbytes for tensor in training.network.parameters())
         if precision.dtype:
             modes.enter_context(Autocast(precision.dtype))
-        footprint = modes.enter_context(Footprint(weights))
+        footprint = modes.enter_context(Footprint([*weights, *averaged]))
         before = footprint.live
         objective = build_objective(job, training, torch.device("meta"))
         teacher = footprint.live - before
@@ -110,6 +113,7 @@ def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
     buckets = gradients if distributed.world_size() > 1 else 0
     return {
         "weights": sum(tensor.nbytes for tensor in weights),
+        "averaged": sum(tensor.nbytes for tensor in averaged),
         "gradients": gradients,
         "optimizer": _optimizer_bytes(training.optimizer),
         "teacher": teacher,
@@ -118,6 +122,10 @@ def estimate_bytes(job: TrainingJob, precision: Precision) -> dict[str, int]:
         "activations": after_forward[accumulate] - live_between,
         "peak": before_step[-1] + buckets,
     }
+
+
+def _list_tensors(network: nn.Module) -> list[torch.Tensor]:
+    return [*network.parameters(), *network.buffers()]
 
 
 def _optimizer_bytes(optimizer: Optimizer) -> int:

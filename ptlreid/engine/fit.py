@@ -137,9 +137,11 @@ def _update(training: Training, clip_grad: float) -> None:
         nn.utils.clip_grad_norm_(training.network.parameters(), clip_grad)
     scaler.step(training.optimizer)
     scaler.update()
-    # fp16 skips an update whose gradients overflow, and halves its scale: the schedule skips it too.
+    # fp16 skips an update whose gradients overflow, and halves its scale: schedule and average skip it too.
     if not scaler.is_enabled() or scaler.get_scale() >= scale:
         training.schedule.step()
+        if training.average:
+            training.average.update_parameters(training.network)
 
 
 def _find_exchange(forward: nn.Module) -> DistributedDataParallel | None:

@@ -16,6 +16,7 @@ from ptlreid.engine.job import TrainingJob, note_other_parts
 from ptlreid.errors import OptionError
 from ptlreid.images import catch_dead_workers
 from ptlreid.models import pretrained
+from ptlreid.models.average import Average
 from ptlreid.models.network import Network
 from ptlreid.runs import find_run
 from ptlreid.settings import FinetuneSettings
@@ -74,7 +75,7 @@ def _check_sync_bn(settings: FinetuneSettings, device: torch.device) -> None:
 
 
 def _build_training(network: Network, job: TrainingJob, device: torch.device, precision: Precision) -> Training:
-    """The network with its optimiser, schedule and gradient scaler."""
+    """The network with its optimiser, schedule, gradient scaler and, with `ema_decay`, the average of its weights."""
     settings = job.settings
     optimizer = optim.build_optimizer(
         settings.optimizer,
@@ -98,7 +99,8 @@ def _build_training(network: Network, job: TrainingJob, device: torch.device, pr
         decay_factor=settings.decay_factor,
     )
     scaler = torch.amp.GradScaler(device.type, enabled=precision.dtype is torch.float16)
-    return Training(network, optimizer, rates, scaler)
+    average = Average(network, decay=settings.ema_decay) if settings.ema_decay else None
+    return Training(network, optimizer, rates, scaler, average=average)
 
 
 def _initialise(network: Network, job: TrainingJob) -> None:

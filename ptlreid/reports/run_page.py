@@ -112,7 +112,17 @@ def _describe_run(run: RunSummary, evaluated: EvaluatedRun | None) -> Section:
     if evaluated:
         rows += _describe_evaluation(run.evaluated_on, evaluated)
     every = Table(("setting", "value"), [[key, str(value)] for key, value in settings.items()])
-    return Section("summary", "Summary", tables=[Table(("", ""), rows)], folded={"All settings": every})
+    tables = [Table(("", ""), rows), *_tabulate_averaged(run.metrics or {})]
+    return Section("summary", "Summary", tables=tables, folded={"All settings": every})
+
+
+def _tabulate_averaged(metrics: Mapping[str, Any]) -> list[Table]:
+    """The scores of the last and of the averaged weights at the end of training; no table without the latter."""
+    if "averaged" not in metrics:
+        return []
+    both = {"last": _format_scores(metrics), "averaged (EMA)": _format_scores(metrics["averaged"])}
+    rows = [[name, *(scores.get(score, "–") for score in SCORES)] for name, scores in both.items()]
+    return [Table(("weights at the end of training", *(f"{name} (%)" for name in SCORES)), rows)]
 
 
 def _describe_training(run: RunSummary) -> str:

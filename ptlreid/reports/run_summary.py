@@ -147,14 +147,19 @@ class RunSummary:
     def evaluations(self) -> list[Mapping[str, Any]]:
         """The evaluated epochs, and the final `metrics` if the history lacks them.
 
-        Each has `epoch` and `mAP`, and `mINP` and `cmc` if they were recorded.
+        Each has `epoch` and `mAP`, and `mINP`, `cmc` and those of the averaged weights if they were recorded.
         """
         lines = [line for line in self.history if line.get("kind") == "epoch" and "mAP" in line]
         last = self.metrics or {}
         if {"mAP", "epochs"} <= set(last) and last["epochs"] not in {line["epoch"] for line in lines}:
-            scores = {key: last[key] for key in ("mAP", "mINP", "cmc") if key in last}
+            scores = {key: last[key] for key in ("mAP", "mINP", "cmc", "averaged") if key in last}
             lines.append({"epoch": last["epochs"], **scores})
         return lines
+
+    @property
+    def averaged_evaluations(self) -> list[Mapping[str, Any]]:
+        """As `evaluations`, of the averaged weights; empty for a run without them."""
+        return [{"epoch": line["epoch"], **line["averaged"]} for line in self.evaluations if "averaged" in line]
 
     @property
     def headline_scores(self) -> Mapping[str, Any] | None:

@@ -31,6 +31,7 @@ def plot_training(runs: Sequence[RunSummary]) -> list[Plot]:
     """Loss, learning rate and scores over epochs; a plot is left out if no run has a history for it."""
     steps = {run.name: run.steps for run in runs if len(run.steps)}
     evaluations = {run.name: run.evaluations for run in runs if run.evaluations}
+    evaluations |= {f"{run.name}, averaged": found for run in runs if (found := run.averaged_evaluations)}
     plots = [plot_loss(steps), plot_learning_rate(steps)] if steps else []
     return [*plots, plot_scores(evaluations)] if evaluations else plots
 

@@ -44,11 +44,18 @@ def mean_and_sd(results: Sequence[Any]) -> tuple[Any, Any]:
 def summarize_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The metrics of one run per seed (`runs`), with `mean` and `sd` of their scores, for JSON.
 
-    Both are None for runs without a test set; in `sd` each score is None for a single run.
+    Both are None for runs without a test set; in `sd` each score is None for a single run. `averaged` has both of the
+    scores of averaged weights, if all runs have these.
     """
+    averaged = [run["averaged"] for run in runs if "averaged" in run]
+    both = {"averaged": _spread(averaged)} if len(averaged) == len(runs) else {}
+    return {"runs": list(runs), **_spread(runs), **both}
+
+
+def _spread(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     scored = all(set(_SCORES) <= set(run) for run in runs)
     mean, sd = mean_and_sd([{name: run[name] for name in _SCORES} for run in runs]) if scored else (None, None)
-    return {"runs": list(runs), "mean": mean, "sd": sd}
+    return {"mean": mean, "sd": sd}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ptlreid.settings.finetune import FinetuneSettings
 from ptlreid.settings.losses import loss_settings
 
 # Settings of fine-tuning that have no meaning here: nothing may set them.
-_UNUSED = frozenset({"loss", "patience", "freeze_epochs", "compile", "sync_bn"}) | loss_settings()
+_UNUSED = frozenset({"loss", "patience", "ema_decay", "freeze_epochs", "compile", "sync_bn"}) | loss_settings()
 _FROM_RUN = ("backbone", "ptl", "memory", "height", "width", "interpolation")
 
 

@@ -14,6 +14,8 @@ from ptlreid.settings.fields import COMMON, MAX_BATCH, MAX_SEED, Option
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _MAX_BUDGET = 10**15
 
+Which = Literal["last", "best", "averaged"]  # weights of a run
+
 
 def parse_budget(text: str | None) -> int | None:
     """The bytes of a memory budget such as `2GB`; None for None."""
@@ -31,7 +33,7 @@ def parse_budget(text: str | None) -> int | None:
 class ExtractionSettings(DataSettings):
     """How features are extracted with the weights of a run."""
 
-    weights: Annotated[Literal["last", "best"], COMMON] = Field("last", description="Weights of the run.")
+    weights: Annotated[Which, COMMON] = Field("last", description="Weights of the run.")
     flip: Annotated[bool | None, Option(common=True, default="network's")] = Field(
         None, description="Add the features of the mirrored image."
     )

@@ -72,6 +72,9 @@ class FinetuneSettings(DataSettings):
     clip_grad: float = Field(
         0.0, ge=0, le=1_000_000, description="Largest norm of the gradient of an update; 0: no limit."
     )
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="Decay of the moving average of the weights (EMA), such as 0.999; 0: none."
+    )
     freeze_epochs: int = Field(0, ge=0, le=MAX_EPOCHS, description="Initial epochs with a frozen backbone.")
     schedule: Literal["step", "cosine"] = Field("step", description="Learning-rate schedule.")
     warmup_epochs: int = Field(0, ge=0, le=MAX_EPOCHS, description="Initial epochs of learning-rate warm-up.")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ptlreid.settings.base import DataSettings
-from ptlreid.settings.evaluate import EvaluateSettings
+from ptlreid.settings.evaluate import EvaluateSettings, Which
 from ptlreid.settings.fields import COMMON, MAX_SEED, Option
 
 
@@ -17,7 +17,7 @@ class ReportSettings(DataSettings):
     data: Annotated[str | None, Option(common=True, default="that of each run")] = Field(
         None, description="Dataset: its name or folder."
     )
-    weights: Annotated[Literal["last", "best"], COMMON] = Field("last", description="Weights of the run.")
+    weights: Annotated[Which, COMMON] = Field("last", description="Weights of the run.")
     metric: Annotated[Literal["euclidean", "cosine"], COMMON] = Field(
         "euclidean", description="Distance between features."
     )

@@ -78,7 +78,7 @@ def embed(
             f"--out {out}: one file, but {sources[0]} has {len(image_sets)} parts: expected a folder. Give one, or "
             "choose a part with --part."
         )
-    weights = read_weights_header(run.weights(settings.weights))
+    weights = read_weights_header(run.find_weights(settings.weights))
     extractor = Extractor.from_weights(weights, settings)
     written = []
     for images in image_sets:

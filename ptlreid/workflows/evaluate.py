@@ -46,7 +46,7 @@ def evaluate_run(
     run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress, tables: Tables
 ) -> dict[str, Any]:
     """The scores of the run on the test set of `splits`, with the settings in effect: docs/evaluation.md."""
-    weights = read_weights_header(run.weights(settings.weights))
+    weights = read_weights_header(run.find_weights(settings.weights))
     extractor = Extractor.from_weights(weights, settings)
     retrieval = load_retrieval(run, splits, settings, progress, extractor=extractor)
     in_effect = _settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout)

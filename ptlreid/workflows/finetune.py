@@ -74,10 +74,11 @@ def complete(
     """The metrics of a run, which is reused if it is finished; otherwise those that `train` returns, which writes them.
 
     `train` gets the settings with the precision that is used. `test`: with the test set, by default `splits` as well.
-    `score`: the scores of the finished run; by default those of its last weights. Raises errors as `finetune`.
+    `score`: the scores of the finished run; by default those of its last and averaged weights. Raises errors as
+    `finetune`.
     """
     test = test or splits
-    score = score or (lambda: evaluate_finished(run, test, settings, progress))
+    score = score or (lambda: _score_finished(run, test, settings, progress))
     with process_group(settings.device), _lock_unless_finished(run):
         settings = resolve_precision(settings)
         finished = distributed.run_on_main(lambda: _finished_metrics(settings, splits, run, depends, progress))
@@ -98,6 +99,12 @@ def evaluate_finished(run: RunFolder, splits: Splits, settings: FinetuneSettings
     from ptlreid.evaluation import evaluate_run
 
     return evaluate_run(run, splits, default_evaluation(settings), progress).summary()
+
+
+def _score_finished(run: RunFolder, splits: Splits, settings: FinetuneSettings, progress: Progress) -> dict[str, Any]:
+    from ptlreid.evaluation import summarize_run
+
+    return summarize_run(run, splits, default_evaluation(settings), progress)
 
 
 def dry_run(
@@ -178,7 +185,11 @@ def _finished_metrics(
 
 
 # What scores are made with, by key of `score_digests`, as notes call a change of it.
-_MADE_WITH = {"weights_digest": "the weights have changed", "test_images": "the test set has changed"}
+_MADE_WITH = {
+    "weights_digest": "the weights have changed",
+    "averaged_digest": "the averaged weights have changed",
+    "test_images": "the test set has changed",
+}
 
 
 @contextmanager

@@ -1,11 +1,12 @@
-"""The overhead of the training loop: its images per second relative to a bare PyTorch loop.
+"""The overhead of the training loop: its images per second relative to a bare PyTorch loop, and the cost of averages.
 
     OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 python tests/benchmarks/loop.py
 
 Both train the same network on the same batches in memory, alternating in one process, so that a drift in the machine's
 speed affects both. Ours takes uint8 images, standardises them, steps the schedule, switches the recording of the cells
 and writes its history to a file; the bare loop takes standardised images and does nothing but the update. The ratio is
-the median over pairs of turns; on a CPU, seconds are CPU time of the process, as others may use the machine.
+the median over pairs of turns; on a CPU, seconds are CPU time of the process, as others may use the machine. With
+--ema-decay 0.999, our loop with averaged weights is compared with our loop without them.
 
 The two MALLOC settings make glibc keep freed memory. Without them, one of two networks in a process requests the memory
 of its gradients from the system again at each step: 25 ms of page faults for ResNet-18+PTL, which neither has alone.
@@ -33,6 +34,7 @@ from ptlreid.engine.history import History
 from ptlreid.engine.recorder import Recorder
 from ptlreid.images import Batch
 from ptlreid.models import bconv
+from ptlreid.models.average import Average
 from ptlreid.network_types import NetworkSpec
 from ptlreid.runs import RunFolder
 from ptlreid.views import standardize
@@ -41,7 +43,9 @@ CLASSES, EPOCHS, UPDATES = 751, 50, 800
 WARMUP_STEPS, TIMED_STEPS = 3, 5  # of a turn
 
 
-def our_loop(spec: NetworkSpec, batches: list[Batch], folder: Path, device: torch.device) -> Callable[[], None]:
+def our_loop(
+    spec: NetworkSpec, batches: list[Batch], folder: Path, device: torch.device, *, ema_decay: float = 0.0
+) -> Callable[[], None]:
     """A function that runs one update as `ptlreid finetune` does."""
     network = models.build(spec, seed=0).to(device)
     optimizer = optim.build_optimizer(
@@ -65,7 +69,8 @@ def our_loop(spec: NetworkSpec, batches: list[Batch], folder: Path, device: torc
         decay_at=[],
         decay_factor=0.1,
     )
-    training = Training(network, optimizer, rates)
+    average = Average(network, decay=ema_decay) if ema_decay else None
+    training = Training(network, optimizer, rates, average=average)
     loss = losses.find("ce", {})
     recorder = Recorder(
         History(folder / "history.jsonl"),
@@ -131,6 +136,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=128)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--turns", type=int, default=12)
+    parser.add_argument("--ema-decay", type=float, default=0.0)
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = NetworkSpec(options.backbone, not options.no_ptl, "slot", CLASSES, options.height, options.width)
@@ -140,18 +146,24 @@ def main() -> None:
         for _ in range(4)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        ours, bare = our_loop(spec, batches, Path(folder), device), bare_loop(spec, batches, device)
+        ours = our_loop(spec, batches, Path(folder), device)
+        if options.ema_decay:
+            other = our_loop(spec, batches, Path(folder), device, ema_decay=options.ema_decay)
+            names = ("without average", "with average")
+        else:
+            other, names = bare_loop(spec, batches, device), ("ours", "bare")
         pairs = []
         for number in range(options.turns):
-            both = (ours, bare) if number % 2 else (bare, ours)
+            both = (ours, other) if number % 2 else (other, ours)
             seconds = {step: time_turn(step, device) for step in both}
-            pairs.append((seconds[ours], seconds[bare]))
+            pairs.append((seconds[ours], seconds[other]))
     mine, theirs = (options.batch_size / median(column) for column in zip(*pairs, strict=True))
-    low, middle, high = quantiles([bare / ours for ours, bare in pairs], n=4)
+    low, middle, high = quantiles([other / ours for ours, other in pairs], n=4)
     name = options.backbone if options.no_ptl else f"{options.backbone}+PTL"
     print(
-        f"{name} {options.height}x{options.width}, batch {options.batch_size}, {device}: ours {mine:.1f}, "
-        f"bare {theirs:.1f} images/s, ratio {middle:.3f} (quartiles {low:.3f} to {high:.3f})"
+        f"{name} {options.height}x{options.width}, batch {options.batch_size}, {device}: {names[0]} {mine:.1f}, "
+        f"{names[1]} {theirs:.1f} images/s, step times {names[1]} / {names[0]} {middle:.3f} (quartiles {low:.3f} to "
+        f"{high:.3f})"
     )
 
 
