@@ -61,7 +61,7 @@ def test_the_papers_recipe_leaves_every_backbone_its_image_size():
 
 def test_the_papers_recipe_states_whatever_another_recipe_changes():
     stated = {key for name in recipes.names() for key in read_toml(recipes.find(name))}
-    other_loss_or_network = {"margin", "backbone", "init", "ptl", "height", "width", "feature_width"}
+    other_loss_or_network = {"margin", "backbone", "init", "ptl", "height", "width", "feature_width", "centre_weight"}
     assert stated - other_loss_or_network <= set(read_toml(recipes.find("paper")))
 
 
@@ -126,10 +126,47 @@ def test_the_vit_recipe_makes_the_network_of_transreids_baseline():
     assert sum(one.numel() for one in network.head.parameters()) == 2 * 768 + 751 * 768
 
 
-def test_the_strong_recipe_warms_up_from_a_hundredth():
-    # Luo et al.: 3.5e-4 after 10 of 120 epochs, a tenth of it after 40 and after 70; here each epoch is four.
+@pytest.mark.parametrize("name", ["bot", "agw"])
+def test_bot_and_agw_warm_up_from_a_hundredth(name):
+    # The authors' configurations: 3.5e-4 after 10 epochs, a tenth of it after 40 and after 70; here each epoch is four.
     expected = [3.5e-6, 3.5e-4 * (0.01 + 0.99 / 2), 3.5e-4, 3.5e-4, 3.5e-5, 3.5e-6]
-    assert rates("strong", [0, 20, 40, 159, 160, 280]) == pytest.approx(expected)
+    assert rates(name, [0, 20, 40, 159, 160, 280]) == pytest.approx(expected)
+
+
+def test_bot_is_the_authors_configuration():
+    config = FinetuneSettings.resolve(None, recipe="bot")
+    # configs/softmax_triplet_with_center.yml of the authors' repository; 120 epochs, each as long as four here.
+    assert (config.height, config.width, config.pad, config.flip, config.erase) == (256, 128, 10, 0.5, 0.5)
+    assert (config.optimizer, config.lr, config.weight_decay, config.epochs) == ("adam", 3.5e-4, 5e-4, 4 * 120)
+    assert (config.batch_size, config.images_per_identity) == (64, 4)
+    assert (config.loss, config.margin, config.centre_weight) == ("ce+triplet+centre", 0.3, 5e-4)
+
+
+def test_agw_is_bot_with_its_pooling_and_its_triplet_loss():
+    bot, agw = (FinetuneSettings.resolve(None, recipe=name) for name in ("bot", "agw"))
+    changed = {line.partition(":")[0] for line in bot.differences(agw)}
+    assert changed == {"pool", "loss", "epochs"}
+    assert (agw.pool, agw.loss, agw.epochs) == ("gem", "ce+weighted-triplet+centre", 4 * 160)
+
+
+@pytest.mark.parametrize("name", ["bot", "agw"])
+@pytest.mark.parametrize("ptl", [False, True])
+def test_bot_and_agw_make_the_network_of_their_source_with_cells_and_without(name, ptl):
+    spec = FinetuneSettings.resolve(None, recipe=name, ptl=ptl).network(751)
+    with torch.device("meta"):
+        network = models.build(spec, seed=0)
+    # ResNet-50's last map has 2,048 channels, its last cell 256. The neck has a scale for each and no trained shift,
+    # the classifier no bias; GeM has its exponent.
+    width = 2048 + 256 * ptl
+    trained = sum(one.numel() for one in network.head.parameters() if one.requires_grad)
+    assert trained == width + 751 * width + (name == "agw")
+    assert network.feature_width == width
+    assert network.readout.normalize
+
+
+def test_the_recipe_strong_of_version_0_1_names_its_successor(ptlreid):
+    code, _, err = ptlreid("finetune", "--recipe", "strong", "--dry-run")
+    assert (code, "recipe strong: it has become bot" in err) == (1, True)
 
 
 def test_a_file_overrides_the_recipe_and_options_override_the_file(tmp_path):

@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ptlreid import plugins
+from ptlreid.errors import OptionError
 
 _FOLDER = Path(str(files("ptlreid"))) / "recipes"
 
@@ -16,7 +17,15 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Path:
-    """The file of the recipe called `name`; `OptionError` with a near-miss hint when there is none."""
+    """The file of the recipe called `name`; `OptionError` with a near-miss hint when there is none.
+
+    `strong`, which version 0.1 had, gets a message of its own.
+    """
+    if name == "strong":
+        raise OptionError(
+            "recipe strong: it has become bot, which trains the complete network of its source, with last stride 1, a "
+            "neck and centres. Use --recipe bot."
+        )
     if name not in names():
         raise plugins.unknown_name("recipe", name, names())
     return _FOLDER / f"{name}.toml"

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -32,10 +34,15 @@ def make_step(
     *,
     size: tuple[int, int] | None = None,
     channels_last: bool = False,
+    head: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[], float]:
-    """A function that runs one training step and returns its seconds; `channels_last` on a GPU in any case."""
+    """A function that runs one training step and returns its seconds; `channels_last` on a GPU in any case.
+
+    `head`: settings of the head, such as `last_stride`, where they are not the paper's.
+    """
     height, width = size or models.find(backbone).input_size
-    network = models.build(NetworkSpec(backbone, ptl, "slot", CLASSES, height, width), seed=0).to(device).train()
+    network = models.build(NetworkSpec(backbone, ptl, "slot", CLASSES, height, width, **head), seed=0).to(device)
+    network.train()
     images = torch.randn(batch_size, 3, height, width, device=device)
     if channels_last or device.type == "cuda":
         network, images = network.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
