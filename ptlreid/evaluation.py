@@ -24,7 +24,7 @@ from ptlreid.retrieval.expansion import expand_queries
 from ptlreid.retrieval.feature_checks import describe_doubts
 from ptlreid.retrieval.memory_plan import MemoryEstimate, estimate_memory
 from ptlreid.retrieval.metrics import score
-from ptlreid.retrieval.protocols import find_protocol
+from ptlreid.retrieval.protocols import Judge, find_protocol
 from ptlreid.retrieval.types import Retrieval, Scores
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings, ExtractionSettings
@@ -105,11 +105,12 @@ def load_retrieval(
 ) -> Retrieval:
     """The features of the test set of `splits` from the run's weights: cached, or extracted by all processes together.
 
-    `extractor`: the run's, if the caller has it already. Raises `DataError` for a dataset without a test set,
-    `CheckpointError` for a run without weights.
+    `extractor`: the run's, if the caller has it already. Raises `DataError` for a dataset without a test set or without
+    labels that the protocol needs, `CheckpointError` for a run without weights.
     """
     splits.require_test()
     protocol = find_protocol(settings.protocol or splits.protocol)
+    Judge(protocol, splits.query, splits.gallery)  # raises an error for missing labels before anything is extracted
     extractor = extractor or Extractor.from_run(run, settings)
     _note_cameras(extractor, splits, progress)
     query, gallery = (

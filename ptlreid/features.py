@@ -116,7 +116,7 @@ class Extractor:
             matrix[done : done + len(rows)] = rows
             done += len(rows)
         names = np.array([str(path) for path in records.paths], dtype=object)
-        return Features(matrix, records.pids, records.camids, names)
+        return Features(matrix, records.pids, records.camids, names, records.clothes)
 
     def stream(self, records: Records, *, start: int = 0, progress: Progress | None = None) -> Iterator[np.ndarray]:
         """The features of the images from row `start` on, in order: (B, D) float32, one step at a time.

@@ -21,28 +21,36 @@ class Records:
     """N images with their identities and cameras.
 
     `paths`: (N,) object array of `Path`. `pids`, `camids`: (N,) int64; identities are 0 or more, pid -1 is junk, -2 a
-    distractor. `sources`: (N,) object array, the name of the dataset that each image comes from.
+    distractor. `sources`: (N,) object array, the name of the dataset that each image comes from. `clothes`: (N,) int64,
+    numbers of the clothes of an identity, or None if the dataset does not label them; two identities may have the same
+    numbers.
     """
 
     paths: np.ndarray
     pids: np.ndarray
     camids: np.ndarray
     sources: np.ndarray
+    clothes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(self.paths), len(self.pids), len(self.camids), len(self.sources)}
+        numbers = [column for column in (self.pids, self.camids, self.clothes) if column is not None]
+        lengths = {len(self.paths), len(self.sources), *map(len, numbers)}
         if len(lengths) != 1:
-            raise ValueError(f"paths, pids, camids and sources differ in length: {sorted(lengths)}")
-        if self.pids.dtype != np.int64 or self.camids.dtype != np.int64:
-            raise ValueError(f"pids and camids: expected int64, got {self.pids.dtype} and {self.camids.dtype}")
+            raise ValueError(f"paths, pids, camids, sources and clothes differ in length: {sorted(lengths)}")
+        if any(column.dtype != np.int64 for column in numbers):
+            types = ", ".join(str(column.dtype) for column in numbers)
+            raise ValueError(f"pids, camids and clothes: expected int64, got {types}")
 
     @classmethod
-    def make(cls, paths: list[Path], pids: list[int], camids: list[int], source: str) -> Records:
+    def make(
+        cls, paths: list[Path], pids: list[int], camids: list[int], source: str, clothes: list[int] | None = None
+    ) -> Records:
         """Records of one dataset from plain lists."""
         files = np.empty(len(paths), dtype=object)
         files[:] = paths
         sources = np.full(len(paths), source, dtype=object)
-        return cls(files, np.asarray(pids, dtype=np.int64), np.asarray(camids, dtype=np.int64), sources)
+        numbers = np.asarray(pids, dtype=np.int64), np.asarray(camids, dtype=np.int64)
+        return cls(files, *numbers, sources, None if clothes is None else np.asarray(clothes, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,12 +70,15 @@ class Records:
 
     def select(self, rows: np.ndarray) -> Records:
         """The records at `rows`: indices in the order given, or a boolean mask."""
-        return Records(self.paths[rows], self.pids[rows], self.camids[rows], self.sources[rows])
+        clothes = None if self.clothes is None else self.clothes[rows]
+        return Records(self.paths[rows], self.pids[rows], self.camids[rows], self.sources[rows], clothes)
 
     def join(self, other: Records) -> Records:
-        """These records, then those of `other`, with the identities and cameras of each as they are."""
+        """These records, then those of `other`, with the labels of each as they are; clothes only if both have them."""
         ours, theirs = ((one.paths, one.pids, one.camids, one.sources) for one in (self, other))
-        return Records(*(np.concatenate(pair) for pair in zip(ours, theirs, strict=True)))
+        paths, pids, camids, sources = (np.concatenate(pair) for pair in zip(ours, theirs, strict=True))
+        clothes = [one.clothes for one in (self, other) if one.clothes is not None]
+        return Records(paths, pids, camids, sources, np.concatenate(clothes) if len(clothes) == 2 else None)
 
     def labels(self) -> np.ndarray:
         """(N,) training labels 0 .. classes - 1, in ascending order of pid."""

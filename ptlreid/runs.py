@@ -245,9 +245,10 @@ def score_digests(run: RunFolder, splits: Splits) -> dict[str, str]:
 
 
 def test_set_digest(splits: Splits) -> str:
-    """A digest of the test set: labels, cameras and the bytes of all images."""
+    """A digest of the test set: identities, cameras, clothes if they are labelled, and the bytes of all images."""
     parts = (splits.query, splits.gallery)
-    labels = hashlib.blake2b(b"".join(array.tobytes() for one in parts for array in (one.pids, one.camids)))
+    columns = (column for one in parts for column in (one.pids, one.camids, one.clothes))
+    labels = hashlib.blake2b(b"".join(column.tobytes() for column in columns if column is not None))
     return hashlib.blake2b(
         labels.digest() + "".join(contents.digest_all(one.paths) for one in parts).encode(), digest_size=16
     ).hexdigest()

@@ -171,6 +171,20 @@ def write_prcc(folder: Path) -> None:
         write_image(folder / "rgb" / "val" / f"{pid:03d}" / "C_cropped_rgb009.jpg", 2000 + pid)
 
 
+def write_ltcc(folder: Path) -> None:
+    """`train/001_1_c1_000001.png`: persons 0 to 2 train, and 3 to 5 are tested, each in clothes 1, 2 by cameras 1, 2.
+
+    Person 5 has one set of clothes.
+    """
+    for pid in range(6):
+        for clothes in (1, 2) if pid < 5 else (1,):
+            for camid in (1, 2):
+                for test_part, frame in (("query", 1), ("test", 2)):
+                    seed = 1000 * pid + 100 * clothes + 10 * camid + frame
+                    name = f"{pid:03d}_{clothes}_c{camid}_{seed:06d}.png"
+                    write_image(folder / (test_part if pid > 2 else "train") / name, seed)
+
+
 def write_vehicleid(folder: Path) -> None:
     """`image/0000001.jpg` and the lists: vehicles 1 to 3 train, 4 to 6 in all test sets, and 7 in the larger two."""
     rows = [(3 * vehicle + number, vehicle) for vehicle in range(1, 8) for number in range(3)]

@@ -123,7 +123,7 @@ def test_moving_the_images_is_no_change(tmp_path, gallery, source):
         ("readout", "the readout"),
         ("view", "the view"),
         ("images", "the images"),
-        ("labels", "the identities or cameras"),
+        ("labels", "the identities, cameras or clothes"),
         ("schema", "the file's schema"),
     ],
 )

@@ -17,13 +17,18 @@ from ptlreid.retrieval.types import Features
 
 MARKET = PROTOCOLS["market"]
 NUMBERS = count()  # of images, so that no two have one name
-CHOICES = (MARKET, PROTOCOLS["any-camera"], Protocol("other", other_cameras_only=True))
+CHOICES = (
+    MARKET,
+    PROTOCOLS["any-camera"],
+    PROTOCOLS["cloth-changing"],
+    Protocol("other", other_cameras_only=True),
+)
 
 
 @pytest.mark.parametrize("seed", range(120))
 def test_equal_to_a_slow_loop_on_each_pair_alone(seed: int):
     query, gallery = random_case(seed, ties=seed % 5 > 0)
-    protocol, ap = CHOICES[seed % 3], ("step", "trapezoid")[seed // 3 % 2]
+    protocol, ap = CHOICES[seed % 4], ("step", "trapezoid")[seed // 4 % 2]
     found = camera_scores(blocks(query, gallery), query, gallery, protocol, ap=ap)
     assert found.query_cameras.tolist() == sorted(set(query.camids.tolist()))
     assert found.gallery_cameras.tolist() == sorted(set(gallery.camids.tolist()))

@@ -49,6 +49,23 @@ def test_a_file_with_all_four_is_taken_as_it_is(file):
     assert features.paths.tolist() == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
 
 
+def test_clothes_are_taken_where_they_are_there(file):
+    assert feature_files.read(save(file, columns())).clothes is None
+    clothes = feature_files.read(save(file, changed(clothes=np.array([3.0, 1.0, 1.0, 0.0])))).clothes
+    assert (clothes.tolist(), clothes.dtype) == ([3, 1, 1, 0], np.int64)
+    for wrong in (np.array([1, 2, 3]), np.array([1, 2, 3, 0.5]), np.array(["a", "b", "c", "d"])):
+        with pytest.raises(DataError, match=rf"{file.name}.*clothes"):
+            feature_files.read(save(file, changed(clothes=wrong)))
+
+
+def test_written_features_keep_their_clothes(tmp_path):
+    features = feature_files.read(save(tmp_path / "a.npz", changed(clothes=np.array([3, 1, 1, 0]))))
+    feature_files.write(tmp_path / "b.h5", features, {}, dtype="float32")
+    feature_files.write(tmp_path / "c.h5", features.select(np.array([3, 0])), {}, dtype="float32")
+    assert feature_files.read(tmp_path / "b.h5").clothes.tolist() == [3, 1, 1, 0]
+    assert feature_files.read(tmp_path / "c.h5").clothes.tolist() == [0, 3]
+
+
 def test_an_image_without_a_path_is_called_after_its_row(file):
     values = columns()
     del values["paths"]

@@ -62,9 +62,8 @@ def test_a_tracklet_is_its_middle_frame_the_earlier_of_two(folder):
 def test_a_query_finds_the_tracklets_of_its_person_by_other_cameras_only(folder):
     """By hand: rows 3 and 4 are of person 2 by camera 1, row 5 by camera 4; rows 6 and 7 of person 4."""
     splits = mars.read(folder)
-    judge = Judge(PROTOCOLS[splits.protocol], splits.gallery.pids, splits.gallery.camids)
-    queries = zip(splits.query.pids.tolist(), splits.query.camids.tolist(), strict=True)
-    verdicts = [judge.verdict(pid, camid) for pid, camid in queries]
+    judge = Judge(PROTOCOLS[splits.protocol], splits.query, splits.gallery)
+    verdicts = [judge.verdict(row) for row in range(len(splits.query))]
     assert [one.matches.tolist() for one in verdicts] == [[4], [2, 3], [5]]
     assert [one.absent.tolist() for one in verdicts] == [[2, 3], [4], [6]]  # the query itself among them
 

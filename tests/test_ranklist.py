@@ -61,9 +61,9 @@ def test_equal_to_a_full_sort(metric: str, ties: bool):
         else:
             exact = np.sqrt(np.square(left[:, None] - right[None]).sum(axis=-1))
         keys = exact.copy()
-        judge = Judge(MARKET, gallery.pids, gallery.camids)
+        judge = Judge(MARKET, query, gallery)
         for row in range(len(query)):
-            judge.hide(keys[row], judge.verdict(int(query.pids[row]), int(query.camids[row])))
+            judge.hide(keys[row], judge.verdict(row))
         order = np.argsort(keys, axis=1, kind="stable")[:, :20]
         seen = np.take_along_axis(keys, order, axis=1) < np.inf
         np.testing.assert_array_equal(found.columns[seen], order[seen])

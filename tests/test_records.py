@@ -31,8 +31,18 @@ def test_select_takes_rows_in_order_and_masks():
     assert some.select(some.pids > 4).pids.tolist() == [5, 6]
 
 
+def test_clothes_follow_their_rows_and_are_joined_where_both_have_them():
+    paths = [Path("a.jpg"), Path("b.jpg"), Path("c.jpg")]
+    some = Records.make(paths, [4, 4, 6], [1, 1, 1], "some", [7, 8, 9])
+    assert some.select(np.array([2, 0])).clothes.tolist() == [9, 7]
+    assert some.join(some.select(some.pids > 4)).clothes.tolist() == [7, 8, 9, 9]
+    assert some.join(records(1)).clothes is records(1).join(some).clothes is None
+
+
 def test_arrays_of_different_length_are_refused():
     some = records(1, 2)
+    with pytest.raises(ValueError, match="differ in length"):
+        Records(some.paths, some.pids, some.camids, some.sources, some.pids[:1])
     with pytest.raises(ValueError, match="differ in length"):
         Records(some.paths, some.pids[:1], some.camids, some.sources)
 

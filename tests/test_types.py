@@ -52,6 +52,8 @@ def test_a_value_that_is_not_finite_is_named_with_its_row_and_file(bad: float, r
         ("pids", np.ones(3, dtype=np.int32), "pids are int32, expected int64"),
         ("camids", np.ones(3), "camids are float64, expected int64"),
         ("paths", np.array(["a", "b", "c"]), "paths are <U1, expected object"),
+        ("clothes", np.ones(2, dtype=np.int64), "3 rows of features, but clothes"),
+        ("clothes", np.ones(3), "clothes are float64, expected int64"),
         ("pids", np.array([1, -3, -4]), r"row 1 \(1.jpg\): pid -3"),
     ],
 )

@@ -47,7 +47,7 @@ _PARTS = {
     "cameras": "the statistics of cameras",
     "dtype": "the precision",
     "images": "the images",
-    "labels": "the identities or cameras",
+    "labels": "the identities, cameras or clothes",
 }
 
 
@@ -85,7 +85,8 @@ def describe_status(file: Path, extractor: Extractor, records: Records, dtype: D
 def fingerprint(extractor: Extractor, records: Records, dtype: Dtype) -> dict[str, str]:
     """The digests of everything that the features of `records` depend on, by part. No image is decoded."""
     assert isinstance(extractor.model, WeightsFile), "features of a network in memory are not cached"
-    labels = hashlib.blake2b(records.pids.tobytes() + records.camids.tobytes(), digest_size=16)
+    columns = (records.pids, records.camids, records.clothes)
+    labels = hashlib.blake2b(b"".join(one.tobytes() for one in columns if one is not None), digest_size=16)
     return {
         "schema": SCHEMA,
         "weights": extractor.model.digest,
@@ -240,7 +241,7 @@ def _as_stored(rows: np.ndarray, dtype: np.dtype, paths: np.ndarray) -> np.ndarr
 
 def _as_features(matrix: np.ndarray, records: Records) -> Features:
     paths = np.array([str(path) for path in records.paths], dtype=object)
-    return Features(matrix.astype(np.float32, copy=False), records.pids, records.camids, paths)
+    return Features(matrix.astype(np.float32, copy=False), records.pids, records.camids, paths, records.clothes)
 
 
 def _digest(matrix: np.ndarray) -> str:

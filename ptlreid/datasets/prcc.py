@@ -59,11 +59,16 @@ def gather(source: Path, target: Path, variant: str, progress: Progress, reject:
 
 def _read_train(folder: Path, reject: Reject) -> Records:
     images = match_images(folder, _TRAIN_NAME, "001/A_cropped_rgb001.jpg", reject, inner=True)
-    camids = [1 + _CAMERAS.index(match["camera"]) for _, match in images]
-    return Records.make([path for path, _ in images], [int(match["pid"]) for _, match in images], camids, "prcc")
+    return _make_records(images, [1 + _CAMERAS.index(match["camera"]) for _, match in images])
 
 
 def _read_test(folder: Path, camid: int, reject: Reject) -> Records:
     images = match_images(folder, _TEST_NAME, "001/cropped_rgb001.jpg", reject, inner=True)
+    return _make_records(images, [camid] * len(images))
+
+
+def _make_records(images: list[tuple[Path, re.Match[str]]], camids: list[int]) -> Records:
+    """Clothes 1 by cameras A and B, 2 by C."""
+    clothes = [1 + (camid == len(_CAMERAS)) for camid in camids]
     pids = [int(match["pid"]) for _, match in images]
-    return Records.make([path for path, _ in images], pids, [camid] * len(images), "prcc")
+    return Records.make([path for path, _ in images], pids, camids, "prcc", clothes)

@@ -54,7 +54,7 @@ def camera_scores(retrieval: Retrieval, blocks: Blocks, *, ap: AveragePrecision)
     Equal distances keep gallery order.
     """
     query, gallery = retrieval.query, retrieval.gallery
-    judge = Judge(retrieval.protocol, gallery.pids, gallery.camids)
+    judge = Judge(retrieval.protocol, query, gallery)
     own = find_own_images(retrieval)
     order = np.argsort(gallery.camids, kind="stable")  # camera by camera, each in gallery order
     position = np.empty_like(order)
@@ -66,7 +66,7 @@ def camera_scores(retrieval: Retrieval, blocks: Blocks, *, ap: AveragePrecision)
 
     def rank(rows: range) -> None:
         for row in rows:
-            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]), own.get(row))
+            verdict = judge.verdict(row, own.get(row))
             if not len(verdict.matches):
                 continue
             keys = block.keys_of(row)

@@ -1,4 +1,4 @@
-"""Feature files, of ptlreid or any other program: HDF5 or .npz with `features`, `pids`, `camids` and `paths`.
+"""Feature files, of ptlreid or any other program: HDF5 or .npz with `features`, `pids`, `camids`, `paths`, `clothes`.
 
 docs/file-formats.md describes them. `read` accepts files from any program, checks them, and names the file and row
 at fault; `write` writes HDF5.
@@ -26,14 +26,14 @@ _INDEX_BYTES = 64  # for each row: its identity and camera, and where its path i
 def read(file: Path) -> Features:
     """The features in `file`, as float32: float16 and float64 are converted, whole numbers of any type become int64.
 
-    Without `paths`, images are named after their row. Raises `DataError` naming the file and what is wrong with it;
-    a file without rows is an error too.
+    Without `paths`, images are named after their row; `clothes` may be missing, too. Raises `DataError` naming the file
+    and what is wrong with it; a file without rows is an error too.
     """
     if file.suffix not in array_files.SUFFIXES:
         raise DataError(f"{file}: unknown file format. Give features as HDF5 (.h5, .hdf5) or NumPy's .npz.")
     if not file.is_file():
         raise DataError(f"{file}: no such file. Give an existing feature file.")
-    content = array_files.read_arrays(file, (*_REQUIRED, "paths"))
+    content = array_files.read_arrays(file, (*_REQUIRED, "paths", "clothes"))
     columns, missing = content.arrays, [name for name in _REQUIRED if name not in content.arrays]
     if missing:
         contained = ", ".join(printable(name, 40) for name in content.names[:10]) or "nothing"
@@ -49,8 +49,9 @@ def read(file: Path) -> Features:
     names[:] = paths
     matrix = _as_floats(file, columns["features"])
     pids, camids = (_as_integers(file, name, columns[name]) for name in ("pids", "camids"))
+    clothes = _as_integers(file, "clothes", columns["clothes"]) if "clothes" in columns else None
     try:
-        return Features(matrix, pids, camids, names)
+        return Features(matrix, pids, camids, names, clothes)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
 
@@ -76,6 +77,8 @@ def write(
         chunked = {"chunks": (rows, width)} if size else {}
         content.create_dataset("features", data=features.matrix, dtype=dtype, **chunked)
         content["pids"], content["camids"] = features.pids, features.camids
+        if features.clothes is not None:
+            content["clothes"] = features.clothes
         for name, column in texts.items():
             content.create_dataset(name, data=column, dtype=h5py.string_dtype())
         content.attrs.update(attributes)

@@ -43,7 +43,7 @@ def score(
     `seed`: only for a single-shot protocol, see `SingleShotCMC`. Raises `DataError` when no query has a true match.
     """
     query, gallery, protocol = retrieval.query, retrieval.gallery, retrieval.protocol
-    judge = Judge(protocol, gallery.pids, gallery.camids)
+    judge = Judge(protocol, query, gallery)
     own = find_own_images(retrieval)
     single_shot = (
         SingleShotCMC(gallery.pids, max_rank, samples=single_shot_samples, seed=seed) if protocol.single_shot else None
@@ -52,7 +52,7 @@ def score(
 
     def rank(rows: range) -> None:
         for row in rows:
-            verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]), own.get(row))
+            verdict = judge.verdict(row, own.get(row))
             if len(verdict.matches):
                 keys = block.keys_of(row)
                 judge.hide(keys, verdict)
@@ -76,6 +76,8 @@ def _match_advice(retrieval: Retrieval) -> str:
     query, gallery, protocol = retrieval.query, retrieval.gallery, retrieval.protocol
     if not np.isin(query.pids[query.pids >= 0], gallery.pids).any():
         return "Query and gallery share no identity: check that both number the same identities alike."
+    if protocol.ignore_own_clothes_matches:
+        return "Only images of the query's identity by other cameras and in other clothes count: see --protocol market."
     if protocol.ignore_own_camera_matches or protocol.other_cameras_only:
         return "Where identities were seen by one camera only, use --protocol any-camera."
     return "The only match of each query is its own image: add other images of these identities to the gallery."

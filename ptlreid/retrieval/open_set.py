@@ -113,8 +113,7 @@ def answer_queries(pairs: Pairs, *, seed: int) -> OpenSet:
 
 def _find_queries(retrieval: Retrieval) -> np.ndarray:
     """(Q,) bool: the queries with a true match under the protocol."""
-    query, gallery = retrieval.query, retrieval.gallery
-    judge, own = Judge(retrieval.protocol, gallery.pids, gallery.camids), find_own_images(retrieval)
-    labels = zip(query.pids.tolist(), query.camids.tolist(), strict=True)
-    matches = [judge.verdict(pid, camid, own.get(row)).matches for row, (pid, camid) in enumerate(labels)]
+    judge = Judge(retrieval.protocol, retrieval.query, retrieval.gallery)
+    own = find_own_images(retrieval)
+    matches = [judge.verdict(row, own.get(row)).matches for row in range(len(retrieval.query))]
     return np.array([len(columns) > 0 for columns in matches], dtype=bool)

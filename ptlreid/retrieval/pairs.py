@@ -41,13 +41,13 @@ class Pairs:
 
     def __iter__(self) -> Iterator[QueryPairs]:
         query, gallery = self.retrieval.query, self.retrieval.gallery
-        judge = Judge(self.retrieval.protocol, gallery.pids, gallery.camids)
+        judge = Judge(self.retrieval.protocol, query, gallery)
         own = find_own_images(self.retrieval)
         for block in check_coverage(self.blocks, len(query), len(gallery)):
             for row in block.rows:
                 if query.pids[row] < 0:
                     continue
-                verdict = judge.verdict(int(query.pids[row]), int(query.camids[row]), own.get(row))
+                verdict = judge.verdict(row, own.get(row))
                 keys = block.keys_of(row)
                 judge.hide(keys, verdict)
                 yield QueryPairs(row, _convert_keys(keys, block, self.metric), verdict.matches)

@@ -38,7 +38,7 @@ def rank_list(retrieval: Retrieval, blocks: Blocks, size: int, *, metric: Metric
     if size < 1:
         raise OptionError(f"A rank list of {size} images: expected 1 or more.")
     query, gallery = retrieval.query, retrieval.gallery
-    judge = Judge(retrieval.protocol, gallery.pids, gallery.camids)
+    judge = Judge(retrieval.protocol, query, gallery)
     own = find_own_images(retrieval)
     shape = (len(query), min(size, len(gallery)))
     columns, distances = np.full(shape, -1, dtype=np.int64), np.full(shape, np.inf)
@@ -46,7 +46,7 @@ def rank_list(retrieval: Retrieval, blocks: Blocks, size: int, *, metric: Metric
     def fill(rows: range) -> None:
         for row in rows:
             keys = block.keys_of(row)
-            judge.hide(keys, judge.verdict(int(query.pids[row]), int(query.camids[row]), own.get(row)))
+            judge.hide(keys, judge.verdict(row, own.get(row)))
             listed = nearest(keys, size)
             listed = listed[keys[listed] < np.inf]
             values = keys[listed]

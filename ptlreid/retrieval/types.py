@@ -20,13 +20,15 @@ class Features:
     """N feature vectors with the identity and the camera of each image.
 
     `matrix`: (N, D) float32, finite, D >= 1. `pids`, `camids`: (N,) int64; identities are 0 or more, pid -1 is
-    junk, -2 a distractor. `paths`: (N,) object array of str. N may be 0. Raises `DataError` naming the first bad row.
+    junk, -2 a distractor. `paths`: (N,) object array of str. `clothes`: (N,) int64, numbers of the clothes of an
+    identity, or None if they are not labelled. N may be 0. Raises `DataError` naming the first bad row.
     """
 
     matrix: np.ndarray
     pids: np.ndarray
     camids: np.ndarray
     paths: np.ndarray
+    clothes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.matrix.dtype != np.float32:
@@ -37,8 +39,11 @@ class Features:
         self._check_finite()
 
     def _check_columns(self) -> None:
-        for name, dtype in (("pids", np.int64), ("camids", np.int64), ("paths", object)):
+        types = {"pids": np.int64, "camids": np.int64, "paths": object, "clothes": np.int64}
+        for name, dtype in types.items():
             column = getattr(self, name)
+            if name == "clothes" and column is None:
+                continue
             if column.shape != (len(self.matrix),):
                 raise DataError(
                     f"{len(self.matrix)} rows of features, but {name} of shape {column.shape}: expected one value per "
@@ -72,7 +77,8 @@ class Features:
 
     def select(self, rows: np.ndarray) -> Features:
         """The features at `rows`: indices in the order given, or a boolean mask."""
-        return Features(self.matrix[rows], self.pids[rows], self.camids[rows], self.paths[rows])
+        clothes = None if self.clothes is None else self.clothes[rows]
+        return Features(self.matrix[rows], self.pids[rows], self.camids[rows], self.paths[rows], clothes)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class EvaluateSettings(ExtractionSettings):
         None, description="Dataset: its name or folder."
     )
     protocol: Annotated[str | None, Option(common=True, default="the dataset's")] = Field(
-        None, description="market, cuhk03-classic, single-shot, any-image or any-camera."
+        None, description="market, cloth-changing, cuhk03-classic, single-shot, any-image or any-camera."
     )
     metric: Annotated[Literal["euclidean", "cosine"], COMMON] = Field(
         "euclidean", description="Distance between features."

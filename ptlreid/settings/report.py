@@ -21,6 +21,9 @@ class ReportSettings(DataSettings):
     metric: Annotated[Literal["euclidean", "cosine"], COMMON] = Field(
         "euclidean", description="Distance between features."
     )
+    protocol: Annotated[str | None, Option(common=True, default="the dataset's")] = Field(
+        None, description="Rules of the evaluation: market, cloth-changing and others, see `evaluate`."
+    )
     queries: Annotated[int, COMMON] = Field(
         12, ge=0, le=1000, description="Rank lists of the worst and of random queries."
     )
@@ -32,5 +35,5 @@ class ReportSettings(DataSettings):
 
     def evaluation(self) -> EvaluateSettings:
         """The settings of the evaluation that the report shows, so that it reuses the cached features."""
-        shared = {name: getattr(self, name) for name in ("root", "device", "workers", "data", "weights", "metric")}
-        return EvaluateSettings.resolve(None, **shared)
+        names = ("root", "device", "workers", "data", "weights", "metric", "protocol")
+        return EvaluateSettings.resolve(None, **{name: getattr(self, name) for name in names})

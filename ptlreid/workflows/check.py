@@ -162,9 +162,8 @@ def _find_queries_without_match(splits: Splits) -> Iterator[Fault]:
     if not splits.has_test:
         return
     protocol = protocols.find_protocol(splits.protocol)
-    judge = Judge(protocol, splits.gallery.pids, splits.gallery.camids)
-    queries = zip(splits.query.pids.tolist(), splits.query.camids.tolist(), strict=True)
-    unmatched = [row for row, (pid, camid) in enumerate(queries) if not len(judge.verdict(pid, camid).matches)]
+    judge = Judge(protocol, splits.query, splits.gallery)
+    unmatched = [row for row in range(len(splits.query)) if not len(judge.verdict(row).matches)]
     cameras = np.unique(np.concatenate([splits.query.camids, splits.gallery.camids]))
     if len(unmatched) == len(splits.query) and len(cameras) == 1:
         fault = f"every test image is from camera {cameras[0]}, and the protocol {splits.protocol} requires two cameras"

@@ -28,6 +28,7 @@ from ptlreid.progress import Progress
 from ptlreid.records import Splits
 from ptlreid.retrieval.bootstrap import score_intervals
 from ptlreid.retrieval.cameras import camera_scores
+from ptlreid.retrieval.protocols import Judge, find_protocol
 from ptlreid.retrieval.ranklist import rank_list
 from ptlreid.retrieval.types import Features, Retrieval, Scores
 from ptlreid.runs import RunFolder
@@ -68,6 +69,7 @@ def evaluate_files(
 def preview_run(run: RunFolder, splits: Splits, settings: EvaluateSettings) -> dict[str, Any]:
     """For `--dry-run`: the settings in effect, sizes, state of the cache, and memory needed. Nothing is extracted."""
     splits.require_test()
+    Judge(find_protocol(settings.protocol or splits.protocol), splits.query, splits.gallery)  # raises errors
     extractor = Extractor.from_run(run, settings)
     features = {
         part: cache.describe_status(cache_file(run, splits, part, settings), extractor, records, settings.dtype)
