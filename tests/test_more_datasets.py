@@ -11,6 +11,9 @@ import miniatures
 import numpy as np
 import pytest
 from conftest import write_image
+from damage import damage_examples, damaged, within_seconds
+from hypothesis import given
+from hypothesis import strategies as st
 from ranking import evaluate
 
 from ptlreid import datasets
@@ -180,6 +183,29 @@ def test_a_line_of_vehicleid_that_names_no_image_is_refused(tmp_path, line):
     (tmp_path / "vehicleid" / "train_test_split" / "train_list.txt").write_text(f"0000003 1\n{line}\n")
     with pytest.raises(DataError, match=r"train_list\.txt: .* does not name an image.* `0000001 12345` as line 2"):
         datasets.load("vehicleid", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def vehicles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "vehicleid"
+    miniatures.write_vehicleid(folder)
+    return folder, (folder / "train_test_split" / "test_list_800.txt").read_bytes()
+
+
+@damage_examples(0.3)
+@given(data=st.data())
+def test_a_damaged_list_of_vehicleid_is_read_or_one_message(vehicles, data):
+    """The images stay in their folder, and the gallery has one of each vehicle."""
+    folder, content = vehicles
+    (folder / "train_test_split" / "test_list_800.txt").write_bytes(data.draw(damaged(content)))
+    with within_seconds():
+        try:
+            splits = vehicleid.read(folder)
+        except DataError as error:
+            assert "does not name an image" in str(error)
+            return
+    assert {path.parent for part in splits.parts for path in part.paths} == {folder / "image"}
+    assert sorted(splits.gallery.pids.tolist()) == sorted({*splits.gallery.pids.tolist(), *splits.query.pids.tolist()})
 
 
 def test_a_part_that_is_missing_or_empty_is_named(tmp_path):

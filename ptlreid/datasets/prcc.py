@@ -12,7 +12,13 @@ from ptlreid.datasets._image_names import match_images
 from ptlreid.datasets._source_files import gather_splits
 from ptlreid.datasets.reader import DatasetInfo, Progress, Records, Reject, Splits, find_layout, locate, refuse
 
-_COUNTS = {"train_identities": 150, "query_identities": 71, "gallery_identities": 71, "cameras": 3}
+_COUNTS = {
+    "train_images": 17896,
+    "train_identities": 150,
+    "query_identities": 71,
+    "gallery_identities": 71,
+    "cameras": 3,
+}
 _QUERY = {"same": "B", "changed": "C"}
 _ALL = "all"  # training with the validation images, queries of both settings
 

@@ -19,15 +19,14 @@ INFO = DatasetInfo(
         "Liu et al., A Deep Learning-Based Approach to Progressive Vehicle Re-identification for Urban Surveillance, "
         "ECCV 2016"
     ),
-    licence="None stated; given for research on request.",
-    terms="Research use; see the authors' page.",
+    licence="None stated; given on request, for non-commercial purposes.",
+    terms="Non-commercial use; see the authors' page.",
     source="https://vehiclereid.github.io/VeRi/",
     note="VeRi-776 shows vehicles: train with --height 256 --width 256.",
     protocol="market",
-    counts={
+    counts={  # not of training vehicles: of 776 in the paper, fast-reid counts 775
         "": {
             "train_images": 37778,
-            "train_identities": 576,
             "query_images": 1678,
             "query_identities": 200,
             "gallery_images": 11579,
