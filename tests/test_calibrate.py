@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import tiny_network
+from conftest import tiny_network, write_image
 from sklearn.metrics import roc_curve
 
 import ptlreid
@@ -17,8 +17,11 @@ from ptlreid.errors import DataError, OptionError
 from ptlreid.features import Extractor
 from ptlreid.models import weights
 from ptlreid.network_types import NetworkSpec
+from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.settings import CalibrateSettings, EvaluateSettings, FinetuneSettings
+from ptlreid.settings.report import ReportSettings
+from ptlreid.workflows.report_thresholds import describe_thresholds
 
 KEYS = {
     *("protocol", "metric", "cameras", "pairs", "operating_points", "open_set", "open_set_split", "curves"),
@@ -261,9 +264,81 @@ def test_too_few_identities_for_searches_are_a_note(ptlreid, tmp_path):
     np.savez(tmp_path / "g.npz", features=np.eye(2, dtype=np.float32), pids=[1, 2], camids=[2, 2])
     code, out, err = ptlreid(*FILES, "--json")
     assert code == 0
-    assert "no open-set thresholds: 1 identities have a query with a true match" in err
+    assert "no open-set rates: 1 identities have a query with a true match" in err
     found = json.loads(out)
     assert (found["open_set"], found["open_set_split"]) == ([], None)
+
+
+@pytest.fixture
+def other_site(tmp_path):
+    """`other` below `sites`: another dataset in Market-1501's layout."""
+    folder = tmp_path / "sites" / "market"
+    for pid in range(11, 15):
+        for camid in (1, 2):
+            write_image(folder / "bounding_box_train" / f"{pid:04d}_c{camid}s1_000001_00.jpg", 7 * pid + camid)
+            write_image(folder / "query" / f"{pid + 9:04d}_c{camid}s1_000001_00.jpg", 30 * pid + camid)
+            write_image(folder / "bounding_box_test" / f"{pid + 9:04d}_c{camid}s1_000002_00.jpg", 31 * pid + camid)
+    return folder.parent
+
+
+def test_thresholds_are_applied_to_another_dataset(ptlreid, calibrated, run, other_site):
+    found = calibrated(per_camera=True)
+    arguments = ("evaluate", "--run", "tiny", "--root", other_site, "--thresholds", "tiny", "--bootstrap", 50)
+    code, out, err = ptlreid(*arguments, "--json")
+    assert code == 0, err
+    applied = json.loads(out)["thresholds"]
+    assert applied["data"] == "market"
+    distances, same = pairs_of(*(features_of(run, part) for part in ("query", "gallery")))
+    names = [point["name"] for point in found["operating_points"] if point["threshold"] is not None]
+    assert [point["name"] for point in applied["operating_points"]] == names == ["eer", "far=0.5"]
+    for point, there in zip(applied["operating_points"], found["operating_points"], strict=False):
+        below = distances < there["threshold"]
+        assert point["calibrated"] == {"far": there["far"], "tar": there["tar"]}
+        assert (point["far"], point["tar"]) == (below[~same].mean(), below[same].mean())
+        assert point["tar_interval"][0] <= point["tar"] <= point["tar_interval"][1]
+    assert [point["name"] for point in applied["open_set"]] == ["open-set=0.6"]
+    code, out, _ = ptlreid(*arguments)
+    assert "Pairs of market (here) at the thresholds calibrated on market (there)" in out
+    assert "Searches in market (here)" in out
+
+
+def features_of(run: RunFolder, part: str) -> dict[str, np.ndarray]:
+    """The cached features of the dataset in a second folder, whose name has a digest of that folder."""
+    found = ptlreid.read_features(next(run.features.glob(f"market.{part}.last.*.h5")))
+    return {"features": found.matrix, "pids": found.pids, "camids": found.camids}
+
+
+def test_thresholds_that_do_not_fit_are_refused_before_any_work(ptlreid, calibrated, run, files, market_folder):
+    calibrated()
+    run.features.rename(run.path / "moved")
+    arguments = ("evaluate", "--run", "tiny", "--root", market_folder.parent, "--thresholds", "tiny")
+    for options, message in (
+        (("--metric", "cosine"), "of other features (metric: euclidean -> cosine)"),
+        (("--rerank",), "with rerank: expected plain distances, as thresholds are of these. Leave out one of them."),
+    ):
+        code, out, err = ptlreid(*arguments, *options)
+        assert (code, out) == (1, "")
+        assert message in err
+    assert not run.features.exists()
+    code, _, err = ptlreid("evaluate", *FILES[1:5], "--thresholds", "tiny")
+    assert (code, "--thresholds: for a --run only" in err) == (1, True)
+
+
+def test_a_report_shows_the_thresholds_of_the_weights_as_they_are(ptlreid, calibrated, run):
+    roc = ("report", "tiny", "--figure", "roc", "--out", "roc.svg")
+    code, _, err = ptlreid(*roc)
+    assert (code, "no thresholds of weights.safetensors as it is now" in err) == (1, True)
+    calibrated()
+    settings = ReportSettings.resolve(None)
+    (section,), notes = describe_thresholds(run, settings, Silent())
+    assert (section.title, notes) == ("Thresholds", [])
+    assert ptlreid(*roc)[0] == 0
+    code, _, err = ptlreid(*roc, "--metric", "cosine")
+    assert (code, "--figure roc shows the thresholds in thresholds.json, expected no metric" in err) == (1, True)
+    weights.save(tiny_network("none", classes=4), NetworkSpec("tiny", True, "none", 4, 64, 32), run.weights())
+    sections, (note,) = describe_thresholds(run, settings, Silent())
+    assert sections == []
+    assert note.startswith("No section on thresholds. ")
 
 
 def test_plain_distances_only():

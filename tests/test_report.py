@@ -9,9 +9,12 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from test_report_thresholds import CALIBRATION
 
 from ptlreid import datasets
+from ptlreid.calibrations import save_calibration
 from ptlreid.errors import DataError, OptionError
+from ptlreid.files import file_digest
 from ptlreid.json_files import write_json
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
@@ -30,6 +33,8 @@ def runs(market_folder, tmp_path_factory):
     for name, ptl in (("ptl", True), ("plain", False)):
         config = FinetuneSettings.resolve(None, device="cpu", evaluate_every=1, ptl=ptl, **settings)
         finetune(config, splits, RunFolder(folder / name), Silent())
+    run = RunFolder(folder / "ptl")
+    save_calibration(run, CALIBRATION | {"weights_digest": file_digest(run.weights())})
     return folder
 
 
@@ -56,11 +61,14 @@ def test_the_page_of_a_run_has_every_part(runs, settings):
     path = write_report([RunFolder(runs / "ptl")], settings, Silent())
     assert path == runs / "ptl" / "report.html"
     html = path.read_text(encoding="utf-8")
-    assert headings(html) == ["Summary", "Retrieval", "Training", "Latent state and gates", "Rank lists"]
+    assert headings(html) == [
+        *("Summary", "Retrieval", "Training", "Latent state and gates", "Thresholds", "Rank lists")
+    ]
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", html)
     assert captions[:4] == ["CMC", "Distances of pairs", "mAP by camera (%)", "CMC-1 by camera (%)"]
     assert captions[4:7] == ["Loss", "Learning rate", "Scores over epochs"]
-    assert captions[7:] == ["Latent state", "Input gate", "Forget gate", "Output gate"]
+    assert captions[7:11] == ["Latent state", "Input gate", "Forget gate", "Output gate"]
+    assert captions[11:] == ["Pairs: TAR by FAR", "Searches: DIR by FAR"]
     assert "market: 16 images, 4 identities" in html
     assert "6 (6 with a true match)" in html
     assert html.count("<article>") == 6  # all of the queries, as there are so few
@@ -146,7 +154,7 @@ def test_a_run_that_cannot_be_evaluated_has_its_curves_and_says_why(runs, tmp_pa
     settings = ReportSettings.resolve(None, root=str(tmp_path / "nowhere"), device="cpu")
     path = write_report([RunFolder(runs / "ptl")], settings, progress, out=tmp_path / "a.html")
     html = path.read_text(encoding="utf-8")
-    assert headings(html) == ["Summary", "Training", "Latent state and gates"]
+    assert headings(html) == ["Summary", "Training", "Latent state and gates", "Thresholds"]
     assert "scores of the last weights at the end of training" in html
     assert "Shown instead: scores of the last weights at the end of training." in html
     assert re.search(r'class="note">ptl could not be evaluated\. Market-1501 was not found', html)
@@ -224,7 +232,7 @@ def test_the_command_writes_the_page_and_prints_its_path(ptlreid, runs, market_f
     assert re.fullmatch(r"Written: page\.html \(0\.\d\d MB\)\n", out)
 
 
-@pytest.mark.parametrize("figure", ["cmc", "ranklist", "cameras", "curves", "distances", "cells"])
+@pytest.mark.parametrize("figure", ["cmc", "ranklist", "cameras", "curves", "distances", "roc", "cells"])
 def test_each_figure_can_be_written_alone(ptlreid, runs, market_folder, figure):
     places = ("--root", market_folder.parent, "--runs", runs)
     code, _, err = ptlreid("report", "ptl", *places, "--figure", figure, "--out", "figure.pdf")

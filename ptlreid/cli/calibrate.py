@@ -80,23 +80,17 @@ def _calibrate_files(query: Path, gallery: Path, settings: CalibrateSettings, *,
     return workflow.calibrate_files(query, gallery, settings, console.Reporter())
 
 
-_COLUMNS = {
-    "tar": ("", "threshold", "FAR (%)", "95% CI", "TAR (%)", "95% CI"),
-    "dir": ("", "threshold", "FAR (%)", "95% CI", "DIR (%)", "95% CI"),
-}
-
-
 def _show(title: str, result: Mapping[str, Any]) -> None:
     pairs, split = result["pairs"], result["open_set_split"]
     how = f"metric {result['metric']}, protocol {result['protocol']}"
-    show_points(
+    _show_points(
         f"{title} ({how}): a pair is accepted if its distance is below the threshold", result["operating_points"], "tar"
     )
     console.say(f"{pairs['same']:,} same-identity and {pairs['different']:,} different-identity pairs.")
     if split:
         enrolled, absent = split["enrolled"], split["absent"]
         title = "Searches: the nearest image is the answer if its distance is below the threshold"
-        show_points(title, result["open_set"], "dir")
+        _show_points(title, result["open_set"], "dir")
         console.say(
             f"{enrolled['queries']:,} queries with their identity in the gallery, {absent['queries']:,} without "
             f"({absent['identities']:,} identities left it)."
@@ -104,7 +98,7 @@ def _show(title: str, result: Mapping[str, Any]) -> None:
     for cell in result.get("camera_pairs", ()):
         if cell["operating_points"]:
             title = f"Queries from camera {cell['query']}, gallery images from camera {cell['gallery']}"
-            show_points(title, cell["operating_points"], "tar")
+            _show_points(title, cell["operating_points"], "tar")
     queries, images = (", ".join(map(str, result["cameras"][side])) for side in ("query", "gallery"))
     where = f"cameras {queries} (queries) and {images} (gallery) of {result.get('data', 'these files')}"
     console.say(f"Thresholds hold for {where}: measure again for others.")
@@ -112,21 +106,11 @@ def _show(title: str, result: Mapping[str, Any]) -> None:
         console.say(f"Saved: {result['thresholds']}")
 
 
-def show_points(title: str, points: Sequence[Mapping[str, Any]], rate: Literal["tar", "dir"]) -> None:
-    """Print operating points with FAR, TAR or DIR, and their intervals, and why some are not measurable."""
-    console.show_rows(title, _COLUMNS[rate], [_format(point, rate) for point in points], right=True)
-    for point in points:
-        if "note" in point:
-            console.say(f"{point['name']}: {point['note']}.")
+def _show_points(title: str, points: Sequence[Mapping[str, Any]], kind: Literal["tar", "dir"]) -> None:
+    """Print operating points, and why some are not measurable."""
+    from ptlreid.reports.operating_points import explain_missing, tabulate_points
 
-
-def _format(point: Mapping[str, Any], second: str) -> list[str]:
-    """A row of the table: name, threshold, and both rates in percent with their intervals."""
-    if point["threshold"] is None:
-        return [point["name"], *"–––––"]
-    cells = [str(point["name"]), f"{point['threshold']:.5g}"]
-    for rate, form in (("far", ".3g"), (second, ".1f")):
-        interval = point[f"{rate}_interval"]
-        ends = " to ".join(f"{100 * end:{form}}" for end in interval) if interval else "–"
-        cells += [f"{100 * point[rate]:{form}}", ends]
-    return cells
+    table = tabulate_points(points, kind)
+    console.show_rows(title, table.columns, table.rows, right=True)
+    for line in explain_missing(points):
+        console.say(line)

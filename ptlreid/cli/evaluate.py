@@ -31,6 +31,10 @@ def evaluate(
     ranklist: Annotated[
         Path | None, typer.Option("--ranklist", metavar="FILE", help="Write each query's rank list as CSV.")
     ] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option("--thresholds", metavar="RUN", help="Also apply the thresholds that RUN was calibrated with."),
+    ] = None,
     runs: Runs = Path("runs"),
     json: Json = False,
     dry_run: DryRun = False,
@@ -42,14 +46,18 @@ def evaluate(
     Examples:
       ptlreid evaluate --run market-resnet50-ptl-s0
       ptlreid evaluate --run market-resnet50-ptl-s0 --data duke --rerank
+      ptlreid evaluate --run market-resnet50-ptl-s0 --data duke --thresholds market-resnet50-ptl-s0
       ptlreid evaluate --query q.npz --gallery g.npz --metric cosine
     """
     if run is None and query is not None and gallery is not None:
         check_file_settings(settings)
+        if thresholds:
+            raise OptionError("--thresholds: for a --run only, expected the run that was calibrated. Leave it out.")
         result = _evaluate_files(query, gallery, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{query} in {gallery}"
     elif run is not None and query is None and gallery is None:
-        result = _evaluate_run(run, runs, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
+        files = {"csv": csv, "ranklist": ranklist}
+        result = _evaluate_run(run, runs, settings, dry_run=dry_run, thresholds=thresholds, **files)
         title = f"{Path(result['run']).name} on {result['settings']['data']}"
     else:
         raise OptionError("Nothing to evaluate: expected --run RUN, or both --query FILE and --gallery FILE.")
@@ -75,7 +83,14 @@ def check_file_settings(settings: EvaluateSettings) -> None:
 
 
 def _evaluate_run(
-    name: str, runs: Path, settings: EvaluateSettings, *, dry_run: bool, csv: Path | None, ranklist: Path | None
+    name: str,
+    runs: Path,
+    settings: EvaluateSettings,
+    *,
+    dry_run: bool,
+    thresholds: str | None,
+    csv: Path | None,
+    ranklist: Path | None,
 ) -> dict[str, Any]:
     from ptlreid import datasets
     from ptlreid.distributed import process_group
@@ -86,8 +101,9 @@ def _evaluate_run(
     splits = datasets.load(settings.data or run.settings().data, Path(settings.root))
     if dry_run:
         return workflow.preview_run(run, splits, settings)
+    tables, calibrated = workflow.Tables(csv, ranklist), find_run(runs, thresholds) if thresholds else None
     with process_group(settings.device):
-        return workflow.evaluate_run(run, splits, settings, console.Reporter(), workflow.Tables(csv, ranklist))
+        return workflow.evaluate_run(run, splits, settings, console.Reporter(), tables, thresholds=calibrated)
 
 
 def _evaluate_files(
@@ -118,6 +134,8 @@ def _show(title: str, result: dict[str, Any]) -> None:
         console.say(f"95% CI (bootstrap over identities): {text}.")
     if "cameras" in result:
         _show_cameras(result["cameras"])
+    if "thresholds" in result:
+        _show_thresholds(result["thresholds"], settings["data"])
 
 
 _IN_TITLE = ("metric", "ap", "flip", "normalize", "amp", "dtype", "expand", "single_shot_samples")
@@ -133,6 +151,20 @@ def _changed(result: Mapping[str, Any]) -> list[str]:
 
 def _format_value(value: object) -> str:
     return {"True": "on", "False": "off"}.get(str(value), str(value))
+
+
+def _show_thresholds(applied: Mapping[str, Any], data: str) -> None:
+    """Print what the thresholds of a calibration give on `data`, next to what they gave where they were measured."""
+    from ptlreid.reports.operating_points import tabulate_realised
+
+    where = f"{data} (here) at the thresholds calibrated on {applied['data']} (there)"
+    tables = {
+        f"Pairs of {where}": tabulate_realised(applied["operating_points"], "tar"),
+        f"Searches in {where}": tabulate_realised(applied["open_set"], "dir"),
+    }
+    for title, table in tables.items():
+        if table.rows:
+            console.show_rows(title, table.columns, table.rows, right=True)
 
 
 def _show_cameras(cells: list[dict[str, Any]]) -> None:

@@ -28,8 +28,8 @@ def report(
         typer.Option(
             "--figure",
             metavar="NAME",
-            help="Only one figure, into --out FILE.png, .svg or .pdf: cmc, ranklist, cameras, curves, distances or "
-            "cells.",
+            help="Only one figure, into --out FILE.png, .svg or .pdf: cmc, ranklist, cameras, curves, distances, "
+            "roc or cells.",
         ),
     ] = None,
     table: Annotated[

@@ -11,19 +11,18 @@ import numpy as np
 from ptlreid import distributed
 from ptlreid.calibrations import EQUAL_ERROR, FeatureOrigin, name_far, name_open_set, save_calibration
 from ptlreid.errors import DataError
-from ptlreid.evaluation import Ranking, load_retrieval, rank, read_retrieval, report_blocks
+from ptlreid.evaluation import load_retrieval, read_retrieval
 from ptlreid.features import Extractor
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Splits
-from ptlreid.retrieval.accepted import Rates, count_accepted
-from ptlreid.retrieval.bootstrap import Interval
-from ptlreid.retrieval.open_set import Answers, OpenSet, answer_queries
-from ptlreid.retrieval.pairs import Pairs
+from ptlreid.retrieval.accepted import count_accepted
+from ptlreid.retrieval.open_set import Answers, OpenSet
 from ptlreid.retrieval.thresholds import OperatingPoint, PairCounts, count_pairs
 from ptlreid.retrieval.types import Retrieval
 from ptlreid.runs import RunFolder, test_set_digest
 from ptlreid.settings import CalibrateSettings
 from ptlreid.workflows.evaluate import preview_files, preview_run
+from ptlreid.workflows.realised_rates import describe_rates, describe_search, find_answers, make_pairs
 
 __all__ = ["calibrate_files", "calibrate_run", "preview_files", "preview_run"]
 
@@ -60,11 +59,7 @@ def calibrate_files(query: Path, gallery: Path, settings: CalibrateSettings, pro
 def _calibrate(retrieval: Retrieval, settings: CalibrateSettings, progress: Progress) -> dict[str, Any]:
     """The part of a calibration that is measured."""
     counts, points = _measure_pairs(retrieval, settings, progress)
-    try:
-        answers = answer_queries(_pairs(retrieval, settings, progress, "search"), seed=settings.seed)
-    except DataError as error:
-        progress.note(f"no open-set thresholds: {error}")
-        answers = None
+    answers = find_answers(retrieval, settings, progress)
     query, gallery = retrieval.query, retrieval.gallery
     found: dict[str, Any] = {
         "protocol": retrieval.protocol.name,
@@ -82,38 +77,22 @@ def _calibrate(retrieval: Retrieval, settings: CalibrateSettings, progress: Prog
     return found
 
 
-def _pairs(retrieval: Retrieval, settings: CalibrateSettings, progress: Progress, title: str) -> Pairs:
-    ranking = rank(retrieval, settings)
-    return Pairs(retrieval, report_blocks(Ranking(retrieval, ranking.blocks), title, progress), settings.metric)
-
-
 def _measure_pairs(
     retrieval: Retrieval, settings: CalibrateSettings, progress: Progress
 ) -> tuple[PairCounts, list[dict[str, Any]]]:
     """The pairs by distance, and the operating points: the EER's, then one for each FAR."""
     rates = settings.false_accept_rates
-    counts = count_pairs(_pairs(retrieval, settings, progress, "count pairs"), rates)
+    counts = count_pairs(make_pairs(retrieval, settings, progress, "count pairs"), rates)
     found: dict[str, OperatingPoint | None] = {EQUAL_ERROR: counts.equal_error_point()}
     found |= {name_far(rate): counts.at_far(rate) for rate in rates}
     thresholds = [point.threshold for point in found.values() if point]
-    accepted = count_accepted(_pairs(retrieval, settings, progress, "count accepted pairs"), thresholds)
+    accepted = count_accepted(make_pairs(retrieval, settings, progress, "count accepted pairs"), thresholds)
     measured = iter(accepted.rates(resamples=settings.bootstrap, seed=settings.seed))
     num_pairs = int(counts.different.sum())
     return counts, [
         {"name": name, **describe_rates(next(measured))} if point else _not_measurable(name, "tar", num_pairs, "pairs")
         for name, point in found.items()
     ]
-
-
-def describe_rates(rates: Rates) -> dict[str, Any]:
-    """FAR and TAR for JSON."""
-    return {
-        "threshold": rates.threshold,
-        "far": rates.far,
-        "far_interval": _ends(rates.far_interval),
-        "tar": rates.tar,
-        "tar_interval": _ends(rates.tar_interval),
-    }
 
 
 def _describe_searches(answers: OpenSet, settings: CalibrateSettings) -> list[dict[str, Any]]:
@@ -124,29 +103,13 @@ def _describe_searches(answers: OpenSet, settings: CalibrateSettings) -> list[di
         if threshold is None:
             described.append(_not_measurable(name, "dir", len(answers.absent), "queries without their identity"))
         else:
-            described.append({"name": name, **describe_search(answers, threshold, settings.bootstrap, settings.seed)})
+            described.append({"name": name, **describe_search(answers, threshold, settings)})
     return described
-
-
-def describe_search(answers: OpenSet, threshold: float, resamples: int, seed: int) -> dict[str, Any]:
-    """False alarm rate and DIR for JSON."""
-    point = answers.at(threshold, resamples=resamples, seed=seed)
-    return {
-        "threshold": point.threshold,
-        "far": point.far,
-        "far_interval": _ends(point.far_interval),
-        "dir": point.dir,
-        "dir_interval": _ends(point.dir_interval),
-    }
 
 
 def _not_measurable(name: str, second: str, count: int, what: str) -> dict[str, Any]:
     keys = ("threshold", "far", "far_interval", second, f"{second}_interval")
     return {"name": name, **dict.fromkeys(keys), "note": f"not measurable with {count:,} {what}"}
-
-
-def _ends(interval: Interval | None) -> list[float] | None:
-    return [interval.low, interval.high] if interval else None
 
 
 def _count(counts: PairCounts) -> dict[str, int]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ptlreid import cache, distributed
+from ptlreid.calibrations import FeatureOrigin, find_calibration
+from ptlreid.errors import OptionError
 from ptlreid.evaluation import (
     Ranking,
     cache_file,
@@ -33,6 +35,8 @@ from ptlreid.retrieval.ranklist import rank_list
 from ptlreid.retrieval.types import Features, Retrieval, Scores
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings
+from ptlreid.thresholds_schema import Calibration
+from ptlreid.workflows.realised_rates import apply_calibration
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,25 @@ class Tables:
 
 
 def evaluate_run(
-    run: RunFolder, splits: Splits, settings: EvaluateSettings, progress: Progress, tables: Tables
+    run: RunFolder,
+    splits: Splits,
+    settings: EvaluateSettings,
+    progress: Progress,
+    tables: Tables,
+    *,
+    thresholds: RunFolder | None = None,
 ) -> dict[str, Any]:
-    """The scores of the run on the test set of `splits`, with the settings in effect: docs/evaluation.md."""
+    """The scores of the run on the test set of `splits`, with the settings in effect: docs/evaluation.md.
+
+    `thresholds`: a run whose thresholds are applied, which must be of the same weights, readout and metric.
+    """
     weights = read_weights_header(run.find_weights(settings.weights))
     extractor = Extractor.from_weights(weights, settings)
+    calibration = _find_calibration(thresholds, extractor, settings) if thresholds else None
     retrieval = load_retrieval(run, splits, settings, progress, extractor=extractor)
     in_effect = _settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout)
     about = {"run": str(run.path), "data": splits.name, "weights_digest": weights.digest, "settings": in_effect}
-    scores = distributed.run_on_main(lambda: _evaluate(retrieval, settings, progress, tables))
+    scores = distributed.run_on_main(lambda: _evaluate(retrieval, settings, progress, tables, calibration))
     return about | {"readout": _own_readout(extractor)} | scores
 
 
@@ -100,7 +114,22 @@ def preview_files(query: Path, gallery: Path, settings: EvaluateSettings) -> dic
     }
 
 
-def _evaluate(retrieval: Retrieval, settings: EvaluateSettings, progress: Progress, tables: Tables) -> dict[str, Any]:
+def _find_calibration(thresholds: RunFolder, extractor: Extractor, settings: EvaluateSettings) -> Calibration:
+    if settings.rerank or settings.expand:
+        raise OptionError(
+            f"--thresholds {thresholds.path} with {'rerank' if settings.rerank else 'expand'}: expected plain "
+            "distances, as thresholds are of these. Leave out one of them."
+        )
+    return find_calibration(thresholds, FeatureOrigin.of(extractor, settings.metric))
+
+
+def _evaluate(
+    retrieval: Retrieval,
+    settings: EvaluateSettings,
+    progress: Progress,
+    tables: Tables,
+    calibration: Calibration | None = None,
+) -> dict[str, Any]:
     query, gallery = retrieval.query, retrieval.gallery
     estimate = estimate_ranking_memory(len(query), len(gallery), query.width, settings)
     if excess := describe_excess(estimate, settings):
@@ -113,6 +142,8 @@ def _evaluate(retrieval: Retrieval, settings: EvaluateSettings, progress: Progre
     if settings.per_camera:
         blocks = report_blocks(ranking, "rank by camera", progress)
         summary["cameras"] = camera_scores(ranking.retrieval, blocks, ap=settings.ap).cells()
+    if calibration:
+        summary["thresholds"] = apply_calibration(calibration, retrieval, settings, progress)
     if tables.queries:
         _write_queries(tables.queries, query, scores)
     if tables.ranks:

@@ -28,8 +28,9 @@ from ptlreid.runs import RunFolder, find_run
 from ptlreid.settings.base import DataSettings
 from ptlreid.settings.report import ReportSettings
 from ptlreid.workflows.report_clusters import write_clusters_page
+from ptlreid.workflows.report_thresholds import describe_thresholds, plot_thresholds
 
-FIGURES = ("cmc", "ranklist", "cameras", "curves", "distances", "cells")
+FIGURES = ("cmc", "ranklist", "cameras", "curves", "distances", "roc", "cells")
 _TRAINING_FIGURES = ("curves", "cells")  # need no evaluation
 _FIGURES_OF_MANY = ("cmc", "curves")
 
@@ -102,13 +103,15 @@ def write_pages(
     with progress.task(f"report {first.name}", 3) as advance:
         rates = settings.false_accept_rates
         sections = describe_runs(summaries, evaluation, false_accept_rates=rates, clusters_url=url)
+        thresholds, doubts = describe_thresholds(runs[0], settings, progress)
+        sections += thresholds
         advance(1, status="rank lists")
         if evaluation:
             size, seed = settings.ranklist_size, settings.seed
             sections.append(show_rank_lists(evaluation, queries=settings.queries, ranklist_size=size, seed=seed))
         advance(2, status="page")
         page = make_run_page(summaries, evaluation, sections)
-        write_page(replace(page, notes=[*page.notes, *notes]), out)
+        write_page(replace(page, notes=[*page.notes, *notes, *doubts]), out)
         advance(3)
     return [out, *clusters]
 
@@ -137,6 +140,8 @@ def write_figure(kind: str, runs: Sequence[RunFolder], settings: ReportSettings,
     render.get_format(out)  # fail before the work, not after
     if kind in _TRAINING_FIGURES:
         plots = _plot_history(kind, runs)
+    elif kind == "roc":
+        plots = plot_thresholds(runs[0], settings)
     elif kind == "cmc":
         summaries = [_evaluate(run, settings, progress)[0] for run in runs]
         plots = [plot_cmc({summary.name: summary.scores.cmc for summary in summaries if summary.scores})]
@@ -243,6 +248,11 @@ def _check_figure(kind: str, runs: Sequence[RunFolder], settings: ReportSettings
     ignored = sorted(settings.model_fields_set & {"data", "weights", "metric"})
     if kind in _TRAINING_FIGURES and ignored:
         raise OptionError(f"--figure {kind} shows training and needs no evaluation. Remove {', '.join(ignored)}.")
+    if kind == "roc" and (evaluated := set(ignored) - {"weights"}):
+        raise OptionError(
+            f"--figure roc shows the thresholds in thresholds.json, expected no {', '.join(sorted(evaluated))}. Choose "
+            "them in `ptlreid calibrate`."
+        )
     if kind not in _FIGURES_OF_MANY and len(runs) > 1:
         raise OptionError(f"--figure {kind} with {len(runs)} runs: expected one. Name one run, or use cmc or curves.")
     if kind == "ranklist" and not settings.queries:
