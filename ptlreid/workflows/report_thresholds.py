@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ptlreid.calibrations import read_calibrations
-from ptlreid.errors import DataError, OptionError
+from ptlreid.errors import CheckpointError, DataError, OptionError
 from ptlreid.files import file_digest
 from ptlreid.progress import Progress
 from ptlreid.reports.elements import Plot, Section
@@ -23,7 +23,7 @@ def describe_thresholds(
         return [], []
     try:
         return describe_calibrations(_read(run, settings)), []
-    except (DataError, OptionError) as error:
+    except (CheckpointError, DataError, OptionError) as error:
         progress.note(f"{run.path.name} has no section on thresholds: {error}")
         return [], [f"No section on thresholds. {error}"]
 
