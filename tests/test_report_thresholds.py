@@ -75,6 +75,9 @@ def test_a_curve_leaves_out_points_without_false_accepts():
     roc, searches = plot_rates([CALIBRATION, OTHER])
     axes = Figure().add_subplot()
     roc.draw(axes)
+    axes.figure.canvas.draw()
+    labels = {label.get_text() for label in axes.get_xticklabels(which="both")}
+    assert {"0.1", "1"} <= labels <= {"", "0.001", "0.01", "0.1", "1", "10", "100"}
     assert [line.get_xydata().tolist() for line in axes.lines] == [[[0.1, 50], [1, 75]]] * 2
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["market, euclidean", "market, cosine, flip"]
     assert "market, euclidean: 50.0% at a FAR of 0.1%, 75.0% at 1%" in roc.alt

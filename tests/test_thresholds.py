@@ -120,6 +120,13 @@ def test_pairs_within_a_bin_are_separated():
         assert (few.at_far(rate).far, few.at_far(rate).tar) == (many.at_far(rate).far, many.at_far(rate).tar)
 
 
+@pytest.mark.parametrize("accepted", [7, 29, 57, 99])
+def test_a_far_of_a_number_of_pairs_accepts_that_number(accepted):
+    """0.29 times 100 is 28.999999999999996 in floating point."""
+    counts = PairCounts(np.arange(102.0), np.eye(101, dtype=int)[0], np.append(0, np.ones(100, dtype=int)))
+    assert counts.at_far(accepted / 100).far == accepted / 100
+
+
 def test_a_far_below_one_pair_has_no_threshold():
     counts = PairCounts(np.array([0.0, 1, 2]), np.array([1, 0]), np.array([0, 99]))
     assert counts.at_far(0.01) is None

@@ -79,8 +79,10 @@ def _plot(name: str, title: str, x: str, y: str, curves: Mapping[str, Sequence[S
     def draw(axes: Axes) -> None:
         for index, points in enumerate(lines.values()):
             fars, rates = ([100 * point[at] for point in points] for at in (0, 1))
-            axes.step(fars, rates, where="post", **render.get_line_style(index))  # type: ignore[arg-type]
+            axes.plot(fars, rates, **render.get_line_style(index))  # type: ignore[arg-type]
         axes.set(xscale="log", xlabel=x, ylabel=y, ylim=(0, 100))
+        axes.xaxis.set_major_formatter(lambda far, _: f"{far:g}")  # by default a formula, which is not drawn as one
+        axes.xaxis.set_minor_formatter(lambda *_: "")
         render.add_legend(axes, list(lines))
 
     rows = [
