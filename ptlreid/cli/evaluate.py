@@ -32,8 +32,7 @@ def evaluate(
         Path | None, typer.Option("--ranklist", metavar="FILE", help="Write each query's rank list as CSV.")
     ] = None,
     thresholds: Annotated[
-        str | None,
-        typer.Option("--thresholds", metavar="RUN", help="Also apply the thresholds that RUN was calibrated with."),
+        str | None, typer.Option("--thresholds", metavar="RUN", help="Also apply the thresholds of a calibrated run.")
     ] = None,
     runs: Runs = Path("runs"),
     json: Json = False,
@@ -50,31 +49,28 @@ def evaluate(
       ptlreid evaluate --query q.npz --gallery g.npz --metric cosine
     """
     if run is None and query is not None and gallery is not None:
-        check_file_settings(settings)
-        if thresholds:
-            raise OptionError("--thresholds: for a --run only, expected the run that was calibrated. Leave it out.")
+        check_file_settings(settings, thresholds)
         result = _evaluate_files(query, gallery, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{query} in {gallery}"
     elif run is not None and query is None and gallery is None:
-        files = {"csv": csv, "ranklist": ranklist}
-        result = _evaluate_run(run, runs, settings, dry_run=dry_run, thresholds=thresholds, **files)
+        result = _evaluate_run(run, runs, settings, thresholds, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{Path(result['run']).name} on {result['settings']['data']}"
     else:
         raise OptionError("Nothing to evaluate: expected --run RUN, or both --query FILE and --gallery FILE.")
     if dry_run:
         console.show_plan(result, as_json=json)
-    elif json:
-        console.show_json(result)
     else:
-        _show(title, result)
+        console.show_json(result) if json else _show(title, result)
 
 
 # Settings of feature extraction, which do not apply to feature files.
 _EXTRACTION = ("data", "weights", "flip", "normalize", "amp", "batch_size", "dtype")
 
 
-def check_file_settings(settings: EvaluateSettings) -> None:
-    """Raise `OptionError` for a setting of feature extraction."""
+def check_file_settings(settings: EvaluateSettings, thresholds: str | None = None) -> None:
+    """Raise `OptionError` for a setting of feature extraction, or for thresholds, which belong to a run."""
+    if thresholds:
+        raise OptionError("--thresholds: for a --run only, expected the run that was calibrated. Leave it out.")
     given = [f"--{name.replace('_', '-')}" for name in _EXTRACTION if name in settings.model_fields_set]
     if given:
         raise OptionError(
@@ -86,9 +82,9 @@ def _evaluate_run(
     name: str,
     runs: Path,
     settings: EvaluateSettings,
+    thresholds: str | None,
     *,
     dry_run: bool,
-    thresholds: str | None,
     csv: Path | None,
     ranklist: Path | None,
 ) -> dict[str, Any]:
