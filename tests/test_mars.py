@@ -117,7 +117,7 @@ TRACKS = np.array([[1, 2, 1, 1], [3, 5, 1, 2]])
         (np.array([[1, np.inf, 1, 1]]), "track_train_info has inf in place of a whole number"),
         (np.array([[1, np.nan, 1, 1]]), "track_train_info has nan in place of a whole number"),
         (np.array([["a", "b", "c", "d"]]), "track_train_info has the shape"),
-        (np.zeros((2000, 4000), np.uint8), r"track_train_info has the shape \(2000, 4000\)"),
+        (np.zeros((1 + (1 << 20), 4), np.uint8), r"track_train_info has the shape \(1048577, 4\)"),
     ],
 )
 def test_tracklets_that_do_not_agree_with_the_names_are_refused(tmp_path, whole, tracks, message):
