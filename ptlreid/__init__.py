@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         write_features,
         write_report,
     )
-    from ptlreid.api_search import embed
+    from ptlreid.api_search import embed, search, search_features
     from ptlreid.api_thresholds import calibrate_run, find_threshold
     from ptlreid.errors import PtlreidError
     from ptlreid.features import Extractor
@@ -63,6 +63,8 @@ __all__ = [
     "prepare_dataset",
     "read_features",
     "rerank",
+    "search",
+    "search_features",
     "summarize_seeds",
     "transfer_chain",
     "write_features",
@@ -82,6 +84,8 @@ _MODULES = {
     "calibrate_run": "ptlreid.api_thresholds",
     "embed": "ptlreid.api_search",
     "find_threshold": "ptlreid.api_thresholds",
+    "search": "ptlreid.api_search",
+    "search_features": "ptlreid.api_search",
     "summarize_seeds": "ptlreid.retrieval.seeds",
 }
 

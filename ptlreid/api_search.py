@@ -8,7 +8,7 @@ from typing import Any
 
 from ptlreid.progress import Progress, Silent
 from ptlreid.runs import RunFolder, find_run
-from ptlreid.settings import EmbedSettings
+from ptlreid.settings import EmbedSettings, SearchSettings
 
 _RUNS = Path("runs")
 
@@ -32,3 +32,36 @@ def embed(
     folder = run if isinstance(run, RunFolder) else find_run(Path(runs), str(run))
     sources = [source] if isinstance(source, str | Path) else source
     return embed(list(map(str, sources)), folder, chosen, Path(out), progress or Silent(), listed=b"")
+
+
+def search(
+    query: Path | str | Sequence[Path | str],
+    gallery: Path | str,
+    run: RunFolder | Path | str,
+    *,
+    runs: Path | str = _RUNS,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """The nearest gallery images of each query, and whether they are matches. Same as `ptlreid search --json`.
+
+    `query`: an image, a folder or a list, one or several. `gallery`: a folder, a list or a feature file. For features
+    without a run, see `search_features`.
+    """
+    from ptlreid.workflows.search import search_run
+
+    chosen = SearchSettings.resolve(None, **settings)
+    folder = run if isinstance(run, RunFolder) else find_run(Path(runs), str(run))
+    queries = [query] if isinstance(query, str | Path) else query
+    return search_run(list(map(str, queries)), folder, str(gallery), chosen, progress or Silent(), listed=b"")
+
+
+def search_features(
+    features: Path | str, gallery: Path | str | None = None, *, progress: Progress | None = None, **settings: Any
+) -> dict[str, Any]:
+    """The same for the images in a feature file of any program, as queries, in another one or in the same."""
+    from ptlreid.workflows.search import search_files
+
+    chosen = SearchSettings.resolve(None, **settings)
+    target = None if gallery is None else Path(gallery)
+    return search_files([], Path(features), target, chosen, progress or Silent())

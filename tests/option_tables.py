@@ -21,6 +21,7 @@ from ptlreid.settings import (
     EvaluateSettings,
     FinetuneSettings,
     PackSettings,
+    SearchSettings,
     Settings,
     SyntheticSettings,
 )
@@ -43,6 +44,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "calibrate": CalibrateSettings,
     "report": ReportSettings,
     "embed": EmbedSettings,
+    "search": SearchSettings,
     "demo": DemoSettings,
     "reproduce": ReproduceSettings,
 }

@@ -47,6 +47,8 @@ NAMES = [
     "prepare_dataset",
     "read_features",
     "rerank",
+    "search",
+    "search_features",
     "summarize_seeds",
     "transfer_chain",
     "write_features",

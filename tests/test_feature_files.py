@@ -330,4 +330,30 @@ def test_what_is_written_is_read_and_has_the_documented_layout(tmp_path, size):
     assert found.paths.tolist() == paths.tolist()
     with h5py.File(tmp_path / "f.h5") as content:
         assert (content["features"].dtype, content.attrs["schema"]) == (np.float32, "2")
-        assert size == 0 or content["features"].chunks[0] * 4000 <= 2**20
+        assert content["features"].chunks is None
+        offset = content["features"].id.get_offset()
+    mapped = feature_files.read_in_place(tmp_path / "f.h5").features.matrix
+    np.testing.assert_array_equal(mapped, features.matrix)
+    assert (tmp_path / "f.h5").read_bytes()[offset : offset + 4] == features.matrix[0, :1].tobytes()
+    assert not mapped.flags.writeable
+
+
+@pytest.mark.parametrize("options", [{"chunks": (2, 3)}, {"chunks": (2, 3), "compression": "gzip"}, {}])
+def test_a_matrix_is_read_in_place_or_copied_with_its_names_and_attributes(tmp_path, options):
+    values = columns(5)
+    with h5py.File(tmp_path / "f.h5", "w") as content:
+        content.create_dataset("features", data=values.pop("features"), **options)
+        for name, value in {**values, "cameras": np.array([*"abcde"])}.items():
+            content[name] = value.astype(h5py.string_dtype()) if value.dtype.kind == "U" else value
+        content.attrs["weights"] = "12"
+        content.attrs["number"] = 3
+    found = feature_files.read_in_place(tmp_path / "f.h5")
+    np.testing.assert_array_equal(found.features.matrix, columns(5)["features"])
+    assert found.names["cameras"].tolist() == [*"abcde"]
+    assert dict(found.attributes) == {"weights": "12"}
+
+
+def test_names_of_another_number_of_rows_are_refused(tmp_path):
+    np.savez(tmp_path / "f.npz", **columns(4), cameras=np.array(["a"]))
+    with pytest.raises(DataError, match=r"4 rows of features, but 1 cameras"):
+        feature_files.read_in_place(tmp_path / "f.npz")

@@ -36,6 +36,7 @@ COMMANDS = {
         "report": "Write an HTML report on runs, or one figure or table for a paper.",
     },
     "Use": {
+        "search": "Find people in a gallery of images: the nearest images of each query, and whether they are matches.",
         "embed": "Extract the features of any images, for `ptlreid search` or other programs.",
     },
     "More": {

@@ -54,12 +54,18 @@ class LooseImages:
 
 
 def find_loose_images(
-    sources: Sequence[str], *, layout: str | None, pattern: str | None, listed: Sequence[Path] = ()
+    sources: Sequence[str],
+    *,
+    layout: str | None,
+    pattern: str | None,
+    listed: Sequence[Path] = (),
+    labelled: bool = True,
 ) -> LooseImages:
     """The images of all `sources`, at least one: folders, lists, a CSV alone, image files; `-` stands for `listed`.
 
     `layout`, `pattern`: see `find_images`; where they are given, they must fit. Otherwise, images that no reading fits
-    have no identities and cameras, and a note says why. Raises `DataError` for a source without images.
+    have no identities and cameras, and a note says why. Not `labelled`: names and folders are not read. Raises
+    `DataError` for a source without images.
     """
     name, folder = _name_source(sources), Path(sources[0]) if len(sources) == 1 else None
     first = folder if folder is not None and folder.is_file() and folder.suffix.lower() in _LISTS else None
@@ -80,7 +86,8 @@ def find_loose_images(
             f"{sources[0]}: holds no image ({', '.join(IMAGE_SUFFIXES)}), expected at least one. Give the folder, the "
             "list or the files of your images."
         )
-    images, notes = _label(Path(name), files, layout, pattern)
+    unknown = [OwnImage(file.file, file.origin, NO_IDENTITY, "") for file in files]
+    images, notes = _label(Path(name), files, layout, pattern) if labelled else (unknown, [])
     is_folder = folder is not None and sources[0] != STANDARD_INPUT and folder.is_dir()
     return _number(name, folder if is_folder else None, images, [*notes, *describe_left_out(left_out)])
 

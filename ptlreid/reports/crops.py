@@ -10,10 +10,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from ptlreid.errors import DataError
 from ptlreid.image_files import read_image
 
 _LARGEST = (96, 192)  # width and height: a crop of Market-1501, 64×128, keeps its size
 _QUALITY = 80
+_MISSING, _GREY = (64, 128), (128, 128, 128)  # size and colour of a crop that cannot be read
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,20 @@ class Crop:
     uri: str
 
 
-def embed_crops(paths: Iterable[Path]) -> dict[Path, Crop]:
-    """One crop per distinct path. Raises `DataError` for a file that cannot be decoded."""
+def embed_crops(paths: Iterable[Path], *, incomplete: bool = False) -> dict[Path, Crop]:
+    """One crop per distinct path.
+
+    `DataError` for a file that cannot be decoded; if `incomplete`, its crop is a grey box.
+    """
     crops: dict[Path, Crop] = {}
     for path in paths:
         if path not in crops:
-            image = read_crop(path)
+            try:
+                image = read_crop(path)
+            except DataError:
+                if not incomplete:
+                    raise
+                image = Image.new("RGB", _MISSING, _GREY)
             stream = BytesIO()
             image.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
             data = b64encode(stream.getvalue()).decode()

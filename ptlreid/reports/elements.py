@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,14 +50,21 @@ class Plot:
     note: str = ""
 
 
+Frame = Literal["", "query", "match", "mismatch"]
+
+
 @dataclass(frozen=True)
 class ShownImage:
-    """An image in a row of crops. `lines`: the text below it; `alt` describes it. `marked`: in a dashed frame."""
+    """An image in a row of crops. `lines`: the text below it; `alt` describes it. `marked`: in a dashed frame.
+
+    `frame`: that of a rank list: of the query, of a match or of a mismatch.
+    """
 
     path: Path
     lines: Sequence[str]
     alt: str
     marked: bool = False
+    frame: Frame = ""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,17 @@ from ptlreid.reports.elements import Section
 
 @dataclass(frozen=True)
 class Page:
-    """A page. `tiles`: the headline scores in percent, by name; `notes`: warnings shown at the top."""
+    """A page. `tiles`: the headline scores in percent, by name; `notes`: warnings shown at the top.
+
+    `incomplete`: an image that cannot be read is a grey box, and not an error.
+    """
 
     title: str
     subtitle: str
     sections: Sequence[Section]
     tiles: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    incomplete: bool = False
 
 
 def render_html(page: Page) -> str:
@@ -41,7 +45,7 @@ def render_html(page: Page) -> str:
     paths += [image.path for section in page.sections for row in section.crop_rows for image in row.images]
     return environment.get_template("page.html").render(
         page=page,
-        crops=embed_crops(paths),
+        crops=embed_crops(paths, incomplete=page.incomplete),
         render_svg=lambda plot: Markup(render.render_svg(plot)),  # text is escaped by matplotlib
         version=ptlreid.__version__,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -22,21 +22,25 @@ _CHUNK_RECORD_BYTES = 8  # of an index of chunks, at least
 
 @dataclass(frozen=True)
 class Arrays:
-    """The arrays of a file that were asked for, by name, and `names`, of everything in it."""
+    """The arrays of a file that were asked for, by name, and `names`, of everything in it.
+
+    `attributes`: those of an HDF5 file that are texts.
+    """
 
     arrays: dict[str, np.ndarray]
     names: list[str]
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_arrays(file: Path, wanted: Collection[str]) -> Arrays:
+def read_arrays(file: Path, wanted: Collection[str], *, mapped: Collection[str] = ()) -> Arrays:
     """The arrays called `wanted` in `file`, a regular file with one of the `SUFFIXES`; others are not read.
 
+    Those called `mapped` may be read-only maps of the file, which take no memory of their own.
     Nothing in the file is run, and no other file is opened. Raises `DataError` where the file is damaged or of another
     kind, an array does not fit into memory, or rows of it were never written.
     """
-    read = _read_npz if file.suffix == ".npz" else _read_hdf5
     try:
-        return read(file, wanted)
+        return _read_npz(file, wanted) if file.suffix == ".npz" else _read_hdf5(file, wanted, mapped)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
     except Exception as error:  # noqa: BLE001 - on damaged files, NumPy, zipfile and HDF5 raise exceptions of any kind
@@ -76,7 +80,7 @@ def _read_npz(file: Path, wanted: Collection[str]) -> Arrays:
         return Arrays(arrays, content.files)
 
 
-def _read_hdf5(file: Path, wanted: Collection[str]) -> Arrays:
+def _read_hdf5(file: Path, wanted: Collection[str], mapped: Collection[str]) -> Arrays:
     arrays = {}
     check_heaps(file)
     with h5py.File(file, "r", locking=False) as content:
@@ -95,8 +99,17 @@ def _read_hdf5(file: Path, wanted: Collection[str]) -> Arrays:
             _check_written(name, dataset, file.stat().st_size)
             if dataset.dtype.kind == "O":
                 check_lengths(file, dataset)
-            arrays[name] = np.asarray(dataset)
-    return Arrays(arrays, names)
+            arrays[name] = _map(file, dataset) if name in mapped else np.asarray(dataset)
+        attributes = {name: value for name, value in content.attrs.items() if isinstance(value, str)} if mapped else {}
+    return Arrays(arrays, names, attributes)
+
+
+def _map(file: Path, dataset: h5py.Dataset) -> np.ndarray:
+    """The array in place in the file; a copy where it is not in one piece there, or is empty."""
+    offset = dataset.id.get_offset()
+    if offset is None or not dataset.size:
+        return np.asarray(dataset)
+    return np.asarray(np.memmap(file, dataset.dtype, "r", offset, dataset.shape))
 
 
 def _check_memory(name: str, num_bytes: int) -> None:

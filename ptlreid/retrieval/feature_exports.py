@@ -41,8 +41,10 @@ def export(file: Path, features: Features, names: Mapping[str, np.ndarray], *, d
     """
     matrix = features.matrix.astype(dtype, copy=False)
     columns = {"path": features.paths, "pid": features.pids, "camid": features.camids}
+    columns |= {} if features.clothes is None else {"clothes": features.clothes}
     if file.suffix == ".npz":
         arrays: dict[str, Any] = {"features": matrix, "pids": features.pids, "camids": features.camids}
+        arrays |= {} if features.clothes is None else {"clothes": features.clothes}
         arrays |= {name: column.astype(str) for name, column in {"paths": features.paths, **names}.items()}
         with atomic_write(file, matrix.nbytes) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)

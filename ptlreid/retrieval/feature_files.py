@@ -7,6 +7,7 @@ at fault; `write` writes HDF5.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -18,9 +19,21 @@ from ptlreid.file_kinds import printable
 from ptlreid.retrieval import array_files
 from ptlreid.retrieval.types import Features
 
-_REQUIRED = ("features", "pids", "camids")
-_CHUNK_BYTES = 1 << 20
+NAMES = ("identities", "cameras")
+_REQUIRED, _OPTIONAL = ("features", "pids", "camids"), ("paths", "clothes")
 _INDEX_BYTES = 64  # for each row: its identity and camera, and where its path is
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """The content of a feature file. `names`: what the source calls identities and cameras, (N,) object arrays of str.
+
+    `attributes`: those of a file of ptlreid, such as the digest of the weights; none of an .npz.
+    """
+
+    features: Features
+    names: Mapping[str, np.ndarray]
+    attributes: Mapping[str, str]
 
 
 def read(file: Path) -> Features:
@@ -29,11 +42,32 @@ def read(file: Path) -> Features:
     Without `paths`, images are named after their row; `clothes` may be missing, too. Raises `DataError` naming the file
     and what is wrong with it; a file without rows is an error too.
     """
+    return _read(file, array_files.read_arrays(_check_kind(file), (*_REQUIRED, *_OPTIONAL)))
+
+
+def read_in_place(file: Path) -> FeatureFile:
+    """The same with names and attributes. The matrix may be a read-only map of the file, which takes no memory."""
+    content = array_files.read_arrays(_check_kind(file), (*_REQUIRED, *_OPTIONAL, *NAMES), mapped=("features",))
+    features = _read(file, content)
+    names = {name: _as_column(_as_texts(content.arrays[name])) for name in NAMES if name in content.arrays}
+    wrong = [name for name, column in names.items() if len(column) != len(features)]
+    if wrong:
+        raise DataError(
+            f"{file}: {len(features)} rows of features, but {len(names[wrong[0]])} {wrong[0]}: expected one for each "
+            "row. Write the file again."
+        )
+    return FeatureFile(features, names, content.attributes)
+
+
+def _check_kind(file: Path) -> Path:
     if file.suffix not in array_files.SUFFIXES:
         raise DataError(f"{file}: unknown file format. Give features as HDF5 (.h5, .hdf5) or NumPy's .npz.")
     if not file.is_file():
         raise DataError(f"{file}: no such file. Give an existing feature file.")
-    content = array_files.read_arrays(file, (*_REQUIRED, "paths", "clothes"))
+    return file
+
+
+def _read(file: Path, content: array_files.Arrays) -> Features:
     columns, missing = content.arrays, [name for name in _REQUIRED if name not in content.arrays]
     if missing:
         contained = ", ".join(printable(name, 40) for name in content.names[:10]) or "nothing"
@@ -45,13 +79,11 @@ def read(file: Path) -> Features:
     if not size:
         raise DataError(f"{file}: holds no features, expected at least one row. Extract them again.")
     paths = _as_texts(columns["paths"]) if "paths" in columns else [f"{file}#{row}" for row in range(size)]
-    names = np.empty(len(paths), dtype=object)
-    names[:] = paths
     matrix = _as_floats(file, columns["features"])
     pids, camids = (_as_integers(file, name, columns[name]) for name in ("pids", "camids"))
     clothes = _as_integers(file, "clothes", columns["clothes"]) if "clothes" in columns else None
     try:
-        return Features(matrix, pids, camids, names, clothes)
+        return Features(matrix, pids, camids, _as_column(paths), clothes)
     except DataError as error:
         raise DataError(f"{file}: {error}") from None
 
@@ -66,16 +98,15 @@ def write(
 ) -> None:
     """Writes the features, as `dtype`, and the `attributes` to the HDF5 `file`, atomically.
 
-    Rows are stored in chunks of about 1 MiB. `names`: further columns of text by name, (N,) object arrays of str.
+    The matrix is in one piece, so that it can be mapped into memory. `names`: further columns of text by name, (N,)
+    object arrays of str.
     """
     texts = {"paths": features.paths, **(names or {})}
     size, width = features.matrix.shape
-    rows = max(1, min(size, _CHUNK_BYTES // (width * np.dtype(dtype).itemsize)))
-    needed = -(-size // rows) * rows * width * np.dtype(dtype).itemsize  # the last chunk is as long as the others
+    needed = size * width * np.dtype(dtype).itemsize
     needed += sum(sum(map(len, column)) + _INDEX_BYTES * size for column in texts.values())
     with files.atomic_output(file, needed) as output, h5py.File(output, "w") as content:
-        chunked = {"chunks": (rows, width)} if size else {}
-        content.create_dataset("features", data=features.matrix, dtype=dtype, **chunked)
+        content.create_dataset("features", data=features.matrix, dtype=dtype)
         content["pids"], content["camids"] = features.pids, features.camids
         if features.clothes is not None:
             content["clothes"] = features.clothes
@@ -109,6 +140,12 @@ def _as_integers(file: Path, name: str, column: np.ndarray) -> np.ndarray:
             "Number identities and cameras as integers (int64)."
         )
     return integers
+
+
+def _as_column(texts: list[str]) -> np.ndarray:
+    column = np.empty(len(texts), dtype=object)
+    column[:] = texts
+    return column
 
 
 def _as_texts(column: np.ndarray) -> list[str]:

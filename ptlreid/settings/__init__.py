@@ -10,6 +10,7 @@ from ptlreid.settings.embed import EmbedSettings
 from ptlreid.settings.evaluate import EvaluateSettings, ExtractionSettings, default_evaluation
 from ptlreid.settings.finetune import FinetuneSettings
 from ptlreid.settings.prepare import OwnImagesSettings, PackSettings, SyntheticSettings
+from ptlreid.settings.search import SearchSettings
 
 __all__ = [
     "AdaptSettings",
@@ -25,6 +26,7 @@ __all__ = [
     "OwnImagesSettings",
     "PackSettings",
     "RootSettings",
+    "SearchSettings",
     "Settings",
     "SyntheticSettings",
     "default_evaluation",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,11 @@ def embed(
     is_file = bool(out.suffix) and not out.is_dir()
     if is_file:
         feature_exports.check_format(out)
-    image_sets = distributed.run_on_main(lambda: _find_image_sets(sources, run, settings, progress, listed))
+    if settings.part and len(sources) > 1:
+        raise OptionError(f"--part {settings.part} with {len(sources)} sources: expected one dataset. Give its name.")
+    find = partial(find_image_sets, sources, run, settings, progress, listed=listed)
+    parts = [settings.part] if settings.part else PARTS
+    image_sets = distributed.run_on_main(lambda: find(parts=parts, prepared=settings.part is not None))
     if is_file and len(image_sets) > 1:
         raise OptionError(
             f"--out {out}: one file, but {sources[0]} has {len(image_sets)} parts: expected a folder. Give one, or "
@@ -89,27 +95,65 @@ def embed(
     return {"run": str(run.path), "weights_digest": weights.digest, "files": written, "settings": in_effect}
 
 
-def find_images(
-    sources: Sequence[str], run: RunFolder, settings: ImagesSettings, progress: Progress, listed: bytes
-) -> ImageSet:
-    """The images of folders, lists and image files, with a note on how they were read.
+def find_image_sets(
+    sources: Sequence[str],
+    run: RunFolder,
+    settings: ImagesSettings,
+    progress: Progress,
+    *,
+    parts: Sequence[str],
+    listed: bytes = b"",
+    prepared: bool = False,
+) -> list[ImageSet]:
+    """The images of the sources: one set, with a note on how they were read; of a prepared dataset one for each part.
 
-    Their digests are kept with their features in the run's folder, and not next to the images.
+    `parts`: those that are wanted of a prepared dataset; the ones without images are left out. `prepared`: the source
+    is one. The digests of other images are kept with their features in the run's folder, and not next to the images.
     """
-    images = find_loose_images(sources, layout=settings.layout, pattern=settings.pattern, listed=parse_listed(listed))
-    for note in images.notes:
-        progress.note(note)
+    is_path = sources[0] == STANDARD_INPUT or Path(sources[0]).exists() or bool(Path(sources[0]).suffix)
+    if not prepared and (len(sources) > 1 or is_path):
+        listed_paths = parse_listed(listed)
+        images = find_loose_images(sources, layout=settings.layout, pattern=settings.pattern, listed=listed_paths)
+        for note in images.notes:
+            progress.note(note)
+        return [place_images(images, run, settings)]
+    given = [f"--{name}" for name in _LOOSE_ONLY if name in settings.model_fields_set]
+    if given:
+        raise OptionError(f"{', '.join(given)}: for images that are not prepared: expected none. Leave it out.")
+    splits = datasets.load(sources[0], Path(settings.root))
+    records = dict(zip(PARTS, splits.parts, strict=True))
+    name = splits.name.replace(":", "-")
+    sets = [
+        ImageSet(f"{name}.{part}", cache_file(run, splits, part, settings), records[part], {}, {})
+        for part in parts
+        if len(records[part])
+    ]
+    if not sets:
+        raise DataError(f"{splits.name}: its part {parts[0]} is empty, expected images. Choose another part.")
+    return sets
+
+
+def place_images(images: LooseImages, run: RunFolder, settings: ImagesSettings, folder: str = "") -> ImageSet:
+    """The images with the place of their features, in a `folder` of the run's features, and as seen by a --site."""
     if settings.site:
         images = _place(images, settings.site, Path(settings.root))
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", images.name).strip(".-") or "images"
-    if images.folder is not None:
+    if images.folder is not None and not folder:
         key, stem = str(images.folder.resolve()), name
         contents.use_index(images.folder, run.features / f"{name}.{_digest(key)}.contents.npz")
     else:  # several lists may name images of one folder
         stem = f"{name}-{_digest(chr(0).join(str(path.absolute()) for path in images.records.paths))}"
-    file = run.features / f"{stem}.{settings.weights}.h5"
+    file = run.features / folder / f"{stem}.{settings.weights}.h5"
     given = {"identities": images.identities, "cameras": images.cameras}
     return ImageSet(name, file, images.records, _name_others(given, images.records), {})
+
+
+def forget_oldest(folder: Path, kept: int) -> None:
+    """Of the feature files in a folder, keep so many, the latest."""
+    with suppress(OSError):  # another process may remove the same
+        files = sorted(folder.glob("*.h5"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for file in files[kept:]:
+            file.unlink()
 
 
 def extract(
@@ -138,31 +182,6 @@ def extract(
             raise
         raise _refuse(images.without(bad), len(images.records)) from None
     return images, features
-
-
-def _find_image_sets(
-    sources: Sequence[str], run: RunFolder, settings: EmbedSettings, progress: Progress, listed: bytes
-) -> list[ImageSet]:
-    """The images of the sources: one set, or one for each part with images of a prepared dataset."""
-    is_path = sources[0] == STANDARD_INPUT or Path(sources[0]).exists() or bool(Path(sources[0]).suffix)
-    if settings.part is None and (len(sources) > 1 or is_path):
-        return [find_images(sources, run, settings, progress, listed)]
-    if len(sources) > 1:
-        raise OptionError(f"--part {settings.part} with {len(sources)} sources: expected one dataset. Give its name.")
-    given = [f"--{name}" for name in _LOOSE_ONLY if name in settings.model_fields_set]
-    if given:
-        raise OptionError(f"{', '.join(given)}: for images that are not prepared: expected none. Leave it out.")
-    splits = datasets.load(sources[0], Path(settings.root))
-    parts = dict(zip(PARTS, splits.parts, strict=True))
-    chosen = {settings.part: parts[settings.part]} if settings.part else parts
-    sets = [
-        ImageSet(f"{splits.name.replace(':', '-')}.{part}", cache_file(run, splits, part, settings), records, {}, {})
-        for part, records in chosen.items()
-        if len(records)
-    ]
-    if not sets:
-        raise DataError(f"{splits.name}: its part {settings.part} is empty, expected images. Choose another --part.")
-    return sets
 
 
 def _place(images: LooseImages, site: str, root: Path) -> LooseImages:

@@ -1,0 +1,122 @@
+"""`ptlreid search`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ptlreid.cli import console
+from ptlreid.cli.options import Json, Runs, from_settings
+from ptlreid.errors import OptionError
+from ptlreid.settings import SearchSettings
+
+
+@from_settings(SearchSettings)
+def search(
+    settings: SearchSettings,
+    queries: Annotated[
+        list[str] | None, typer.Argument(metavar="QUERY...", help="Images of people, folders or lists of them.")
+    ] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Run: its name or folder.")] = None,
+    gallery: Annotated[
+        str | None, typer.Option("--gallery", metavar="PATH", help="Folder, list or features of the images to search.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option("--features", metavar="FILE", help="Query features of any program, without a run.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write a page with pictures, .html.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the hits as CSV.")] = None,
+    *,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> None:
+    """Find people in a gallery of images: the nearest images of each query, and whether they are matches.
+
+    Features of the gallery and of the queries are cached in the run folder, so that a second search decodes no image.
+    Without a run, --features has the query features; a QUERY is then a path in that file, and without one all images
+    are queries.
+
+    Examples:
+      ptlreid search someone.jpg --run market-resnet50-ptl-s0 --gallery my_crops --out found.html
+      ptlreid search a.jpg b.jpg --together --run market-resnet50-ptl-s0 --gallery my_crops.h5 --threshold 0.4
+      ptlreid search --features q.npz --gallery g.npz --metric cosine --json
+    """
+    _check_out(out)
+    progress = console.Reporter()
+    if features is not None and run is None:
+        _check_file_settings(settings)
+        from ptlreid.workflows.search import search_files
+
+        result = search_files(queries or [], features, Path(gallery) if gallery else None, settings, progress)
+    elif run is not None and features is None and gallery is not None and queries:
+        from ptlreid.distributed import process_group
+        from ptlreid.runs import find_run
+        from ptlreid.workflows.search import search_run
+
+        listed = sys.stdin.buffer.read() if "-" in queries else b""
+        folder = find_run(runs, run)
+        with process_group(settings.device):
+            result = search_run(queries, folder, gallery, settings, progress, listed=listed)
+    else:
+        raise OptionError(
+            "Nothing to search: expected QUERY... with --run RUN and --gallery PATH, or --features FILE. Give them."
+        )
+    _write(result, out, csv)
+    if json:
+        console.show_json(result)
+    else:
+        _show(result, out)
+
+
+# Settings of images and of feature extraction, which do not apply to feature files.
+_EXTRACTION = ("weights", "flip", "normalize", "amp", "batch_size", "dtype", "skip_bad", "layout", "pattern", "site")
+
+
+def _check_file_settings(settings: SearchSettings) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in _EXTRACTION if name in settings.model_fields_set]
+    if given:
+        raise OptionError(f"{', '.join(given)}: for a --run only. Features in files are used as they are.")
+
+
+def _check_out(out: Path | None) -> None:
+    if out is not None and out.suffix.lower() not in (".html", ".htm"):
+        raise OptionError(f"--out {out}: expected a file name that ends in .html. Rename the file.")
+
+
+def _write(result: Mapping[str, Any], out: Path | None, csv: Path | None) -> None:
+    if csv is not None:
+        from ptlreid.workflows.search import write_csv
+
+        write_csv(csv, result)
+    if out is not None:
+        from ptlreid.reports.page import write_page
+        from ptlreid.reports.search_page import make_search_page
+
+        write_page(make_search_page(result), out)
+
+
+def _show(result: Mapping[str, Any], out: Path | None) -> None:
+    from ptlreid.reports.search_page import describe_verdict
+
+    threshold = result["threshold"]
+    columns = ("rank", "image", "distance", *([] if threshold is None else ["verdict"]))
+    for one in result["queries"]:
+        rows = [
+            [
+                str(hit["rank"]),
+                hit["path"],
+                f"{hit['distance']:.4f}",
+                *([] if threshold is None else ["match" if hit["accepted"] else "too far"]),
+            ]
+            for hit in one["hits"]
+        ]
+        more = f" and {len(one['paths']) - 1:,} more" if len(one["paths"]) > 1 else ""
+        console.show_rows(f"{one['paths'][0]}{more}: {describe_verdict(one, threshold)}", columns, rows)
+    if out is not None:
+        console.say(f"Page: {out}")

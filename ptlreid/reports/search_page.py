@@ -1,0 +1,93 @@
+"""The page of a search: pictures of each query and of its hits, framed by verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ptlreid.reports.elements import CropRow, Frame, Section, ShownImage, Table, format_number
+from ptlreid.reports.page import Page
+
+SHOWN_QUERIES = 200  # a page of more would take hundreds of megabytes
+
+
+def make_search_page(document: Mapping[str, Any]) -> Page:
+    """The page of the answers in `document`, which has the form of `ptlreid search --json`.
+
+    Of more than `SHOWN_QUERIES`, the first are shown, with a note. A picture whose file cannot be read is a grey box.
+    """
+    queries, threshold, settings = document["queries"], document["threshold"], document["settings"]
+    found = sum(one["verdict"] == "match" for one in queries)
+    limit = "" if threshold is None else f" within {format_number(threshold)}"
+    people = f"{len(queries):,} {'query' if len(queries) == 1 else 'queries'}: {found:,} with a match{limit}"
+    rows = [_make_row(one, settings, threshold) for one in queries[:SHOWN_QUERIES]]
+    notes = []
+    if len(queries) > SHOWN_QUERIES:
+        notes.append(f"Shown are the first {SHOWN_QUERIES} of {len(queries):,} queries.")
+    sections = [
+        Section("results", "Results", [_explain(threshold)], crop_rows=rows),
+        Section("settings", "Settings", tables=[_describe(settings)]),
+    ]
+    return Page(f"Search in {settings['gallery']}", people, sections, notes=notes, incomplete=True)
+
+
+def _explain(threshold: float | None) -> str:
+    if threshold is None:
+        return (
+            "The nearest images of the gallery, nearest first, with their distances. No threshold was chosen, so that "
+            "even a person who is not in the gallery has nearest images. No distance makes a match certain."
+        )
+    return (
+        f"The nearest images of the gallery, nearest first, with their distances. ✓ and a solid frame: a match, at a "
+        f"distance of at most {format_number(threshold)}. ✗ and a dashed frame: too far. No threshold makes a match "
+        "certain."
+    )
+
+
+def _make_row(one: Mapping[str, Any], settings: Mapping[str, Any], threshold: float | None) -> CropRow:
+    names = ", ".join(Path(path).name for path in one["paths"])
+    images = [ShownImage(Path(path), ["query"], f"Query: {path}", frame="query") for path in one["paths"]]
+    for hit in one["hits"]:
+        distance = format_number(hit["distance"])
+        sign = "" if threshold is None else "✓ " if hit["accepted"] else "✗ "
+        alt = f"Rank {hit['rank']}, distance {distance}{_word(hit, threshold)}: {hit['path']}"
+        frame: Frame = "" if threshold is None else "match" if hit["accepted"] else "mismatch"
+        images.append(ShownImage(Path(hit["path"]), [f"{sign}{distance}"], alt, frame=frame))
+    table = Table(
+        ("rank", "path", "distance", "verdict"),
+        [
+            [str(hit["rank"]), hit["path"], format_number(hit["distance"]), _word(hit, threshold).removeprefix(", ")]
+            for hit in one["hits"]
+        ],
+    )
+    return CropRow(names, describe_verdict(one, threshold), images, table)
+
+
+def describe_verdict(one: Mapping[str, Any], threshold: float | None) -> str:
+    """The verdict on a query in words."""
+    if not one["hits"]:
+        return "no gallery image is left to search"
+    if threshold is None:
+        return f"{len(one['hits'])} nearest images"
+    accepted = sum(hit["accepted"] for hit in one["hits"])
+    if not accepted:
+        return f"nobody within {format_number(threshold)}"
+    return f"match: {accepted} of {len(one['hits'])} images within {format_number(threshold)}"
+
+
+def _word(hit: Mapping[str, Any], threshold: float | None) -> str:
+    if threshold is None:
+        return ""
+    return ", match" if hit["accepted"] else ", too far"
+
+
+def _describe(settings: Mapping[str, Any]) -> Table:
+    names = ("run", "features", "gallery", "metric", "threshold", "together", "combine", "rerank", "flip", "normalize")
+    more = ("exclude_same_camera", "exclude_query", "camera", "path")
+    rows = [
+        [name.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value)]
+        for name in (*names, *more)
+        if (value := settings.get(name)) not in (None, False, [], "")
+    ]
+    return Table(("", ""), rows)

@@ -1,0 +1,84 @@
+"""Settings of a search."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from ptlreid.errors import OptionError
+from ptlreid.settings.embed import ImagesSettings
+from ptlreid.settings.evaluate import parse_budget
+from ptlreid.settings.fields import COMMON, Option
+
+
+class SearchSettings(ImagesSettings):
+    """A search for people in a gallery of images."""
+
+    top: Annotated[int, COMMON] = Field(20, ge=1, le=10_000, description="Gallery images listed for each query.")
+    together: Annotated[bool, COMMON] = Field(False, description="All query images show one person.")
+    combine: Annotated[Literal["mean", "max"], COMMON] = Field(
+        "mean", description="With --together: mean of the L2-normalised features, or maximum similarity over images."
+    )
+    threshold: Annotated[str | None, Option(common=True, metavar="NUMBER")] = Field(
+        None, description="Largest distance of a match."
+    )
+    metric: Annotated[Literal["euclidean", "cosine"] | None, Option(common=True, default="euclidean; mean: cosine")] = (
+        Field(None, description="Distance between features.")
+    )
+    exclude_same_camera: Annotated[bool, COMMON] = Field(False, description="Leave out images by the query's camera.")
+    exclude_query: Annotated[bool, COMMON] = Field(False, description="Leave out the query's own file.")
+    camera: Annotated[list[str], COMMON] = Field([], description="Search images by these cameras only.")
+    path: Annotated[str | None, Option(common=True, metavar="GLOB")] = Field(
+        None, description="Search images whose path matches only, such as '*/door/*'."
+    )
+    query_camera: Annotated[str | None, Option(metavar="NAME", default="by its name or path")] = Field(
+        None, description="Camera of all query images."
+    )
+    rerank: Annotated[bool, COMMON] = Field(False, description="k-reciprocal re-ranking within the gallery.")
+    rerank_k1: int = Field(20, ge=1, le=10_000, description="k1 of re-ranking: neighbours considered.")
+    rerank_k2: int = Field(6, ge=1, le=10_000, description="k2 of re-ranking: neighbours averaged.")
+    rerank_lambda: float = Field(0.3, ge=0, le=1, description="λ of re-ranking: weight of the distance itself.")
+    memory_budget: Annotated[
+        str | None, Option(common=True, machine=True, default="at most 1.07GB", metavar="SIZE")
+    ] = Field(None, description="Memory for ranking.")
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """The memory budget in bytes."""
+        return parse_budget(self.memory_budget)
+
+    @property
+    def averages(self) -> bool:
+        """Whether a query is a mean of features."""
+        return self.together and self.combine == "mean"
+
+    @field_validator("threshold")
+    @classmethod
+    def _check_threshold(cls, threshold: str | None) -> str | None:
+        number = r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
+        if threshold is not None and not (
+            re.fullmatch(number, threshold, re.IGNORECASE) and math.isfinite(float(threshold)) and float(threshold) >= 0
+        ):
+            raise OptionError(f"threshold = {threshold!r}: expected a distance of 0 or more, such as 0.35. Correct it.")
+        return threshold
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> Self:
+        """`OptionError`, which pydantic lets through, for settings that contradict one another."""
+        _ = self.budget_bytes
+        if self.averages and self.metric == "euclidean":
+            raise OptionError(
+                "metric = 'euclidean' with together: expected cosine, as a mean is one of L2-normalised features. "
+                "Leave --metric out, or add --combine max."
+            )
+        if self.rerank and self.metric == "euclidean":
+            raise OptionError(
+                "metric = 'euclidean' with rerank: expected cosine, as re-ranking compares L2-normalised features. "
+                "Leave --metric out."
+            )
+        if "combine" in self.model_fields_set and not self.together:
+            raise OptionError(f"combine = {self.combine!r} without together: expected both. Add --together.")
+        return self

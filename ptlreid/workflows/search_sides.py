@@ -1,0 +1,180 @@
+"""The two sides of a search: features with the names of their cameras, of a gallery and of queries."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ptlreid.datasets._image_tree import parse_camera
+from ptlreid.datasets._loose_images import LooseImages, find_loose_images, parse_listed
+from ptlreid.errors import DataError, OptionError
+from ptlreid.features import Extractor
+from ptlreid.network_types import Readout
+from ptlreid.progress import Progress
+from ptlreid.records import UNKNOWN_CAMERA
+from ptlreid.retrieval import feature_files
+from ptlreid.retrieval.array_files import SUFFIXES
+from ptlreid.retrieval.types import Features
+from ptlreid.runs import RunFolder
+from ptlreid.settings import SearchSettings
+from ptlreid.workflows import embed
+
+_KEPT_QUERIES = 200  # files of query features in a run
+
+
+@dataclass(frozen=True)
+class Side:
+    """Query or gallery. `cameras`: (N,) object array of str, what their cameras are called, "" where unknown."""
+
+    features: Features
+    cameras: np.ndarray
+
+    def select(self, rows: np.ndarray) -> Side:
+        """Those at `rows`: indices in the order given, or a boolean mask."""
+        return Side(self.features.select(rows), self.cameras[rows])
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A gallery, and the extractor that reads query features as those of the gallery were read.
+
+    `sources`: (N,) object array of str, the dataset of each image, "" where it is of none. `current`: whether the
+    features are those of the images as they are now.
+    """
+
+    side: Side
+    extractor: Extractor
+    sources: np.ndarray
+    current: bool
+
+
+def load_gallery(
+    gallery: str, run: RunFolder, extractor: Extractor, settings: SearchSettings, progress: Progress
+) -> Gallery:
+    """The gallery in a feature file, of a prepared dataset, or of any images, whose features are cached in the run."""
+    file = Path(gallery)
+    if file.suffix in SUFFIXES:
+        side, extractor = _read_gallery(file, extractor, settings, progress)
+        return Gallery(side, extractor, np.full(len(side.features), "", dtype=object), current=False)
+    (images,) = embed.find_image_sets([gallery], run, settings, progress, parts=["gallery"])
+    images, features = embed.extract(images, extractor, settings, progress)
+    side = Side(features, name_cameras(features, images.names))
+    return Gallery(side, extractor, images.records.sources, current=True)
+
+
+def load_queries(
+    queries: Sequence[str],
+    run: RunFolder,
+    gallery: Gallery,
+    settings: SearchSettings,
+    progress: Progress,
+    *,
+    listed: bytes,
+) -> Side:
+    """The features of query images, cached in the run; of one that is in the gallery those of the gallery.
+
+    The camera of an image is the given one, that of the same file in the gallery, or the one that its name has.
+    """
+    loose = find_loose_images(queries, layout=None, pattern=None, listed=parse_listed(listed), labelled=False)
+    own = find_own(loose.records.paths, gallery.side.features.paths)
+    loose = _find_cameras(loose, own, gallery, settings)
+    known = {row: int(columns[0]) for row, columns in own.items()} if gallery.current else {}
+    new = np.setdiff1d(np.arange(len(loose.records)), [*known])
+    parts = [gallery.side.features.select(np.array([*known.values()]))] if known else []
+    if len(new):
+        images = embed.place_images(loose.select(new), run, settings, folder="queries")
+        images, features = embed.extract(images, gallery.extractor, settings, progress)
+        embed.forget_oldest(images.cache.parent, _KEPT_QUERIES)
+        new = new[np.isin(loose.records.paths[new].astype(str), features.paths.astype(str))]
+        parts.append(features)
+    rows = np.array([*known, *new.tolist()])
+    order = np.argsort(rows)
+    features = replace(_join(parts).select(order), paths=loose.records.paths[rows[order]].astype(str).astype(object))
+    return Side(features, loose.cameras[rows[order]])
+
+
+def _join(parts: Sequence[Features]) -> Features:
+    columns = zip(*((one.matrix, one.pids, one.camids, one.paths) for one in parts), strict=True)
+    return Features(*(np.concatenate(column) for column in columns))
+
+
+def _find_cameras(
+    loose: LooseImages, own: Mapping[int, np.ndarray], gallery: Gallery, settings: SearchSettings
+) -> LooseImages:
+    """The query images with their cameras. One that is in the gallery is of the same dataset."""
+    side, records = gallery.side, loose.records
+    numbers = dict(zip(side.cameras.tolist(), side.features.camids.tolist(), strict=True))
+    cameras, sources = np.empty(len(records), dtype=object), records.sources.copy()
+    for row, path in enumerate(records.paths):
+        in_gallery = own.get(row, np.empty(0, dtype=np.int64))
+        cameras[row] = settings.query_camera or (
+            side.cameras[in_gallery[0]] if len(in_gallery) else parse_camera(Path(path).name)
+        )
+        if len(in_gallery):
+            sources[row] = gallery.sources[in_gallery[0]]
+    camids = np.array([numbers.get(name, UNKNOWN_CAMERA) for name in cameras], dtype=np.int64)
+    return replace(loose, cameras=cameras, records=replace(records, camids=camids, sources=sources))
+
+
+def _read_gallery(
+    file: Path, extractor: Extractor, settings: SearchSettings, progress: Progress
+) -> tuple[Side, Extractor]:
+    """The features in `file`, and the extractor that reads query features as they were read.
+
+    Raises `DataError` where the file states other weights, images of another size or other statistics of cameras.
+    """
+    content = feature_files.read_in_place(file)
+    features, stated = content.features, content.attributes
+    if "weights" not in stated:
+        progress.note(f"{file}: does not state its weights; expected features of this run, read in the same way")
+    else:
+        extractor = _agree(file, stated, extractor, settings)
+    return Side(features, name_cameras(features, content.names)), extractor
+
+
+def _agree(file: Path, stated: Mapping[str, str], extractor: Extractor, settings: SearchSettings) -> Extractor:
+    """The extractor with the readout that the file states."""
+    ours = {"weights": extractor.model.digest, "view": json.dumps(extractor.view.describe(), sort_keys=True)}
+    differing = [name for name, value in ours.items() if stated.get(name, "") != value]
+    if bool(stated.get("cameras")) != bool(extractor.cameras):
+        differing.append("statistics of cameras")
+    if differing:
+        raise DataError(
+            f"{file}: extracted with other {' and '.join(differing)} than those of this run. Extract it again: "
+            f"`ptlreid embed FOLDER --run RUN --out {file}`."
+        )
+    readout = Readout(**json.loads(stated["readout"]))
+    for name in ("flip", "normalize", "amp"):
+        if name in settings.model_fields_set and getattr(settings, name) not in (None, getattr(readout, name)):
+            raise OptionError(
+                f"{name} = {getattr(settings, name)!r}, but {file} was extracted with {getattr(readout, name)!r}: "
+                "expected the same. Leave it out, or extract the gallery again."
+            )
+    return replace(extractor, readout=replace(readout, channels_last=extractor.readout.channels_last))
+
+
+def name_cameras(features: Features, names: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(N,) object array: what the cameras are called."""
+    if "cameras" in names:
+        return names["cameras"]
+    numbers = np.unique(features.camids)
+    texts = np.array(["" if number == UNKNOWN_CAMERA else str(number) for number in numbers.tolist()], dtype=object)
+    return texts[np.searchsorted(numbers, features.camids)]
+
+
+def find_own(paths: np.ndarray, gallery: np.ndarray) -> dict[int, np.ndarray]:
+    """By query row, the gallery columns of the same file."""
+    names: dict[str, list[tuple[int, str]]] = {}
+    for row, path in enumerate(paths):
+        names.setdefault(os.path.basename(path), []).append((row, os.path.realpath(path)))  # noqa: PTH119
+    found: dict[int, list[int]] = {}
+    for column, path in enumerate(gallery.tolist()):
+        for row, full in names.get(path.rpartition(os.sep)[2], ()):
+            if os.path.realpath(path) == full:
+                found.setdefault(row, []).append(column)
+    return {row: np.array(columns) for row, columns in found.items()}
