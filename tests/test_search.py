@@ -97,11 +97,29 @@ def test_nobody_is_an_answer(search, run, crops):
     assert [one["verdict"] for one in found["queries"]] == ["nobody", "match"]
 
 
-def test_a_distance_at_the_threshold_is_accepted(search, run, crops):
-    found, _ = search("crops/anna/door/1.jpg", "--gallery", "crops", "--threshold", "0", "--top", 1)
+@pytest.mark.parametrize(("threshold", "accepted"), [("0", False), ("1e-9", True)])
+def test_a_match_is_below_the_threshold(search, run, crops, threshold, accepted):
+    found, _ = search("crops/anna/door/1.jpg", "--gallery", "crops", "--threshold", threshold, "--top", 1)
     assert found["queries"][0]["hits"] == [
-        {"rank": 1, "path": "crops/anna/door/1.jpg", "distance": 0.0, "accepted": True}
+        {"rank": 1, "path": "crops/anna/door/1.jpg", "distance": 0.0, "accepted": accepted}
     ]
+
+
+def test_a_threshold_is_that_of_the_calibration_for_such_features(ptlreid, search, run, market_folder):
+    place = ("--root", market_folder.parent, "--device", "cpu")
+    query = market_folder / "query" / "0005_c1s1_000001_00.jpg"
+    found = {}
+    for metric in ("euclidean", "cosine"):
+        how = ("--metric", metric)
+        code, out, err = ptlreid("calibrate", "--run", "tiny", "--json", "--bootstrap", 10, *how, *place)
+        assert code == 0, err
+        found[metric] = next(one["threshold"] for one in json.loads(out)["operating_points"] if one["name"] == "eer")
+        assert search(query, "--gallery", "market", "--threshold", "eer", *how)[0]["threshold"] == found[metric]
+    mean, _ = search(query, query, "--together", "--gallery", "market", "--threshold", "EER")
+    assert mean["threshold"] == found["cosine"] != found["euclidean"]
+    arguments = ("search", query, "--run", "tiny", "--gallery", "market", "--threshold", "eer", "--normalize", *place)
+    code, _, err = ptlreid(*arguments)
+    assert (code, "its thresholds are of other features" in err) == (1, True)
 
 
 def cosine(left: np.ndarray, right: np.ndarray) -> float:
@@ -242,7 +260,7 @@ def test_the_page_shows_query_and_hits_framed_by_verdict_and_escaped(search, run
     assert frames == ["query", "match", "mismatch"]
     assert text.count("data:image/jpeg;base64,") == 3
     assert not re.search(r'(?:src|href)="(?!#|data:)', text)
-    assert "match: 1 of 2 images within 0.001" in text
+    assert "match: 1 of 2 images below 0.001" in text
 
 
 def test_a_picture_that_is_gone_is_a_box_on_the_page(search, tmp_path):
@@ -273,7 +291,7 @@ def test_the_table_names_hits_and_verdict(ptlreid, run, crops):
     arguments = ("search", "someone.jpg", "--run", "tiny", "--gallery", "crops", "--device", "cpu", "--top", 2)
     code, out, err = ptlreid(*arguments, "--threshold", "0.001")
     assert code == 0, err
-    assert out.splitlines()[0] == "someone.jpg: match: 1 of 2 images within 0.001"
+    assert out.splitlines()[0] == "someone.jpg: match: 1 of 2 images below 0.001"
     assert re.search(r"1 .* crops/ben/yard/1\.jpg .* match", out)
     assert re.search(r"2 .* too far", out)
 
@@ -311,6 +329,9 @@ def test_a_gallery_of_other_weights_is_refused(ptlreid, run, crops):
         (["--features", "narrow.npz", "--path", "x*"], "No gallery image is left"),
         (["--features", "narrow.npz", "--out", "x.png"], "--out x.png: expected a file name that ends in .html"),
         (["--features", "narrow.npz", "--threshold", "-1"], "threshold = '-1': expected a distance"),
+        (["--features", "narrow.npz", "--threshold", "far=1e-3"], "the thresholds of a run"),
+        (["--features", "narrow.npz", "--threshold", "far=1e-3", "--rerank"], "with rerank: expected a number"),
+        (["other.jpg", "--run", "tiny", "--gallery", "crops", "--threshold", "eer"], "thresholds.json: no such file"),
         (["--features", "narrow.npz", "--together", "--metric", "euclidean"], "metric = 'euclidean' with together"),
         (["--features", "narrow.npz", "--combine", "max"], "combine = 'max' without together"),
         (["other.jpg", "--run", "tiny", "--gallery", "crops", "--exclude-same-camera"], "its camera is not known"),

@@ -10,6 +10,7 @@ import typer
 
 from ptlreid.cli import console
 from ptlreid.cli.options import Json, Runs, from_settings
+from ptlreid.errors import OptionError
 from ptlreid.settings import EmbedSettings
 
 
@@ -17,12 +18,14 @@ from ptlreid.settings import EmbedSettings
 def embed(
     settings: EmbedSettings,
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Folder, list, images, - for standard input, or dataset.")
-    ],
-    run: Annotated[str, typer.Option("--run", metavar="RUN", help="Run: its name or folder.")],
+        list[str] | None,
+        typer.Argument(metavar="SOURCE...", help="Folder, list, images, - for standard input, or dataset."),
+    ] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Run: its name or folder.")] = None,
     out: Annotated[
-        Path, typer.Option("--out", metavar="PATH", help="File (.h5, .npz, .npy or .parquet), or folder for .h5.")
-    ],
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="File (.h5, .npz, .npy or .parquet), or folder for .h5."),
+    ] = None,
     *,
     runs: Runs = Path("runs"),
     json: Json = False,
@@ -42,6 +45,8 @@ def embed(
     from ptlreid.runs import find_run
     from ptlreid.workflows.embed import embed as workflow
 
+    if not sources or run is None or out is None:
+        raise OptionError("Nothing to embed: expected SOURCE..., --run RUN and --out PATH. Give them.")
     listed = sys.stdin.buffer.read() if "-" in sources else b""
     folder = find_run(runs, run)
     with process_group(settings.device):

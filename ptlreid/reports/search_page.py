@@ -19,7 +19,7 @@ def make_search_page(document: Mapping[str, Any]) -> Page:
     """
     queries, threshold, settings = document["queries"], document["threshold"], document["settings"]
     found = sum(one["verdict"] == "match" for one in queries)
-    limit = "" if threshold is None else f" within {format_number(threshold)}"
+    limit = "" if threshold is None else f" below {format_number(threshold)}"
     people = f"{len(queries):,} {'query' if len(queries) == 1 else 'queries'}: {found:,} with a match{limit}"
     rows = [_make_row(one, settings, threshold) for one in queries[:SHOWN_QUERIES]]
     notes = []
@@ -40,7 +40,7 @@ def _explain(threshold: float | None) -> str:
         )
     return (
         f"The nearest images of the gallery, nearest first, with their distances. ✓ and a solid frame: a match, at a "
-        f"distance of at most {format_number(threshold)}. ✗ and a dashed frame: too far. No threshold makes a match "
+        f"distance below {format_number(threshold)}. ✗ and a dashed frame: too far. No threshold makes a match "
         "certain."
     )
 
@@ -72,8 +72,8 @@ def describe_verdict(one: Mapping[str, Any], threshold: float | None) -> str:
         return f"{len(one['hits'])} nearest images"
     accepted = sum(hit["accepted"] for hit in one["hits"])
     if not accepted:
-        return f"nobody within {format_number(threshold)}"
-    return f"match: {accepted} of {len(one['hits'])} images within {format_number(threshold)}"
+        return f"nobody below {format_number(threshold)}"
+    return f"match: {accepted} of {len(one['hits'])} images below {format_number(threshold)}"
 
 
 def _word(hit: Mapping[str, Any], threshold: float | None) -> str:

@@ -13,6 +13,9 @@ from ptlreid.settings.embed import ImagesSettings
 from ptlreid.settings.evaluate import parse_budget
 from ptlreid.settings.fields import COMMON, Option
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_POINT = re.compile(r"eer|(far|open-set)=\S+", re.IGNORECASE)  # an operating point of `ptlreid calibrate`
+
 
 class SearchSettings(ImagesSettings):
     """A search for people in a gallery of images."""
@@ -23,7 +26,7 @@ class SearchSettings(ImagesSettings):
         "mean", description="With --together: mean of the L2-normalised features, or maximum similarity over images."
     )
     threshold: Annotated[str | None, Option(common=True, metavar="NUMBER")] = Field(
-        None, description="Largest distance of a match."
+        None, description="Distance below which an image is a match; or eer, far=RATE or open-set=RATE, as calibrated."
     )
     metric: Annotated[Literal["euclidean", "cosine"] | None, Option(common=True, default="euclidean; mean: cosine")] = (
         Field(None, description="Distance between features.")
@@ -55,14 +58,26 @@ class SearchSettings(ImagesSettings):
         """Whether a query is a mean of features."""
         return self.together and self.combine == "mean"
 
+    @property
+    def distance(self) -> Literal["euclidean", "cosine"]:
+        """The metric in effect."""
+        return "cosine" if self.averages or self.rerank else self.metric or "euclidean"
+
+    @property
+    def threshold_distance(self) -> float | None:
+        """The threshold if it is a number; None for the name of an operating point, and for none."""
+        return float(self.threshold) if self.threshold and _NUMBER.fullmatch(self.threshold) else None
+
     @field_validator("threshold")
     @classmethod
     def _check_threshold(cls, threshold: str | None) -> str | None:
-        number = r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?"
-        if threshold is not None and not (
-            re.fullmatch(number, threshold, re.IGNORECASE) and math.isfinite(float(threshold)) and float(threshold) >= 0
-        ):
-            raise OptionError(f"threshold = {threshold!r}: expected a distance of 0 or more, such as 0.35. Correct it.")
+        if threshold is None or _POINT.fullmatch(threshold):
+            return threshold
+        if not (_NUMBER.fullmatch(threshold) and 0 <= float(threshold) < math.inf):
+            raise OptionError(
+                f"threshold = {threshold!r}: expected a distance of 0 or more, such as 0.35, or a name of `ptlreid "
+                "calibrate`, such as far=1e-3. Correct it."
+            )
         return threshold
 
     @model_validator(mode="after")
@@ -78,6 +93,11 @@ class SearchSettings(ImagesSettings):
             raise OptionError(
                 "metric = 'euclidean' with rerank: expected cosine, as re-ranking compares L2-normalised features. "
                 "Leave --metric out."
+            )
+        if self.rerank and self.threshold is not None and self.threshold_distance is None:
+            raise OptionError(
+                f"threshold = {self.threshold!r} with rerank: expected a number, as re-ranked distances depend on the "
+                "gallery and are not calibrated. Leave one out."
             )
         if "combine" in self.model_fields_set and not self.together:
             raise OptionError(f"combine = {self.combine!r} without together: expected both. Add --together.")

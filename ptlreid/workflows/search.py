@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from ptlreid import distributed
-from ptlreid.errors import DataError
+from ptlreid.calibrations import FeatureOrigin, find_threshold
+from ptlreid.errors import DataError, OptionError
 from ptlreid.features import Extractor
 from ptlreid.files import atomic_write
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Progress
 from ptlreid.retrieval import feature_files
-from ptlreid.retrieval.centring import Metric
 from ptlreid.retrieval.search import Hits, Person, average, rank_gallery, rerank_gallery
 from ptlreid.runs import RunFolder
 from ptlreid.settings import SearchSettings
@@ -37,9 +37,10 @@ def search_run(
     found = load_gallery(gallery, run, Extractor.from_weights(weights, settings), settings, progress)
     query = load_queries(queries, run, found, settings, progress, listed=listed)
     _check_widths(query, found.side, f"the run {run.path}", gallery)
+    threshold = _find_threshold(run, settings, found.extractor)
     readout = found.extractor.readout
     about = {"run": str(run.path), "gallery": gallery, "flip": readout.flip, "normalize": readout.normalize}
-    return distributed.run_on_main(lambda: _search(query, found.side, settings, about))
+    return distributed.run_on_main(lambda: _search(query, found.side, settings, threshold, about))
 
 
 def search_files(
@@ -49,6 +50,11 @@ def search_files(
 
     `gallery`: another file; by default the same one.
     """
+    if settings.threshold is not None and settings.threshold_distance is None:
+        raise OptionError(
+            f"threshold {settings.threshold}: the thresholds of a run, expected a distance without one. Give the "
+            "number that `ptlreid calibrate --query FILE --gallery FILE` prints."
+        )
     content = feature_files.read_in_place(file)
     side = Side(content.features, name_cameras(content.features, content.names))
     query = side.select(_find_rows(queries, side.features.paths, file)) if queries else side
@@ -58,7 +64,15 @@ def search_files(
     _check_widths(query, side, str(file), str(gallery))
     if settings.query_camera is not None:
         query = replace(query, cameras=np.full(len(query.features), settings.query_camera, dtype=object))
-    return _search(query, side, settings, {"features": str(file), "gallery": str(gallery or file)})
+    about = {"features": str(file), "gallery": str(gallery or file)}
+    return _search(query, side, settings, settings.threshold_distance, about)
+
+
+def _find_threshold(run: RunFolder, settings: SearchSettings, extractor: Extractor) -> float | None:
+    """The threshold as a distance: the one given, or that of the run's calibration for such features."""
+    if settings.threshold is None or settings.threshold_distance is not None:
+        return settings.threshold_distance
+    return find_threshold(run, settings.threshold, FeatureOrigin.of(extractor, settings.distance))
 
 
 def _check_widths(query: Side, gallery: Side, first: str, second: str) -> None:
@@ -69,36 +83,35 @@ def _check_widths(query: Side, gallery: Side, first: str, second: str) -> None:
         )
 
 
-def _search(query: Side, gallery: Side, settings: SearchSettings, about: Mapping[str, Any]) -> dict[str, Any]:
+def _search(
+    query: Side, gallery: Side, settings: SearchSettings, threshold: float | None, about: Mapping[str, Any]
+) -> dict[str, Any]:
     """The answers, with the settings in effect."""
     side = gallery.select(_filter(gallery, settings)) if settings.camera or settings.path else gallery
     people = _group(query, side, settings)
-    cosine = settings.rerank or settings.averages
-    metric: Metric = "cosine" if cosine else settings.metric or "euclidean"
     features, searched = average(query.features, people) if settings.averages else (query.features, people)
     common: dict[str, Any] = {"size": settings.top, "memory_budget": settings.budget_bytes}
     if settings.rerank:
         common |= {"k1": settings.rerank_k1, "k2": settings.rerank_k2, "weight": settings.rerank_lambda}
         found = rerank_gallery(features, searched, side.features, **common)
     else:
-        found = rank_gallery(features, searched, side.features, metric=metric, **common)
-    threshold = None if settings.threshold is None else float(settings.threshold)
+        found = rank_gallery(features, searched, side.features, metric=settings.distance, **common)
     answers = [
         _answer(query.features.paths[one.rows].tolist(), hits, side.features.paths, threshold)
         for one, hits in zip(people, found, strict=True)
     ]
-    in_effect = settings.model_copy(update={"metric": metric}).model_dump() | dict(about)
+    in_effect = settings.model_copy(update={"metric": settings.distance}).model_dump() | dict(about)
     return {"queries": answers, "threshold": threshold, "settings": in_effect}
 
 
 def _answer(paths: list[str], hits: Hits, gallery: np.ndarray, threshold: float | None) -> dict[str, Any]:
-    """One query in the form of `--json`; without a threshold every hit is accepted."""
+    """One query in the form of `--json`. A hit is accepted below the threshold; without one every hit is."""
     rows = [
         {
             "rank": rank,
             "path": str(gallery[column]),
             "distance": distance,
-            "accepted": threshold is None or distance <= threshold,
+            "accepted": threshold is None or distance < threshold,
         }
         for rank, (column, distance) in enumerate(zip(hits.columns, hits.distances.tolist(), strict=True), start=1)
     ]
