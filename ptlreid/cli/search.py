@@ -48,21 +48,10 @@ def search(
       ptlreid search --features q.npz --gallery g.npz --metric cosine --json
     """
     _check_out(out)
-    progress = console.Reporter()
     if features is not None and run is None:
-        _check_file_settings(settings)
-        from ptlreid.workflows.search import search_files
-
-        result = search_files(queries or [], features, Path(gallery) if gallery else None, settings, progress)
+        result = _search_files(queries or [], features, gallery, settings)
     elif run is not None and features is None and gallery is not None and queries:
-        from ptlreid.distributed import process_group
-        from ptlreid.runs import find_run
-        from ptlreid.workflows.search import search_run
-
-        listed = sys.stdin.buffer.read() if "-" in queries else b""
-        folder = find_run(runs, run)
-        with process_group(settings.device):
-            result = search_run(queries, folder, gallery, settings, progress, listed=listed)
+        result = _search_run(queries, run, runs, gallery, settings)
     else:
         raise OptionError(
             "Nothing to search: expected QUERY... with --run RUN and --gallery PATH, or --features FILE. Give them."
@@ -72,6 +61,24 @@ def search(
         console.show_json(result)
     else:
         _show(result, out)
+
+
+def _search_run(queries: list[str], name: str, runs: Path, gallery: str, settings: SearchSettings) -> dict[str, Any]:
+    from ptlreid.distributed import process_group
+    from ptlreid.runs import find_run
+    from ptlreid.workflows.search import search_run
+
+    listed = sys.stdin.buffer.read() if "-" in queries else b""
+    run = find_run(runs, name)
+    with process_group(settings.device):
+        return search_run(queries, run, gallery, settings, console.Reporter(), listed=listed)
+
+
+def _search_files(queries: list[str], features: Path, gallery: str | None, settings: SearchSettings) -> dict[str, Any]:
+    _check_file_settings(settings)
+    from ptlreid.workflows.search import search_files
+
+    return search_files(queries, features, Path(gallery) if gallery else None, settings, console.Reporter())
 
 
 # Settings of images and of feature extraction, which do not apply to feature files.
