@@ -84,7 +84,7 @@ def _word(hit: Mapping[str, Any], threshold: float | None) -> str:
 
 def _describe(settings: Mapping[str, Any]) -> Table:
     names = ("run", "features", "gallery", "metric", "threshold", "together", "combine", "rerank", "flip", "normalize")
-    more = ("exclude_same_camera", "exclude_query", "camera", "path")
+    more = ("exclude_same_camera", "exclude_query", "camera", "glob")
     rows = [
         [name.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value)]
         for name in (*names, *more)

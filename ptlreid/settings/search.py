@@ -34,7 +34,7 @@ class SearchSettings(ImagesSettings):
     exclude_same_camera: Annotated[bool, COMMON] = Field(False, description="Leave out images by the query's camera.")
     exclude_query: Annotated[bool, COMMON] = Field(False, description="Leave out the query's own file.")
     camera: Annotated[list[str], COMMON] = Field([], description="Search images by these cameras only.")
-    path: Annotated[str | None, Option(common=True, metavar="GLOB")] = Field(
+    glob: Annotated[str | None, Option(common=True, metavar="GLOB")] = Field(
         None, description="Search images whose path matches only, such as '*/door/*'."
     )
     query_camera: Annotated[str | None, Option(metavar="NAME", default="by its name or path")] = Field(

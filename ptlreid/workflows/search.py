@@ -87,7 +87,7 @@ def _search(
     query: Side, gallery: Side, settings: SearchSettings, threshold: float | None, about: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The answers, with the settings in effect."""
-    side = gallery.select(_filter(gallery, settings)) if settings.camera or settings.path else gallery
+    side = gallery.select(_filter(gallery, settings)) if settings.camera or settings.glob else gallery
     people = _group(query, side, settings)
     features, searched = average(query.features, people) if settings.averages else (query.features, people)
     common: dict[str, Any] = {"size": settings.top, "memory_budget": settings.budget_bytes}
@@ -161,11 +161,11 @@ def _filter(gallery: Side, settings: SearchSettings) -> np.ndarray:
                 f"{', '.join(known[:20]) or 'none, as no cameras are known'}. Correct it."
             )
         kept &= np.isin(gallery.cameras.astype(str), settings.camera)
-    if settings.path:
-        pattern = settings.path
+    if settings.glob:
+        pattern = settings.glob
         kept &= np.array([fnmatchcase(path, pattern) for path in gallery.features.paths.tolist()])
     if not kept.any():
-        raise DataError("No gallery image is left by --camera and --path: expected at least one. Change them.")
+        raise DataError("No gallery image is left by --camera and --glob: expected at least one. Change them.")
     return kept
 
 
