@@ -108,9 +108,10 @@ def test_both_weights_are_scored_at_each_evaluation_and_at_the_end(trained, spli
     assert first["averaged"].keys() == first.keys() - {"kind", "epoch", "cells", "averaged"}
     assert first["averaged"]["mAP"] != first["mAP"]
     assert "mAP" not in last  # scored at the end of the run
+    assert metrics["averaged"]["mAP"] != metrics["mAP"]
     for which, scores in (("last", metrics), ("averaged", metrics["averaged"])):
-        retrieval = Extractor.from_run(trained, EvaluateSettings.resolve(None, device="cpu", weights=which))
-        query, gallery = retrieval.extract(splits.query), retrieval.extract(splits.gallery)
+        extractor = Extractor.from_run(trained, EvaluateSettings.resolve(None, device="cpu", weights=which))
+        query, gallery = extractor.extract(splits.query), extractor.extract(splits.gallery)
         # CMC-1 by a loop over queries: the nearest image that is not the query's identity from its own camera.
         hits = []
         for feature, pid, camid in zip(query.matrix, query.pids, query.camids, strict=True):

@@ -156,11 +156,12 @@ def test_weights_gradients_and_optimizer_by_hand(splits, tmp_path):
     # SGD: one momentum per weight. AdamW: two moments, and a step count of 4 bytes per tensor; amsgrad one moment more.
     for settings, optimizer in (
         ({"optimizer": "sgd"}, 4 * trained),
-        ({"optimizer": "sgd", "momentum": 0.0}, 0),
+        ({"optimizer": "sgd", "momentum": 0.0, "ema_decay": 0.9}, 0),
         ({"optimizer": "adamw"}, 8 * trained + 4 * tensors),
         ({"optimizer": "adamw", "amsgrad": True}, 12 * trained + 4 * tensors),
     ):
         found = estimate.estimate_bytes(job(splits, tmp_path, **settings), FLOAT32)
+        assert found["averaged"] == (4 * trained + statistics if "ema_decay" in settings else 0)
         expected = (4 * trained + statistics, 4 * trained, optimizer)
         assert (found["weights"], found["gradients"], found["optimizer"]) == expected
 
