@@ -40,7 +40,7 @@ COMMANDS = {
         "embed": "Extract the features of any images, for `ptlreid search` or other programs.",
     },
     "More": {
-        "demo": "Train a small network with and without PTL on a synthetic dataset, and compare both.",
+        "demo": "Take a small network from one camera site to another, without labels and with them.",
         "models": "List every network, with and without PTL: parameters and multiply-adds.",
         "recipes": "List the recipes that --recipe takes, or show one.",
         "reproduce": "Train the runs behind a table of the paper, and compare with the published figures.",

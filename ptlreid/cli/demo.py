@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ptlreid.cli import console
 from ptlreid.cli.options import Json, Runs, from_settings
@@ -11,26 +13,50 @@ from ptlreid.settings import DemoSettings
 
 @from_settings(DemoSettings)
 def demo(settings: DemoSettings, *, runs: Runs = Path("runs"), json: Json = False) -> None:
-    """Train a small network with and without PTL on a synthetic dataset, and compare both.
+    """Take a small network from one camera site to another, without labels and with them.
 
-    Both are also compared with the untrained network. Takes a few minutes on two CPU cores, and needs neither a GPU
-    nor a download. The same command again reuses everything.
+    Renders two synthetic sites, trains a network on the first, and scores it on the second: as it is, adapted to the
+    cameras without labels, and fine-tuned with labels. Takes about three minutes on two CPU cores, and needs neither a
+    GPU nor a download. The same command again reuses everything.
     """
-    from ptlreid.workflows.demo import run_demo
+    from ptlreid.workflows.demo import TARGET, run_demo
 
-    scores = run_demo(settings, runs, console.Reporter())
+    demo = run_demo(settings, runs, console.Reporter())
     if json:
-        console.show_json({"settings": settings.model_dump(), "runs": scores})
+        found = {"runs": demo.scores, "calibration": demo.calibration, "search": demo.search, "page": str(demo.page)}
+        console.show_json({"settings": settings.model_dump(), **found})
         return
-    console.show_scores("Retrieval of identities not seen in training, percent", scores)
-    name = scores["PTL"]["run"]
-    console.say(f"Run folder: {runs / name}. Open its report.html in a browser to see rank lists and curves.")
-    root, folders = _flag("--root", settings.root, "data"), _flag("--runs", str(runs), "runs")
-    network = f"--backbone resnet18 --init {name} --height 128 --width 64"
-    console.say("Next, adapt it to another camera network:")
-    console.say(f"  ptlreid prepare synthetic-b{root}")
-    console.say(f"  ptlreid evaluate --run {name} --data synthetic-b{root}{folders}")
-    console.say(f"  ptlreid finetune --data synthetic-b {network} --epochs 5{root}{folders}")
+    _show(demo.scores)
+    _show_search(demo.search)
+    tuned = demo.page.parent
+    places = _flag("--root", settings.root, "data") + _flag("--runs", str(runs), "runs")
+    console.say(f"Report: {tuned / 'report.html'}. The search with pictures: {demo.page}. Open both in a browser.")
+    console.say("Next:")
+    console.say(f"  ptlreid evaluate --run {tuned.name} --rerank --per-camera{places}")
+    console.say(f"  ptlreid adapt --run demo-source --data {TARGET}{places}")
+    console.say("  ptlreid prepare folder --source my_crops --name lobby")
+
+
+def _show(scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print mAP and CMC-1 of each, in percent, with their 95% intervals."""
+    rows = []
+    for name, found in scores.items():
+        intervals = found["intervals"]
+        pairs = ((found["mAP"], intervals["mAP"]), (found["cmc"]["1"], intervals["cmc"]["1"]))
+        rows.append([name, *(f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]" for value, (low, high) in pairs)])
+    columns = ("network of site A, on site B", "mAP [95% CI]", "CMC-1 [95% CI]")
+    console.show_rows(
+        "Retrieval of identities of site B that training has not seen, percent", columns, rows, right=True
+    )
+
+
+def _show_search(search: Mapping[str, Any]) -> None:
+    """Print what a search for one person found."""
+    one = search["queries"][0]
+    accepted = [hit for hit in one["hits"] if hit["accepted"]]
+    found = f"{len(accepted)} of the {len(one['hits'])} nearest images by other cameras are accepted"
+    threshold = f"{search['settings']['threshold']}, {search['threshold']:.3f}"
+    console.say(f"Search for the person in {one['paths'][0]} (threshold {threshold}): {found}.")
 
 
 def _flag(flag: str, value: str, default: str) -> str:

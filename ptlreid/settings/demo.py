@@ -11,11 +11,11 @@ from ptlreid.settings.fields import COMMON, MAX_SEED, Option
 
 
 class DemoSettings(RootSettings):
-    """A synthetic dataset, a small network with and without PTL, and their scores."""
+    """A small PTL network, taken from one synthetic site to another."""
 
     device: Device = "auto"
-    epochs: Annotated[int, COMMON] = Field(3, ge=1, le=1000, description="Training epochs.")
-    identities: Annotated[int | None, Option(common=True, default="as `prepare`")] = Field(
-        None, ge=6, le=10_000, description="Identities of the synthetic dataset, at least as many as its cameras."
+    epochs: Annotated[int, COMMON] = Field(6, ge=1, le=1000, description="Epochs of each training.")
+    identities: Annotated[int | None, Option(common=True, default="96")] = Field(
+        None, ge=4, le=10_000, description="Identities of each site."
     )
     seed: Annotated[int, COMMON] = Field(0, ge=0, le=MAX_SEED, description="Random seed.")

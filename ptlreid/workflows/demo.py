@@ -1,67 +1,112 @@
-"""`ptlreid demo`: the whole pipeline on a small scale, from synthetic images to the scores of three networks."""
+"""`ptlreid demo`: a model of one camera site is taken to another, without labels and with them, on synthetic images."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ptlreid import datasets
+from ptlreid.adapt.source import resolve_settings
+from ptlreid.calibrations import EQUAL_ERROR
+from ptlreid.models.pretrained import init_digests
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
+from ptlreid.reports.page import write_page
+from ptlreid.reports.search_page import make_search_page
 from ptlreid.runs import RunFolder
-from ptlreid.settings import DemoSettings, FinetuneSettings, SyntheticSettings
+from ptlreid.settings import (
+    AdaptSettings,
+    CalibrateSettings,
+    DemoSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    SearchSettings,
+    SyntheticSettings,
+)
+from ptlreid.settings.report import ReportSettings
+from ptlreid.workflows.adapt import adapt
+from ptlreid.workflows.calibrate import calibrate_run
+from ptlreid.workflows.evaluate import Tables, evaluate_run
 from ptlreid.workflows.finetune import finetune
+from ptlreid.workflows.report import report
+from ptlreid.workflows.search import search_run
 
-DATA = "synthetic"
+SOURCE, TARGET = "synthetic-a", "synthetic-b"
+_RESAMPLES = 1000
 
 
-def run_demo(settings: DemoSettings, runs: Path, progress: Progress) -> dict[str, dict[str, Any]]:
-    """The metrics of the untrained network, of the plain backbone and of PTL, by name.
+@dataclass(frozen=True)
+class Demo:
+    """What the demo found. `scores`: of each network on site B, with 95% intervals, by name.
+
+    `calibration`: the thresholds of the fine-tuned network, as `calibrate_run` returns them. `search`: the answer to a
+    search with it, as `search_run` returns it; `page`: the same with pictures.
+    """
+
+    scores: dict[str, dict[str, Any]]
+    calibration: dict[str, Any]
+    search: dict[str, Any]
+    page: Path
+
+
+def run_demo(settings: DemoSettings, runs: Path, progress: Progress) -> Demo:
+    """Train a network on site A, take it to site B as it is, adapted and fine-tuned, and search a person there.
 
     Makes three run folders below `runs`; finished runs with the same settings are reused.
     """
-    splits = _prepare(settings, progress)
-    return {
-        "untrained": _train("demo-untrained", settings, splits, runs, progress, epochs=0),
-        "baseline": _train("demo-baseline", settings, splits, runs, progress, ptl=False),
-        "PTL": _train("demo-ptl", settings, splits, runs, progress),
-    }
+    source_site, site = (_prepare(name, settings, progress) for name in (SOURCE, TARGET))
+    source, adapted, tuned = (RunFolder(runs / f"demo-{name}") for name in ("source", "adapted", "finetuned"))
+    _train(source, settings, source_site, progress, init="none")
+    _adapt(adapted, source, settings, site, progress)
+    _train(tuned, settings, site, progress, init=source.path.name)
+    score = partial(_score, settings=settings, site=site, progress=progress)
+    scores = {"as it is": score(source), "adapted without labels": score(adapted), "fine-tuned": score(tuned)}
+    where: dict[str, Any] = {"root": settings.root, "device": settings.device}
+    calibration = calibrate_run(tuned, site, CalibrateSettings.resolve(None, **where), progress)
+    report([tuned.path.name], runs, ReportSettings.resolve(None, **where), progress)  # with the thresholds
+    query, gallery = str(site.query.paths[0]), str(Path(site.gallery.paths[0]).parent)
+    points = [one["name"] for one in calibration["open_set"] if one["threshold"] is not None]
+    threshold = points[0] if points else EQUAL_ERROR  # very few people give no open-set threshold
+    chosen = SearchSettings.resolve(None, threshold=threshold, exclude_same_camera=True, **where)
+    search = search_run([query], tuned, gallery, chosen, progress, listed=b"")
+    page = tuned.path / "search.html"
+    write_page(make_search_page(search), page)
+    return Demo(scores, calibration, search, page)
 
 
-def _prepare(settings: DemoSettings, progress: Progress) -> Splits:
-    """The synthetic dataset, rendered if needed; an existing one is reused unless a number of identities is given."""
-    dataset = datasets.find(DATA)
+def _prepare(name: str, settings: DemoSettings, progress: Progress) -> Splits:
+    """A synthetic site, rendered if needed; an existing one is reused unless a number of identities is given."""
+    dataset = datasets.find(name)
     folder = dataset.folders(Path(settings.root))[0]
     if settings.identities is None and folder.is_dir():
         progress.note(f"{folder}: reused")
     else:
-        synthetic = SyntheticSettings.resolve(None, identities=settings.identities)
-        if not dataset.module.prepare(folder, dataset.variant, synthetic, progress):
+        drawn = SyntheticSettings.resolve(None, identities=settings.identities or 96, cameras=4)
+        if not dataset.module.prepare(folder, dataset.variant, drawn, progress):
             progress.note(f"{folder}: reused")
-    return datasets.load(DATA, Path(settings.root))
+    return datasets.load(name, Path(settings.root))
 
 
-def _train(
-    name: str, settings: DemoSettings, splits: Splits, runs: Path, progress: Progress, **changed: Any
-) -> dict[str, Any]:
-    """The metrics of a small network trained from scratch, with PTL unless `changed` turns it off."""
-    values: dict[str, Any] = {
-        "data": DATA,
-        "root": settings.root,
-        "backbone": "resnet18",
-        "init": "none",
-        "height": 128,
-        "width": 64,
-        "epochs": settings.epochs,
-        # Not the paper's recipe, which starts from ImageNet weights: in a minute from scratch, AdamW and small batches
-        # reach a much higher score.
-        "optimizer": "adamw",
-        "lr": 5e-4,
-        "weight_decay": 0.01,
-        "batch_size": 16,
-        "decay_every": max(1, round(0.7 * settings.epochs)),
-        "evaluate_every": 0,
-        "seed": settings.seed,
-        "device": settings.device,
-    }
-    return finetune(FinetuneSettings.resolve(None, **values | changed), splits, RunFolder(runs / name), progress)
+def _train(run: RunFolder, settings: DemoSettings, site: Splits, progress: Progress, *, init: str) -> None:
+    """Train a small PTL network on a site, from scratch or from another run."""
+    chosen = FinetuneSettings.resolve(None, recipe="small", init=init, report=False, **_common(settings, site))
+    finetune(chosen, site, run, progress, depends=init_digests(init, run.path.parent))
+
+
+def _adapt(run: RunFolder, source: RunFolder, settings: DemoSettings, site: Splits, progress: Progress) -> None:
+    """Adapt a run to the cameras of a site, whose identities are not read."""
+    resolve = partial(AdaptSettings.resolve, None, run=source.path.name, method_="cameras")
+    common = {name: value for name, value in _common(settings, site).items() if name != "epochs"}
+    adapt(resolve_settings(partial(resolve, **common), run.path.parent), site, run, progress)
+
+
+def _score(run: RunFolder, settings: DemoSettings, site: Splits, progress: Progress) -> dict[str, Any]:
+    chosen = EvaluateSettings.resolve(None, root=settings.root, device=settings.device, bootstrap=_RESAMPLES)
+    return evaluate_run(run, site, chosen, progress, Tables())
+
+
+def _common(settings: DemoSettings, site: Splits) -> dict[str, Any]:
+    shared = {name: getattr(settings, name) for name in ("root", "device", "seed", "epochs")}
+    return shared | {"data": site.name}
