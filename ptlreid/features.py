@@ -19,7 +19,6 @@ from ptlreid.network_types import Readout
 from ptlreid.progress import Progress
 from ptlreid.records import JUNK, Records
 from ptlreid.retrieval.types import Features
-from ptlreid.runs import RunFolder
 from ptlreid.settings import ExtractionSettings
 from ptlreid.views import EvalView
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from ptlreid.devices import Placement
     from ptlreid.models.camera_norm import CameraNorms
     from ptlreid.models.network import Network
+    from ptlreid.runs import RunFolder
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,20 @@ _HEADER = 16  # bytes: of a heap and of each object in it
 _LENGTH_SIZES = {0: 14, 1: 14, 2: 10, 3: 10}  # by version of the superblock, the position of the size of lengths
 
 
-def check_heaps(file: Path) -> None:
-    """Raises `OSError` where a list of strings in the HDF5 `file` has no end; other damage the library finds itself."""
+def check_heaps(file: Path, skip: range = range(0)) -> None:
+    """Raises `OSError` where a list of strings in the HDF5 `file` has no end; other damage the library finds itself.
+
+    `skip`: bytes that hold an array of numbers, and no list.
+    """
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        position = content.find(_SIGNATURE, _HEADER)  # a heap is after the superblock
-        while position >= 0 and content[_LENGTH_SIZES.get(content[8], 14)] == 8:
-            _walk(content, position)
-            position = content.find(_SIGNATURE, position + 1)
+        if content[_LENGTH_SIZES.get(content[8], 14)] != 8:
+            return
+        # A heap is after the superblock; one that ends in the skipped part begins before it.
+        for part in (range(_HEADER, skip.start), range(max(_HEADER, skip.stop), len(content))):
+            position = content.find(_SIGNATURE, part.start, part.stop)
+            while position >= 0:
+                _walk(content, position)
+                position = content.find(_SIGNATURE, position + 1, part.stop)
 
 
 def check_lengths(file: Path, strings: h5py.Dataset) -> None:

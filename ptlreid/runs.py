@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from ptlreid.json_files import read_json, write_json
 from ptlreid.names import name_folder
 from ptlreid.records import UNLABELLED, Splits
 from ptlreid.schemas import Manifest, Metrics
-from ptlreid.settings import AdaptSettings, DistillSettings, FinetuneSettings, read_toml
+from ptlreid.settings import read_toml
+
+if TYPE_CHECKING:
+    from ptlreid.settings import FinetuneSettings
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ class RunFolder:
 
     def settings(self) -> FinetuneSettings:
         """The settings of the run; `DistillSettings` if it had a teacher, `AdaptSettings` if it adapted a run."""
+        from ptlreid.settings import AdaptSettings, DistillSettings, FinetuneSettings  # not to find a run
+
         kinds: dict[str, type[FinetuneSettings]] = {"teacher": DistillSettings, "run": AdaptSettings}
         keys = read_toml(self.config)
         return next((kind for key, kind in kinds.items() if key in keys), FinetuneSettings).load(self.config)

@@ -82,7 +82,7 @@ def _read_npz(file: Path, wanted: Collection[str]) -> Arrays:
 
 def _read_hdf5(file: Path, wanted: Collection[str], mapped: Collection[str]) -> Arrays:
     arrays = {}
-    check_heaps(file)
+    check_heaps(file, _find_piece(file, mapped))
     with h5py.File(file, "r", locking=False) as content:
         names = [name if isinstance(name, str) else repr(name) for name in content]  # bytes if not UTF-8
         for name in wanted:
@@ -102,6 +102,17 @@ def _read_hdf5(file: Path, wanted: Collection[str], mapped: Collection[str]) -> 
             arrays[name] = _map(file, dataset) if name in mapped else np.asarray(dataset)
         attributes = {name: value for name, value in content.attrs.items() if isinstance(value, str)} if mapped else {}
     return Arrays(arrays, names, attributes)
+
+
+def _find_piece(file: Path, mapped: Collection[str]) -> range:
+    """Where in the file the one of these arrays is that is in one piece there; nowhere for none or several."""
+    if len(mapped) != 1:
+        return range(0)
+    (name,) = mapped
+    with h5py.File(file, "r", locking=False) as content:
+        dataset = content.get(name)
+        offset = dataset.id.get_offset() if isinstance(dataset, h5py.Dataset) else None
+        return range(0) if offset is None else range(offset, offset + dataset.id.get_storage_size())
 
 
 def _map(file: Path, dataset: h5py.Dataset) -> np.ndarray:

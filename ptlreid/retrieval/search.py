@@ -5,12 +5,13 @@ No identity is read: what is unknown, junk or a distractor elsewhere is an image
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ptlreid.records import DISTRACTOR
+from ptlreid.records import DISTRACTOR, UNKNOWN_CAMERA
 from ptlreid.retrieval.centring import Metric, squared_distances, to_double
 from ptlreid.retrieval.distance import Block, Blocks, distance_blocks
 from ptlreid.retrieval.nearest import nearest
@@ -18,6 +19,18 @@ from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.types import Features, Retrieval
 
 _NEARLY = 1e-3  # more than twice the relative error of a key: see `centring.RELATIVE_BOUND`
+
+
+@dataclass(frozen=True)
+class Side:
+    """Query or gallery. `cameras`: (N,) object array of str, what their cameras are called, "" where unknown."""
+
+    features: Features
+    cameras: np.ndarray
+
+    def select(self, rows: np.ndarray) -> Side:
+        """Those at `rows`: indices in the order given, or a boolean mask."""
+        return Side(self.features.select(rows), self.cameras[rows])
 
 
 @dataclass(frozen=True)
@@ -136,3 +149,25 @@ def _within_reach(keys: np.ndarray, size: int) -> np.ndarray:
     if not np.isfinite(last):
         return np.flatnonzero(keys < np.inf)
     return np.flatnonzero(keys <= last + np.float32(_NEARLY) * abs(last))
+
+
+def name_cameras(features: Features, names: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(N,) object array: what the cameras are called."""
+    if "cameras" in names:
+        return names["cameras"]
+    numbers = np.unique(features.camids)
+    texts = np.array(["" if number == UNKNOWN_CAMERA else str(number) for number in numbers.tolist()], dtype=object)
+    return texts[np.searchsorted(numbers, features.camids)]
+
+
+def find_own(paths: np.ndarray, gallery: np.ndarray) -> dict[int, np.ndarray]:
+    """By query row, the gallery columns of the same file."""
+    names: dict[str, list[tuple[int, str]]] = {}
+    for row, path in enumerate(paths):
+        names.setdefault(os.path.basename(path), []).append((row, os.path.realpath(path)))  # noqa: PTH119
+    found: dict[int, list[int]] = {}
+    for column, path in enumerate(gallery.tolist()):
+        for row, full in names.get(path.rpartition(os.sep)[2], ()):
+            if os.path.realpath(path) == full:
+                found.setdefault(row, []).append(column)
+    return {row: np.array(columns) for row, columns in found.items()}

@@ -7,22 +7,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ptlreid import distributed
-from ptlreid.calibrations import FeatureOrigin, find_threshold
 from ptlreid.errors import DataError, OptionError
-from ptlreid.features import Extractor
 from ptlreid.files import atomic_write
-from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Progress
 from ptlreid.retrieval import feature_files
-from ptlreid.retrieval.search import Hits, Person, average, rank_gallery, rerank_gallery
-from ptlreid.runs import RunFolder
+from ptlreid.retrieval.search import (
+    Hits,
+    Person,
+    Side,
+    average,
+    find_own,
+    name_cameras,
+    rank_gallery,
+    rerank_gallery,
+)
 from ptlreid.settings import SearchSettings
-from ptlreid.workflows.search_sides import Side, find_own, load_gallery, load_queries, name_cameras
+
+if TYPE_CHECKING:
+    from ptlreid.features import Extractor
+    from ptlreid.runs import RunFolder
 
 
 def search_run(
@@ -33,6 +41,11 @@ def search_run(
     `queries`: images, folders or lists. `gallery`: a feature file, or what `ptlreid embed` takes as a source. `listed`:
     what standard input holds, the paths of the query `-`.
     """
+    # Not needed without a run, and slow to load next to a search.
+    from ptlreid.features import Extractor
+    from ptlreid.models.weights import read_weights_header
+    from ptlreid.workflows.search_sides import load_gallery, load_queries
+
     weights = read_weights_header(run.weights(settings.weights))
     found = load_gallery(gallery, run, Extractor.from_weights(weights, settings), settings, progress)
     query = load_queries(queries, run, found, settings, progress, listed=listed)
@@ -72,6 +85,8 @@ def _find_threshold(run: RunFolder, settings: SearchSettings, extractor: Extract
     """The threshold as a distance: the one given, or that of the run's calibration for such features."""
     if settings.threshold is None or settings.threshold_distance is not None:
         return settings.threshold_distance
+    from ptlreid.calibrations import FeatureOrigin, find_threshold
+
     return find_threshold(run, settings.threshold, FeatureOrigin.of(extractor, settings.distance))
 
 

@@ -1,9 +1,8 @@
-"""The two sides of a search: features with the names of their cameras, of a gallery and of queries."""
+"""The two sides of a search with a run: a gallery and queries, of images or of features that the run extracted."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,24 +18,13 @@ from ptlreid.progress import Progress
 from ptlreid.records import UNKNOWN_CAMERA
 from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.array_files import SUFFIXES
+from ptlreid.retrieval.search import Side, find_own, name_cameras
 from ptlreid.retrieval.types import Features
 from ptlreid.runs import RunFolder
 from ptlreid.settings import SearchSettings
 from ptlreid.workflows import embed
 
 _KEPT_QUERIES = 200  # files of query features in a run
-
-
-@dataclass(frozen=True)
-class Side:
-    """Query or gallery. `cameras`: (N,) object array of str, what their cameras are called, "" where unknown."""
-
-    features: Features
-    cameras: np.ndarray
-
-    def select(self, rows: np.ndarray) -> Side:
-        """Those at `rows`: indices in the order given, or a boolean mask."""
-        return Side(self.features.select(rows), self.cameras[rows])
 
 
 @dataclass(frozen=True)
@@ -156,25 +144,3 @@ def _agree(file: Path, stated: Mapping[str, str], extractor: Extractor, settings
                 "expected the same. Leave it out, or extract the gallery again."
             )
     return replace(extractor, readout=replace(readout, channels_last=extractor.readout.channels_last))
-
-
-def name_cameras(features: Features, names: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(N,) object array: what the cameras are called."""
-    if "cameras" in names:
-        return names["cameras"]
-    numbers = np.unique(features.camids)
-    texts = np.array(["" if number == UNKNOWN_CAMERA else str(number) for number in numbers.tolist()], dtype=object)
-    return texts[np.searchsorted(numbers, features.camids)]
-
-
-def find_own(paths: np.ndarray, gallery: np.ndarray) -> dict[int, np.ndarray]:
-    """By query row, the gallery columns of the same file."""
-    names: dict[str, list[tuple[int, str]]] = {}
-    for row, path in enumerate(paths):
-        names.setdefault(os.path.basename(path), []).append((row, os.path.realpath(path)))  # noqa: PTH119
-    found: dict[int, list[int]] = {}
-    for column, path in enumerate(gallery.tolist()):
-        for row, full in names.get(path.rpartition(os.sep)[2], ()):
-            if os.path.realpath(path) == full:
-                found.setdefault(row, []).append(column)
-    return {row: np.array(columns) for row, columns in found.items()}
