@@ -118,11 +118,19 @@ class RunFolder:
 
     def settings(self) -> FinetuneSettings:
         """The settings of the run; `DistillSettings` if it had a teacher, `AdaptSettings` if it adapted a run."""
-        from ptlreid.settings import AdaptSettings, DistillSettings, FinetuneSettings  # not to find a run
-
-        kinds: dict[str, type[FinetuneSettings]] = {"teacher": DistillSettings, "run": AdaptSettings}
+        # Each is loaded where it is needed: a run is also found to search with it.
         keys = read_toml(self.config)
-        return next((kind for key, kind in kinds.items() if key in keys), FinetuneSettings).load(self.config)
+        if "teacher" in keys:
+            from ptlreid.settings.distill import DistillSettings
+
+            return DistillSettings.load(self.config)
+        if "run" in keys:
+            from ptlreid.settings.adapt import AdaptSettings
+
+            return AdaptSettings.load(self.config)
+        from ptlreid.settings.finetune import FinetuneSettings
+
+        return FinetuneSettings.load(self.config)
 
     def read_metrics(self) -> Metrics:
         """The final scores; `DataError` if the file is missing, damaged or edited."""
