@@ -26,7 +26,7 @@ def check_heaps(file: Path, skip: range = range(0)) -> None:
     `skip`: bytes that hold an array of numbers, and no list.
     """
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        if content[_LENGTH_SIZES.get(content[8], 14)] != 8:
+        if len(content) <= _HEADER or content[_LENGTH_SIZES.get(content[8], 14)] != 8:
             return
         # A heap is after the superblock; one that ends in the skipped part begins before it.
         for part in (range(_HEADER, skip.start), range(max(_HEADER, skip.stop), len(content))):

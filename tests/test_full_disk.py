@@ -124,11 +124,11 @@ def test_where_there_is_room_the_file_is_written(tmp_path, writer):
     assert [path.name for path in folder.iterdir()] == ["new"]
 
 
-def test_features_need_their_rows_in_complete_chunks_and_their_index(disk):
-    """3,000 rows of 1,024 bytes, in chunks of 1,024 rows; 64 bytes and the path, of 10 to 14 characters, for each."""
+def test_features_need_their_rows_and_their_index(disk):
+    """3,000 rows of 1,024 bytes; 64 bytes and the path, of 10 to 14 characters, for each."""
     lengths = sum(len(f"/data/{row}.jpg") for row in range(3000))
     message = write("features", disk)
-    assert f"expected room for {3 * MEGABYTE + 64 * 3000 + lengths:,} bytes, but 2,097,152 bytes are free" in message
+    assert f"expected room for {1024 * 3000 + 64 * 3000 + lengths:,} bytes, but 2,097,152 bytes are free" in message
 
 
 def test_a_full_disk_under_weights_and_checkpoints_is_the_same_message(disk):
@@ -140,6 +140,7 @@ def test_a_full_disk_under_weights_and_checkpoints_is_the_same_message(disk):
         scaler=torch.nn.Linear(1, 1),
         readout=Readout(),
         extra={},
+        average=None,
         **dict.fromkeys(checkpoint._PLAIN, 0),
     )
     training.network.readout = Readout()

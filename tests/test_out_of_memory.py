@@ -50,11 +50,11 @@ def test_training_ends_with_one_message_and_resumes_from_its_checkpoint(ptlreid,
     options = (*TRAIN, "--epochs", 2, "--checkpoint-minutes", 0, "--no-report", "--root", market_folder.parent)
     update, done = fit._update, []
 
-    def fail_at_third(training):
+    def fail_at_third(training, clip_grad):
         done.append(1)
         if len(done) == 3:
             raise error
-        update(training)
+        update(training, clip_grad)
 
     with monkeypatch.context() as patch:
         patch.setattr(fit, "_update", fail_at_third)
