@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ptlreid import datasets
+from ptlreid import datasets, losses
 from ptlreid.adapt import source
 from ptlreid.engine import history
 from ptlreid.errors import OptionError
@@ -91,7 +91,7 @@ def test_the_teachers_features_are_those_of_the_statistics_of_each_images_camera
     expected = both - upright if mirrored else upright
     assert np.abs(expected - plain).max() > 0.01
     settings = make_settings(runs, flip=float(mirrored))
-    objective = distillation_objective(settings, teacher, site.train)(torch.device("cpu"))
+    objective = distillation_objective(settings, teacher, site.train)(torch.device("cpu"), losses.find("ce", {}))
     apart = objective(
         Output(torch.from_numpy(expected)), torch.from_numpy(rows), images.flip(3) if mirrored else images
     )

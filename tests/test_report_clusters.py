@@ -144,7 +144,7 @@ def test_a_missing_dataset_leaves_the_page_of_clusters_out_and_the_report_says_s
 def test_an_image_that_cannot_be_decoded_is_named(moved, root, settings, tmp_path, monkeypatch):
     from ptlreid.reports import page
 
-    def refuse(paths):
+    def refuse(paths, *, incomplete):
         raise DataError("one.jpg: not an image that can be decoded (why). Replace the file.")
 
     monkeypatch.setattr(page, "embed_crops", refuse)
