@@ -33,9 +33,8 @@ INDEX = ".contents.npz"
 _SCHEMA = 1
 _DIGEST_BYTES = 16
 _BLOCK = 1 << 14  # files at a time, so that a million need little memory
-# A file that changed this shortly before it was read is not indexed: it could change again within one tick of the file
-# system's clock. The coarsest tick is FAT's.
-_MARGIN_NS = 2 * 10**9
+# A file that changed this shortly before it was read is not indexed: it could change again within a tick, FAT's 2 s.
+MARGIN_NS = 2 * 10**9
 
 
 def use_index(folder: Path, file: Path | None = None) -> None:
@@ -86,6 +85,11 @@ def digest_each(paths: Iterable[Path], *, verify: Progress | None = None) -> np.
     return digests
 
 
+def verifying() -> bool:
+    """Whether digests are computed from bytes that this process reads itself: see `verify_all`."""
+    return _verify.get() is not None
+
+
 @contextmanager
 def verify_all(progress: Progress) -> Iterator[None]:
     """Within the block, all digests are computed with `verify=progress`: from bytes that this process read itself."""
@@ -104,11 +108,22 @@ def find_stale(paths: Sequence[Path], digests: Sequence[str]) -> list[tuple[Path
     stale = []
     with _lock:
         for index, rows, names in _group([str(path) for path in paths]):
-            known, current = index.look_up(names, index.read_states(names))
+            known, current = index.look_up(names, read_states(index.folder, names))
             for row, entry in zip(rows[current], known[current], strict=True):
                 if index.file and digests[row] and index.digests[entry].tobytes().hex() != digests[row]:
                     stale.append((paths[row], index.file))
     return stale
+
+
+def read_states(folder: str, names: Iterable[str]) -> np.ndarray:
+    """(N, 4) int64: size, mtime, ctime and inode of the files `folder` + name, -1 for a missing file."""
+    states = array("q")
+    for name in names:
+        try:
+            states.extend(_state(os.stat(folder + name)))  # noqa: PTH116 - see file_state
+        except OSError:
+            states.extend((-1, -1, -1, -1))
+    return np.frombuffer(states, dtype=np.int64).reshape(-1, 4)
 
 
 def file_state(path: str | Path) -> tuple[int, int]:
@@ -140,7 +155,7 @@ class _Index:
 
     def digest(self, names: list[str], verify: Progress | None) -> np.ndarray:
         """(N, 16) uint8: the digests of the files called `names`, looked up or computed."""
-        states = self.read_states(names)
+        states = read_states(self.folder, names)
         known, current = self.look_up(names, states)
         trusted = current.copy()
         if verify:
@@ -162,20 +177,10 @@ class _Index:
                     f"{INDEX} was out of date and is corrected."
                 )
         after = np.array([state for _, state in read], dtype=np.int64)
-        settled = (after == states[missing]).all(axis=1) & (after[:, 2] < began - _MARGIN_NS)
+        settled = (after == states[missing]).all(axis=1) & (after[:, 2] < began - MARGIN_NS)
         kept = missing[settled]
         self._add(_Entries([names[row] for row in kept], states[kept], digests[kept]), read_here=True)
         return digests
-
-    def read_states(self, names: list[str]) -> np.ndarray:
-        """(N, 4) int64: the states of the files called `names`, -1 for a missing file."""
-        states = array("q")
-        for name in names:
-            try:
-                states.extend(_state(os.stat(self.folder + name)))  # noqa: PTH116 - see file_state
-            except OSError:
-                states.extend((-1, -1, -1, -1))
-        return np.frombuffer(states, dtype=np.int64).reshape(-1, 4)
 
     def look_up(self, names: list[str], states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N,) int64 and bool: the row of each name, 0 if it has none, and whether its entry has this state."""

@@ -297,7 +297,7 @@ def test_processes_see_what_this_one_sees(tmp_path):
 def test_an_image_whose_bytes_changed_unnoticed_is_named(tmp_path, monkeypatch):
     folder = tmp_path / "market"
     miniatures.write_market(folder)
-    monkeypatch.setattr(contents, "_MARGIN_NS", -(10**12))  # new files are indexed, too
+    monkeypatch.setattr(contents, "MARGIN_NS", -(10**12))  # new files are indexed, too
     contents.use_index(folder)
     contents.digest_all(sorted(folder.rglob("*.jpg")))
     assert findings("market", tmp_path) == []

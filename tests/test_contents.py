@@ -65,7 +65,7 @@ def read(monkeypatch):
 @pytest.fixture
 def settled(monkeypatch):
     """Files count as settled at once: tests do not wait for two seconds."""
-    monkeypatch.setattr(contents, "_MARGIN_NS", -(10**12))
+    monkeypatch.setattr(contents, "MARGIN_NS", -(10**12))
 
 
 def write_files(folder: Path, number: int = 5) -> list[Path]:
@@ -205,11 +205,11 @@ def test_after_the_margin_it_is_indexed(tmp_path, read, monkeypatch):
     paths = write_files(tmp_path)
     contents.use_index(tmp_path)
     last = max(path.stat().st_ctime_ns for path in paths)
-    monkeypatch.setattr(contents, "time_ns", lambda: last + contents._MARGIN_NS)
+    monkeypatch.setattr(contents, "time_ns", lambda: last + contents.MARGIN_NS)
     contents.digest_all(paths)
     contents.digest_all(paths)
     assert len(read()) >= len(paths) + 1  # the last one, and those of the same tick
-    monkeypatch.setattr(contents, "time_ns", lambda: last + contents._MARGIN_NS + 1)
+    monkeypatch.setattr(contents, "time_ns", lambda: last + contents.MARGIN_NS + 1)
     contents.digest_all(paths)
     read()
     contents.digest_all(paths)
@@ -339,7 +339,7 @@ AT_ONCE = """
 import sys
 from pathlib import Path
 from ptlreid import contents
-contents._MARGIN_NS = -(10**12)
+contents.MARGIN_NS = -(10**12)
 folder = Path(sys.argv[1])
 for _ in range(20):
     contents._indexes.clear()
@@ -425,7 +425,7 @@ def test_a_run_opens_a_test_image_three_times_and_a_warm_evaluation_never(tmp_pa
             for shot, part in enumerate(parts):
                 write_image(market / part / f"{pid:04d}_c{camid}s1_{shot:06d}_00.jpg", 10 * pid + 2 * camid + shot)
     last = max(path.stat().st_ctime for path in market.rglob("*.jpg"))
-    time.sleep(max(0.0, last + contents._MARGIN_NS / 1e9 + 0.05 - time.time()))
+    time.sleep(max(0.0, last + contents.MARGIN_NS / 1e9 + 0.05 - time.time()))
     small = ("--backbone", "tiny", "--init", "none", "--height", 64, "--width", 32, "--epochs", 1, "--batch-size", 8)
     opened = count_opens(tmp_path, "finetune", "--data", "market", "--name", "run", *small, "--workers", 0)
     assert len(opened) == 16

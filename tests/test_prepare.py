@@ -187,7 +187,7 @@ def test_the_same_again_is_reused_and_another_source_is_refused(market_zip, tmp_
 
 
 def test_a_source_that_is_also_used_as_a_dataset_is_the_same_source(market_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(contents, "_MARGIN_NS", -(10**12))
+    monkeypatch.setattr(contents, "MARGIN_NS", -(10**12))
     source = tmp_path / "download"
     shutil.copytree(market_folder, source)
     assert make("market", source, tmp_path / "data") is True

@@ -52,7 +52,9 @@ def file(tmp_path_factory):
     plots += plot_cells([{"kind": "epoch", "epoch": 1, "cells": {"cells.0": cell}}])
     table = Table(tuple(f"column {n}" for n in range(12)), [[LONG, *map(str, range(11))]])
     ranked = rank_list(folder, LONG[:100])
-    row = CropRow(LONG, LONG, [ShownImage(ranked.path, [LONG, LONG], LONG, marked) for marked in (False, True)], table)
+    shown = [ShownImage(ranked.path, [LONG, LONG], LONG, marked) for marked in (False, True)]
+    shown += [ShownImage(ranked.path, [LONG], LONG, frame=frame) for frame in ("query", "match", "mismatch")]
+    row = CropRow(LONG, LONG, shown, table)
     section = Section(
         "all",
         "Everything",

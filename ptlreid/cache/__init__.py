@@ -120,6 +120,11 @@ def write_copy(
     feature_files.write(file, features, attributes, dtype=expected["dtype"], names=names)
 
 
+def find_file(file: Path, extractor: Extractor, records: Records, dtype: Dtype) -> Path:
+    """Where `load_or_extract` keeps the features of `records`: `file`, or another name for another folder's images."""
+    return _choose_file(file, fingerprint(extractor, records, dtype), records)
+
+
 def read_paths(file: Path) -> set[str]:
     """The paths of the images whose features are in `file`; none if it is missing or damaged."""
     if not file.is_file():

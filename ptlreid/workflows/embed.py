@@ -148,6 +148,11 @@ def place_images(images: LooseImages, run: RunFolder, settings: ImagesSettings, 
     return ImageSet(name, file, images.records, _name_others(given, images.records), {})
 
 
+def known_folder_file(folder: Path, run: RunFolder, settings: ImagesSettings) -> Path:
+    """Where it is noted that the features of a folder's images are current: see `cache.snapshot`."""
+    return run.features / f"{_digest(str(folder.resolve()))}.{settings.weights}.known.npz"
+
+
 def forget_oldest(folder: Path, kept: int) -> None:
     """Of the feature files in a folder, keep so many, the latest."""
     with suppress(OSError):  # another process may remove the same
@@ -171,7 +176,7 @@ def extract(
             progress.note(f"skipped: {path} ({reason})")
         if not len(images.records):
             raise DataError(f"{images.name}: none of its {len(bad):,} images can be read. Give other images.")
-    _note_cameras(images, extractor, settings, progress)
+    note_cameras(images.records.sources, images.records.camids, extractor, settings, progress)
     try:
         features = cache.load_or_extract(
             images.cache, extractor, images.records, dtype=settings.dtype, progress=progress
@@ -228,17 +233,18 @@ def _refuse(images: ImageSet, count: int) -> DataError:
     )
 
 
-def _note_cameras(images: ImageSet, extractor: Extractor, settings: ImagesSettings, progress: Progress) -> None:
+def note_cameras(
+    sources: np.ndarray, camids: np.ndarray, extractor: Extractor, settings: ImagesSettings, progress: Progress
+) -> None:
     """Notes on images that are normalised by the statistics of the site, and on a --site without effect."""
     if extractor.cameras is None:
         if settings.site:
             progress.note("--site has no effect: the run has no statistics of cameras, or they are not used")
         return
     advice = "" if settings.site else "; if they are of a dataset's cameras, name it with --site"
-    records = images.records
-    if (records.camids == UNKNOWN_CAMERA).all():
+    if (camids == UNKNOWN_CAMERA).all():
         progress.note(f"no cameras are known: all images are normalised by the statistics of the adapted site{advice}")
-    elif note := extractor.cameras.describe_unknown(records.sources, records.camids):
+    elif note := extractor.cameras.describe_unknown(sources, camids):
         progress.note(f"{note}{advice}")
 
 

@@ -6,9 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import time_ns
+from typing import Any
 
 import numpy as np
 
+from ptlreid import cache, distributed
+from ptlreid.cache import snapshot
 from ptlreid.datasets._image_tree import parse_camera
 from ptlreid.datasets._loose_images import LooseImages, find_loose_images, parse_listed
 from ptlreid.errors import DataError, OptionError
@@ -49,10 +53,33 @@ def load_gallery(
     if file.suffix in SUFFIXES:
         side, extractor = _read_gallery(file, extractor, settings, progress)
         return Gallery(side, extractor, np.full(len(side.features), "", dtype=object), current=False)
+    if file.is_dir() and settings.site is None:
+        return _load_folder(file, run, extractor, settings, progress)
     (images,) = embed.find_image_sets([gallery], run, settings, progress, parts=["gallery"])
     images, features = embed.extract(images, extractor, settings, progress)
     side = Side(features, name_cameras(features, images.names))
     return Gallery(side, extractor, images.records.sources, current=True)
+
+
+def _load_folder(
+    folder: Path, run: RunFolder, extractor: Extractor, settings: SearchSettings, progress: Progress
+) -> Gallery:
+    """The images of a folder: as the last search found them, if no file has changed since."""
+    key = snapshot.describe(extractor, {name: getattr(settings, name) for name in ("dtype", "layout", "pattern")})
+    file, began_ns = embed.known_folder_file(folder, run, settings), time_ns()
+    if found := distributed.run_on_main(lambda: snapshot.find(file, folder, key)):
+        features, sources = found.features, np.full(len(found.features), found.source, dtype=object)
+        progress.note(f"{folder}: {len(features):,} images as at the last search, no image decoded")
+        embed.note_cameras(sources, features.camids, extractor, settings, progress)
+        return Gallery(Side(features, found.cameras), extractor, sources, current=True)
+    (images,) = embed.find_image_sets([str(folder)], run, settings, progress, parts=[])
+    images, features = embed.extract(images, extractor, settings, progress)
+    side, records = Side(features, name_cameras(features, images.names)), images.records
+    if not images.skipped and distributed.is_main():
+        features_file = cache.find_file(images.cache, extractor, records, settings.dtype)
+        about: dict[str, Any] = {"features_file": features_file, "records": records, "cameras": side.cameras}
+        snapshot.save(file, folder, key, began_ns=began_ns, **about)
+    return Gallery(side, extractor, records.sources, current=True)
 
 
 def load_queries(
