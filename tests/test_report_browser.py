@@ -101,7 +101,7 @@ def test_every_plot_has_a_size_and_every_crop_is_an_image(browser, file):
         "return [...document.querySelectorAll('[role=img], .plot svg, .crops use')]"
         ".map(one => one.getBoundingClientRect()).map(box => Math.min(box.width, box.height))"
     )
-    assert len(sizes) == (7 + 4 + 2) + 7 + (4 + 2)
+    assert len(sizes) == (7 + 4 + 5) + 7 + (4 + 5)
     assert min(sizes) > 30
     decoded = browser.execute_async_script(
         "const done = arguments[0], image = new Image();"
