@@ -15,6 +15,7 @@ from typing import Any
 from ptlreid.errors import DataError, OptionError
 from ptlreid.features import Extractor
 from ptlreid.json_files import read_json, write_json
+from ptlreid.models.graph_file import GraphFile
 from ptlreid.models.weights import WeightsFile
 from ptlreid.network_types import Readout
 from ptlreid.retrieval.centring import Metric
@@ -35,10 +36,11 @@ class FeatureOrigin:
 
     @classmethod
     def of(cls, extractor: Extractor, metric: Metric) -> FeatureOrigin:
-        """The origin of the features of a weights file."""
-        assert isinstance(extractor.model, WeightsFile), "features of a network in memory have no digest"
+        """The origin of the features of a weights file or a graph."""
+        model = extractor.model
+        assert isinstance(model, WeightsFile | GraphFile), "features of a network in memory have no digest"
         cameras = extractor.cameras.digest if extractor.cameras else ""
-        return cls(extractor.model.digest, extractor.readout, cameras, metric)
+        return cls(model.digest, extractor.readout, cameras, metric)
 
     def describe(self) -> dict[str, Any]:
         """The keys of a calibration that have to be equal."""

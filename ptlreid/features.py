@@ -13,7 +13,9 @@ import numpy as np
 
 from ptlreid import distributed
 from ptlreid.errors import DataError
-from ptlreid.models.camera_statistics import CameraStatistics, read_cameras
+from ptlreid.models.camera_statistics import CameraStatistics, GraphCameras, read_cameras
+from ptlreid.models.graph_file import GraphFile, check_graph_settings
+from ptlreid.models.graph_session import GraphSession, choose_graph_device
 from ptlreid.models.weights import WeightsFile, read_weights_header
 from ptlreid.network_types import Readout
 from ptlreid.progress import Progress
@@ -35,21 +37,21 @@ if TYPE_CHECKING:
 class Extractor:
     """Turns images into features.
 
-    `model`: a weights file, whose network is built on first use, or a network. `readout`: how features are read from it
-    (flip, L2 normalisation). `view`: the preprocessing of images. Features depend on these and the image alone, not on
-    `device`, `batch_size`, `workers`, order or earlier training, up to float32 rounding: the order of summation may
-    change with the batch size. `cameras`: statistics of cameras; an image of one of them is normalised by its own, any
-    other image by the network's, and the mean feature of its camera is subtracted from its own (before L2
-    normalisation).
+    `model`: a weights file, whose network is built on first use; a network; or an ONNX graph. `readout`: how features
+    are read from it (flip, L2 normalisation). `view`: the preprocessing of images. Features depend on these and the
+    image alone, not on `device`, `batch_size`, `workers`, order or earlier training, up to float32 rounding: the order
+    of summation may change with the batch size. `cameras`: statistics of cameras; an image of one of them is normalised
+    by its own, any other image by the network's, and the mean feature of its camera is subtracted from its own (before
+    L2 normalisation).
     """
 
-    model: WeightsFile | Network
+    model: WeightsFile | Network | GraphFile
     readout: Readout
     view: EvalView
     device: str
     batch_size: int
     workers: int | None
-    cameras: CameraStatistics | None = None
+    cameras: CameraStatistics | GraphCameras | None = None
 
     @classmethod
     def from_run(cls, run: RunFolder, settings: ExtractionSettings) -> Extractor:
@@ -75,27 +77,44 @@ class Extractor:
         readout = _readout(network.readout, settings)
         return cls(network, readout, view, settings.device, settings.batch_size, settings.workers, cameras)
 
+    @classmethod
+    def from_graph(cls, graph: GraphFile, settings: ExtractionSettings) -> Extractor:
+        """The extractor of an ONNX graph; `settings` may add to what the graph does itself, and not undo it.
+
+        Raises `OptionError` for settings that the graph cannot follow.
+        """
+        check_graph_settings(graph, settings)
+        readout = _readout(graph.readout, settings)
+        return cls(graph, readout, graph.view, settings.device, settings.batch_size, settings.workers, graph.cameras)
+
     @cached_property
     def placement(self) -> Placement:
         """The device and the loader processes; `OptionError` for a device that is not available."""
         from ptlreid.devices import choose_placement
 
-        return choose_placement(self.device, amp=self.readout.amp, workers=self.workers)
+        device = choose_graph_device(self.device) if isinstance(self.model, GraphFile) else self.device
+        return choose_placement(device, amp=self.readout.amp, workers=self.workers)
 
     @cached_property
-    def network(self) -> Network:
-        """The network on its device."""
+    def network(self) -> Network | GraphSession:
+        """The network on its device, or the graph, loaded by onnxruntime with as many threads as torch has."""
+        place = self.placement
+        if isinstance(self.model, GraphFile):
+            import torch
+
+            return self.model.open(torch.get_num_threads(), str(place.device))
         network = self.model.build() if isinstance(self.model, WeightsFile) else self.model
-        return network.to(self.placement.device)
+        return network.to(place.device)
 
     @cached_property
     def norms(self) -> CameraNorms | None:
         """The statistics of cameras on the network's device, with its weights as they are at the first use."""
-        if self.cameras is None:
+        network = self.network
+        if not isinstance(self.cameras, CameraStatistics) or isinstance(network, GraphSession):
             return None
         from ptlreid.models.camera_norm import CameraNorms
 
-        return CameraNorms.of(self.network, self.cameras)
+        return CameraNorms.of(network, self.cameras)
 
     def extract(self, images: Records | Sequence[Any], *, progress: Progress | None = None) -> Features:
         """The (N, D) float32 features of N images, row i from image i; with several processes, each gets all rows.
@@ -178,19 +197,32 @@ class Extractor:
         from ptlreid.devices import fixed_sizes
         from ptlreid.views import standardize
 
+        network = self.network
         if images is None:
-            return np.empty((0, self.network.feature_width), np.float32)
+            return np.empty((0, network.feature_width), np.float32)
+        if isinstance(network, GraphSession):
+            return self._run_graph(network, images.numpy(), cameras)
         device = self.placement.device
         # An incomplete batch, often the only one, is not worth timing.
         sizes = fixed_sizes(device) if len(images) == self.batch_size else nullcontext()
         with torch.inference_mode(), sizes:
             standardized = standardize(images.to(device, non_blocking=True))
             if self.norms is None:
-                return np.asarray(self.network.features(standardized, self.readout).cpu().numpy())
+                return np.asarray(network.features(standardized, self.readout).cpu().numpy())
             unknown = np.full(len(images), self.norms.num_cameras)
-            with self.norms.select(self.network, unknown if cameras is None else cameras) as centres:
-                features = self.network.features(standardized, self.readout, centres)
+            with self.norms.select(network, unknown if cameras is None else cameras) as centres:
+                features = network.features(standardized, self.readout, centres)
                 return np.asarray(features.cpu().numpy())
+
+    def _run_graph(self, graph: GraphSession, images: np.ndarray, cameras: np.ndarray | None) -> np.ndarray:
+        """As `_forward`: what the graph does not do itself, flip and L2-normalisation, is done here."""
+        features = graph.run(images, cameras)
+        if self.readout.flip and not self.model.readout.flip:
+            features = features + graph.run(images[:, :, ::-1], cameras)
+        if self.readout.normalize and not self.model.readout.normalize:
+            lengths = np.linalg.norm(features, axis=1, keepdims=True)
+            features = features / np.maximum(lengths, np.float32(1e-12))  # a zero vector stays zero
+        return features
 
 
 def _readout(own: Readout, settings: ExtractionSettings) -> Readout:

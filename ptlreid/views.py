@@ -54,6 +54,22 @@ class EvalView:
 
 
 @dataclass(frozen=True)
+class GraphView(EvalView):
+    """Preprocessing for an ONNX graph: as `EvalView`, with the mean and std, in RGB order, and the colour order that it
+    expects.
+    """
+
+    _: KW_ONLY
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bgr: bool
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that features depend on, for JSON."""
+        return super().describe() | {"mean": self.mean, "std": self.std, "bgr": self.bgr}
+
+
+@dataclass(frozen=True)
 class TrainView:
     """Augmentation for training: random rectangle crop, resizing, horizontal flip, padded random crop, random erasing.
 

@@ -25,7 +25,7 @@ RANKS = [
     ],
     [
         *("settings", "distributed", "devices", "workers", "contents", "image_files", "json_files", "schemas"),
-        "thresholds_schema",
+        *("thresholds_schema", "card_schema"),
     ],
     ["datasets", "images", "image_check", "packs", "views", "samplers", "runs", "environment", "precision"],
     ["models", "losses", "retrieval"],
@@ -46,6 +46,7 @@ ALLOWED_WITHIN_RANK = {
     ("locks", "errors"),
     ("locks", "progress"),
     ("thresholds_schema", "schemas"),
+    ("card_schema", "schemas"),
     ("distributed", "devices"),
     ("images", "views"),
     ("images", "packs"),

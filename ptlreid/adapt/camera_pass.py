@@ -21,6 +21,7 @@ from ptlreid.features import Extractor
 from ptlreid.images import load_batches
 from ptlreid.models.camera_norm import affine, find_norms, normalising, scale_and_shift
 from ptlreid.models.camera_statistics import CameraStatistics, own_share
+from ptlreid.models.network import Network
 from ptlreid.progress import Progress, Silent
 from ptlreid.records import Records
 from ptlreid.views import standardize
@@ -121,6 +122,7 @@ class _Collector:
     def collect(self, records: Records, groups: Sequence[np.ndarray]) -> dict[str, _Sums]:
         """The sums over all images of the groups, by name."""
         extractor, network = self._extractor, self._extractor.network
+        assert isinstance(network, Network), "a graph is not adapted"
         readout = replace(extractor.readout, flip=False, normalize=False)
         mode = network.training
         network.eval()
@@ -161,6 +163,7 @@ class _Collector:
 
 def _set_own(extractor: Extractor, site: Moments) -> None:
     """Make the site's statistics those of the network's batch norms that took part."""
+    assert isinstance(extractor.network, Network), "a graph is not adapted"
     for name, norm in find_norms(extractor.network).items():
         if name in site.means:
             assert norm.running_mean is not None and norm.running_var is not None, "found by its statistics"

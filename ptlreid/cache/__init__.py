@@ -24,6 +24,7 @@ from ptlreid.cache import partial
 from ptlreid.errors import DataError
 from ptlreid.features import Extractor
 from ptlreid.hdf5_strings import check_heaps
+from ptlreid.models.graph_file import GraphFile
 from ptlreid.models.weights import WeightsFile
 from ptlreid.progress import Progress
 from ptlreid.records import Records
@@ -84,13 +85,17 @@ def describe_status(file: Path, extractor: Extractor, records: Records, dtype: D
 
 def fingerprint(extractor: Extractor, records: Records, dtype: Dtype) -> dict[str, str]:
     """The digests of everything that the features of `records` depend on, by part. No image is decoded."""
-    assert isinstance(extractor.model, WeightsFile), "features of a network in memory are not cached"
+    model = extractor.model
+    assert isinstance(model, WeightsFile | GraphFile), "features of a network in memory are not cached"
+    network = (
+        model.spec.describe() if isinstance(model, WeightsFile) else {"graph": "onnx"}
+    )  # all of it is in the digest
     columns = (records.pids, records.camids, records.clothes)
     labels = hashlib.blake2b(b"".join(one.tobytes() for one in columns if one is not None), digest_size=16)
     return {
         "schema": SCHEMA,
-        "weights": extractor.model.digest,
-        "network": json.dumps(extractor.model.spec.describe(), sort_keys=True),
+        "weights": model.digest,
+        "network": json.dumps(network, sort_keys=True),
         "readout": json.dumps(extractor.readout.describe(), sort_keys=True),
         "view": json.dumps(extractor.view.describe(), sort_keys=True),
         "cameras": _cameras_digest(extractor, records),

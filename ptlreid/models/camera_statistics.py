@@ -5,6 +5,7 @@ docs/file-formats.md describes the file, `cameras.safetensors`, which lies next 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,26 +27,57 @@ _FILES = {"weights.safetensors": "cameras.safetensors", "best.safetensors": "bes
 
 
 @dataclass(frozen=True)
-class CameraStatistics:
-    """What images of K cameras look like to one network.
-
-    `names`: (dataset, number) of each camera. `images`: (K,) int64, images behind its statistics. `norms`: for each
-    batch norm of the network by name, the means and the (biased) variances of what it normalises, (K, C) float32 each.
-    `centres`: (2, K + 1, D) float32, the mean feature of images, and of mirrored images; the last row is that of the
-    site, for a camera that is not known. `digest`: of the file, "" for statistics that were not read from one.
-    """
+class CameraNames:
+    """The K cameras that a network knows. `names`: (dataset, number) of each."""
 
     names: list[tuple[str, int]]
-    images: np.ndarray
-    norms: Mapping[str, tuple[np.ndarray, np.ndarray]]
-    centres: np.ndarray
-    digest: str = ""
 
     def find_rows(self, sources: np.ndarray, camids: np.ndarray) -> np.ndarray:
         """(N,) int64: the row of each image's camera; K where the camera is not known."""
         known = {name: row for row, name in enumerate(self.names)}
         pairs = zip(sources.tolist(), camids.tolist(), strict=True)
         return np.array([known.get(pair, len(known)) for pair in pairs], dtype=np.int64)
+
+    def describe_unknown(self, sources: np.ndarray, camids: np.ndarray) -> str | None:
+        """A note on the cameras of images that have no statistics here; None if all have."""
+        unknown = self.find_rows(sources, camids) == len(self.names)
+        if not unknown.any():
+            return None
+        cameras = sorted(set(zip(sources[unknown].tolist(), camids[unknown].tolist(), strict=True)))
+        shown = ", ".join(f"{camera} of {data}" for data, camera in cameras[:_SHOWN])
+        what = "camera" if len(cameras) == 1 else "cameras"
+        return (
+            f"no statistics of {what} {shown}{', ...' * (len(cameras) > _SHOWN)}: {int(unknown.sum()):,} of "
+            f"{len(unknown):,} images are normalised by those of the site that the run was adapted to"
+        )
+
+
+@dataclass(frozen=True)
+class GraphCameras(CameraNames):
+    """The cameras whose statistics are in an ONNX graph. `input`: the input that takes their rows."""
+
+    input: str
+
+    @property
+    def digest(self) -> str:
+        """A digest of the names in order: the statistics themselves are in that of the graph."""
+        return hashlib.blake2b(json.dumps(self.names).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class CameraStatistics(CameraNames):
+    """What images of K cameras look like to one network.
+
+    `images`: (K,) int64, images behind its statistics. `norms`: for each
+    batch norm of the network by name, the means and the (biased) variances of what it normalises, (K, C) float32 each.
+    `centres`: (2, K + 1, D) float32, the mean feature of images, and of mirrored images; the last row is that of the
+    site, for a camera that is not known. `digest`: of the file, "" for statistics that were not read from one.
+    """
+
+    images: np.ndarray
+    norms: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    centres: np.ndarray
+    digest: str = ""
 
     def describe_doubts(self) -> list[str]:
         """What is doubtful about them, a sentence or two each: one camera, or cameras with few images."""
@@ -60,19 +92,6 @@ class CameraStatistics:
                 "statistics of the site count more than theirs. Add images."
             ]
         return []
-
-    def describe_unknown(self, sources: np.ndarray, camids: np.ndarray) -> str | None:
-        """A note on the cameras of images that have no statistics here; None if all have."""
-        unknown = self.find_rows(sources, camids) == len(self.names)
-        if not unknown.any():
-            return None
-        cameras = sorted(set(zip(sources[unknown].tolist(), camids[unknown].tolist(), strict=True)))
-        shown = ", ".join(f"{camera} of {data}" for data, camera in cameras[:_SHOWN])
-        what = "camera" if len(cameras) == 1 else "cameras"
-        return (
-            f"no statistics of {what} {shown}{', ...' * (len(cameras) > _SHOWN)}: {int(unknown.sum()):,} of "
-            f"{len(unknown):,} images are normalised by those of the site that the run was adapted to"
-        )
 
 
 def own_share(images: int) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ptlreid.settings.embed import EmbedSettings
     from ptlreid.settings.evaluate import EvaluateSettings, ExtractionSettings, default_evaluation
     from ptlreid.settings.finetune import FinetuneSettings
+    from ptlreid.settings.graph import GraphSettings
     from ptlreid.settings.prepare import OwnImagesSettings, PackSettings, SyntheticSettings
     from ptlreid.settings.search import SearchSettings
 
@@ -30,6 +31,7 @@ __all__ = [
     "EvaluateSettings",
     "ExtractionSettings",
     "FinetuneSettings",
+    "GraphSettings",
     "OwnImagesSettings",
     "PackSettings",
     "RootSettings",
@@ -50,6 +52,7 @@ _MODULES = {
     "embed": ("EmbedSettings",),
     "evaluate": ("EvaluateSettings", "ExtractionSettings", "default_evaluation"),
     "finetune": ("FinetuneSettings",),
+    "graph": ("GraphSettings",),
     "prepare": ("OwnImagesSettings", "PackSettings", "SyntheticSettings"),
     "search": ("SearchSettings",),
 }
