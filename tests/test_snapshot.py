@@ -42,6 +42,7 @@ def run(tmp_path, market_folder, monkeypatch) -> RunFolder:
     weights.save(tiny_network(classes=4), NetworkSpec("tiny", True, "slot", 4, 64, 32), folder.weights())
     for number in range(5):
         write_image(tmp_path / "crops" / f"cam{number % 2}" / f"{number}.jpg", 600 + number)
+    (tmp_path / "crops" / "note.jpeg.txt").touch()
     write_image(tmp_path / "query.jpg", 700)
     return folder
 
@@ -88,6 +89,7 @@ def edit(path: Path) -> None:
         lambda: Path("crops/cam0/0.jpg").unlink(),
         lambda: Path("crops/cam0/0.jpg").rename("crops/cam1/0.jpg"),
         lambda: shutil.copytree("crops/cam0", "crops/cam2"),
+        lambda: (Path("crops/note.jpeg.txt").unlink(), write_image(Path("crops/note.jpeg.txt/0.jpg"), 5)),
     ],
 )
 def test_any_change_in_the_folder_is_noticed(run, change):
@@ -142,7 +144,14 @@ def test_names_are_listed_as_images_are(entries):
             file = Path(place, *folders, name)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-        assert list_names(Path(place)) == [image.origin for image in list_images(Path(place))[0]]
+        listing = list_names(Path(place))
+        assert listing is not None
+        assert listing.images == [image.origin for image in list_images(Path(place))[0]]
+        files = {path.relative_to(place) for path in Path(place).rglob("*") if path.is_file()}
+        shown = {path for path in files if not any(part.startswith(".") for part in path.parts)}
+        assert {*map(Path, listing.images + listing.others)} == shown - {
+            path for path in shown if path.name == "Thumbs.db"
+        }
 
 
 def test_a_link_to_a_folder_is_left_to_the_slow_way(tmp_path):

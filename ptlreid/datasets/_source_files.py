@@ -60,28 +60,44 @@ def list_images(source: Path) -> tuple[list[SourceFile], list[LeftOut]]:
     return sorted(images, key=lambda image: image.origin), left_out
 
 
-def list_names(source: Path) -> list[str] | None:
-    """The paths below `source` of the images that `list_images` finds, by names alone, which is ten times as fast.
+@dataclass(frozen=True)
+class Listing:
+    """`images`: the paths below a folder of the images that `list_images` finds, sorted, with `/`.
 
-    Sorted, with `/`. None where that is not enough: for a link to a folder, and for a folder that cannot be read.
+    `others`: of all other files that are not hidden. `entries`: by folder, "" or a path with `/` at its end, all names.
     """
-    names: list[str] = []
+
+    images: list[str]
+    others: list[str]
+    entries: dict[str, list[str]]
+
+
+def list_names(source: Path) -> Listing | None:
+    """What is below `source`, by names alone, which is ten times as fast as `list_images`.
+
+    None where that is not enough: for a link to a folder, and for a folder that cannot be read.
+    """
+    listing = Listing([], [], {})
     waiting = [""]
     try:
         while waiting:
             prefix = waiting.pop()
-            with os.scandir(f"{source}/{prefix}") as entries:
-                for entry in entries:
-                    name = entry.name
-                    if entry.is_dir():
-                        if entry.is_symlink():
-                            return None
-                        waiting += [] if _is_hidden(name) else [f"{prefix}{name}/"]
-                    elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not _is_hidden(name):  # noqa: PTH122
-                        names.append(prefix + name)
+            with os.scandir(f"{source}/{prefix}") as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+            listing.entries[prefix] = [entry.name for entry in entries]
+            for entry in entries:
+                name = entry.name
+                if entry.is_dir():
+                    if entry.is_symlink():
+                        return None
+                    waiting += [] if _is_hidden(name) else [f"{prefix}{name}/"]
+                elif not _is_hidden(name):
+                    is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+                    (listing.images if is_image else listing.others).append(prefix + name)
     except OSError:
         return None
-    return sorted(names)
+    listing.images.sort()
+    return listing
 
 
 def keep_unused(source: Path, used: Iterable[Path], target: Path, progress: Progress) -> None:

@@ -98,7 +98,9 @@ def main() -> None:
     parser.add_argument("--folder", action="store_true")
     given = parser.parse_args()
     os.environ["PYTHONPATH"] = str(Path.cwd())
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["PYTHONPYCACHEPREFIX"] = str(Path(folder, "bytecode"))  # which an installed program has, too
         os.chdir(folder)
         command = (prepare_folder if given.folder else prepare_file)(given.images, given.width)
         measure(command)
