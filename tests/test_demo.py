@@ -47,7 +47,7 @@ def test_an_existing_site_with_other_settings_is_used_as_it_is(tmp_path):
     for site in ("a", "b"):
         synthetic.prepare(tmp_path / "data" / f"synthetic-{site}", site, drawn)
     settings = DemoSettings.resolve(None, root=str(tmp_path / "data"), epochs=1, device="cpu")
-    with pytest.raises(Exception, match="8 training images do not fill one batch of 16"):
+    with pytest.raises(Exception, match="8 training images do not fill one batch of 32"):
         run_demo(settings, tmp_path / "runs", StoppedAt(-1))
 
 
