@@ -102,6 +102,22 @@ def normalising_by_camera(network: nn.Module, cameras: Tensor) -> Iterator[None]
         yield
 
 
+def fix_camera(network: nn.Module, statistics: CameraStatistics, row: int) -> Tensor:
+    """Give the network's batch norms the statistics of one camera, by its `row`; the (2, 1, D) centres of that camera.
+
+    Row K is that of the site. `CheckpointError` as for `CameraNorms.of`.
+    """
+    CameraNorms.of(network, statistics)  # checks that they are of this network
+    norms = find_norms(network)
+    if row < len(statistics.names):
+        for name, (means, variances) in statistics.norms.items():
+            norm = norms[name]
+            assert norm.running_mean is not None, "it has running statistics"
+            norm.running_mean.copy_(torch.from_numpy(means[row]))
+            _own_variance(norm).copy_(torch.from_numpy(variances[row]))
+    return torch.from_numpy(statistics.centres[:, row : row + 1].copy())
+
+
 def find_norms(network: nn.Module) -> dict[str, _BatchNorm]:
     """The batch norms of a network that have statistics, by name."""
     modules = network.named_modules()
