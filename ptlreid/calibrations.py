@@ -95,15 +95,19 @@ def find_calibration(run: RunFolder, origin: FeatureOrigin) -> Calibration:
             f"{run.thresholds}: no such file, expected the thresholds of this run. Measure them with "
             f"`ptlreid calibrate --run {run.path}`."
         )
-    wanted = origin.describe()
-    for one in calibrations:
-        if _origin_of(one) == wanted:
-            return one
-    differences = _describe_differences(_origin_of(calibrations[-1]), wanted)
+    if found := match_calibration(run, origin):
+        return found
+    differences = _describe_differences(_origin_of(calibrations[-1]), origin.describe())
     raise OptionError(
         f"{run.thresholds}: its thresholds are of other features ({'; '.join(differences)}): expected the same. "
         "Calibrate again with the settings that the features are used with."
     )
+
+
+def match_calibration(run: RunFolder, origin: FeatureOrigin) -> Calibration | None:
+    """The calibration of a run for features of this origin, None without one; `DataError` if the file is damaged."""
+    wanted = origin.describe()
+    return next((one for one in read_calibrations(run) if _origin_of(one) == wanted), None)
 
 
 def read_calibrations(run: RunFolder) -> list[Calibration]:

@@ -23,6 +23,10 @@ class OptionError(PtlreidError):
     """An option, a name or a setting is wrong."""
 
 
+class ExportError(PtlreidError):
+    """An exported graph does not agree with the run it was made from."""
+
+
 class Stopped(PtlreidError):  # noqa: N818 - not an error
     """Training was stopped by a signal and can resume. `code`: the exit code, 128 + the signal's number."""
 

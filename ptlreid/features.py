@@ -175,6 +175,13 @@ class Extractor:
             batches.close()
             self.network.train(mode)
 
+    def run_batch(self, images: np.ndarray) -> np.ndarray:
+        """(B, D) float32 features of B images of the view's size, (B, H, W, 3) uint8, in one call, without cameras."""
+        import torch
+
+        self.network.eval()
+        return self._forward(torch.from_numpy(images))
+
     def _stream_arrays(self, images: Sequence[Any]) -> Iterator[np.ndarray]:
         """The features of arrays and PIL images, one step at a time; processes do not share the work."""
         import torch

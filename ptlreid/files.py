@@ -175,6 +175,24 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise unwritable(path, error) from error
 
 
+@contextmanager
+def atomic_files(path: Path) -> Iterator[Path]:
+    """A temporary folder next to `path`, whose files are moved there, in order of name, when the block ends.
+
+    They are removed if it fails. Raises `PtlreidError` if they cannot be written.
+    """
+    try:
+        with _temporary(path, folder=True) as temporary:
+            yield temporary
+            for file in sorted(temporary.iterdir()):
+                with file.open("rb+") as written:
+                    os.fsync(written.fileno())
+                file.chmod(0o666 & ~_umask())
+                file.replace(path.parent / file.name)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 def unwritable(path: Path, error: OSError, needed: int | None = None) -> PtlreidError:
     """The error for a file or folder that cannot be written: the reason, what was expected, and what to do."""
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())

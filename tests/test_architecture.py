@@ -30,7 +30,7 @@ RANKS = [
     ["datasets", "images", "image_check", "packs", "views", "samplers", "runs", "environment", "precision"],
     ["models", "losses", "retrieval"],
     ["features", "cache", "engine", "evaluation", "calibrations"],
-    ["adapt", "reports", "transfer"],
+    ["adapt", "export", "reports", "transfer"],
     ["workflows"],
     ["api", "api_search", "api_thresholds", "cli"],
     ["__main__"],

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptlreid.errors import OptionError
-from ptlreid.export.graph import FEATURES
+from ptlreid.export.graph import BATCH, FEATURES
+from ptlreid.models.graph_checks import import_onnx
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -27,21 +28,20 @@ def check_format(file: Path) -> None:
             f"--out {file}: unknown format, expected a name that ends in {', '.join(SUFFIXES)}. Rename it."
         )
     if file.suffix != TORCH:
-        import_onnx(file)
+        import_exporter(file)
     if file.suffix == OPENVINO:
         import_openvino(file)
 
 
-def import_onnx(file: Path) -> Any:
-    """The package onnx; `OptionError` if what writes and runs ONNX is not installed."""
+def import_exporter(file: Path) -> Any:
+    """The package onnx; `OptionError` if it, or what torch writes ONNX with, is not installed."""
+    onnx = import_onnx()
     try:
-        import onnx
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
+        import onnxscript  # noqa: F401 - torch.onnx needs it
+    except ImportError:
         raise OptionError(
-            f"{file}: needs the package {error.name}, which is not installed: expected onnx, onnxscript and "
-            "onnxruntime. Install them with `pip install 'ptlreid[export]'`."
+            f"{file}: needs the package onnxscript, which is not installed. Install it with "
+            "`pip install 'ptlreid[export]'`."
         ) from None
     return onnx
 
@@ -52,8 +52,8 @@ def import_openvino(file: Path) -> Any:
         import openvino
     except ImportError:
         raise OptionError(
-            f"{file}: needs the package openvino, which is not installed. Install it with `pip install openvino`, or "
-            "choose another format."
+            f"{file}: needs the package openvino, which is not installed. Install it with "
+            "`pip install 'ptlreid[openvino]'`, or choose another format."
         ) from None
     return openvino
 
@@ -84,15 +84,23 @@ def write(program: ExportedProgram, file: Path, metadata: Mapping[str, str], *, 
 
 
 def _write_onnx(program: ExportedProgram, file: Path, metadata: Mapping[str, str]) -> None:
-    onnx = import_onnx(file)
+    onnx = import_exporter(file)
     import torch
+    from onnxscript import optimizer
 
     with _quiet():
         made = torch.onnx.export(
-            program, dynamo=True, opset_version=OPSET, output_names=[FEATURES], external_data=False, verbose=False
+            program, dynamo=True, opset_version=OPSET, output_names=[FEATURES], optimize=False, verbose=False
         )
     assert made is not None
+    # Batch norm is left to the runtimes: fused here, the weights would no longer be those of the run.
+    optimizer.fold_constants(made.model)
+    optimizer.remove_unused_nodes(made.model)
     model = made.model_proto
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = BATCH
     for node in model.graph.node:  # paths and lines of the program that traced it
         del node.metadata_props[:]
         node.doc_string = ""

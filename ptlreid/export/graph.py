@@ -18,6 +18,7 @@ from ptlreid.network_types import Readout
 from ptlreid.views import MEAN, STD
 
 IMAGES, CAMERA, FEATURES = "images", "camera", "features"  # the graph's inputs and its output
+BATCH = "batch"  # the name of the number of images
 
 
 class FeatureGraph(nn.Module):
@@ -74,9 +75,9 @@ def trace(graph: FeatureGraph, *, height: int, width: int) -> ExportedProgram:
         images = torch.zeros(batch, height, width, 3, dtype=torch.uint8)
     else:
         images = torch.zeros(batch, 3, height, width)
-    given, sizes = {IMAGES: images}, {IMAGES: {0: Dim("batch")}}
+    given, sizes = {IMAGES: images}, {IMAGES: {0: Dim(BATCH)}}
     if graph.has_cameras:
-        given[CAMERA], sizes[CAMERA] = torch.zeros(batch, dtype=torch.int64), {0: Dim("batch")}
+        given[CAMERA], sizes[CAMERA] = torch.zeros(batch, dtype=torch.int64), {0: Dim(BATCH)}
     with torch.no_grad():
         return torch.export.export(graph.eval(), (), given, dynamic_shapes=sizes, strict=False)
 

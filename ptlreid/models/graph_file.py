@@ -16,7 +16,7 @@ from ptlreid.json_files import read_json
 from ptlreid.models.camera_statistics import GraphCameras
 from ptlreid.models.graph_checks import GraphContent, GraphTensor, inspect_graph
 from ptlreid.models.graph_input import CARD_ADVICE, card_path, describe_defaults, find_inputs, read_image, require_one
-from ptlreid.models.graph_session import GraphSession, GraphSpec
+from ptlreid.models.graph_session import GraphSession, GraphSpec, load_onnx
 from ptlreid.models.graph_trial import try_graph
 from ptlreid.network_types import Readout
 from ptlreid.progress import Progress
@@ -82,7 +82,7 @@ class GraphFile:
                 f"{self.path}: returned features of width {tried.width}, but states {self.width}: expected the same. "
                 f"{CARD_ADVICE}"
             )
-        return GraphSession(tried, threads, device)
+        return GraphSession(tried, load_onnx(tried.path, threads, device))
 
 
 def read_graph(path: Path, settings: GraphSettings, progress: Progress) -> GraphFile:

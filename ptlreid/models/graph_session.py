@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,21 +32,18 @@ class GraphSpec:
     half: bool
 
 
+# What a graph returns for the tensors at its inputs, by name.
+Call = Callable[[dict[str, Any]], np.ndarray]
+
+
 class GraphSession:
     """A graph that is loaded. `spec`: how it is run. It has the width and the modes of a network: one, evaluation."""
 
     training = False
 
-    def __init__(self, spec: GraphSpec, threads: int, device: str) -> None:
-        """`threads`: of onnxruntime, on a CPU. `device`: `cpu` or `cuda:N`."""
-        import onnxruntime
-
-        self.spec = spec
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 4  # of five levels, the highest: errors are raised as well
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the file is called
-        self._session = onnxruntime.InferenceSession(spec.path.resolve(), options, providers=_providers(device))
+    def __init__(self, spec: GraphSpec, call: Call) -> None:
+        """`call`: the graph in its runtime, such as `load_onnx` returns it."""
+        self.spec, self._call = spec, call
         self._constants = _make_constants(spec.image)
 
     @property
@@ -98,8 +96,7 @@ class GraphSession:
         if self.spec.camera_input is not None:
             unknown = np.full(len(images), self.spec.num_cameras)
             feeds[self.spec.camera_input] = (unknown if cameras is None else cameras).astype(np.int64)
-        (features,) = self._session.run(None, feeds)
-        return np.asarray(features)
+        return np.asarray(self._call(feeds))
 
     def _prepare(self, images: np.ndarray) -> np.ndarray:
         """The input of (B, H, W, 3) uint8 RGB images."""
@@ -113,6 +110,18 @@ class GraphSession:
         if self.spec.image["layout"] == "NCHW":
             pixels = pixels.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(pixels, dtype=self.spec.image["dtype"])
+
+
+def load_onnx(path: Path, threads: int, device: str) -> Call:
+    """An ONNX graph in onnxruntime. `threads`: on a CPU. `device`: `cpu` or `cuda:N`."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # of five levels, the highest: errors are raised as well
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the file is called
+    session = onnxruntime.InferenceSession(path.resolve(), options, providers=_providers(device))
+    return lambda feeds: session.run(None, feeds)[0]
 
 
 def choose_graph_device(name: str) -> str:

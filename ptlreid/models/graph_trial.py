@@ -21,7 +21,7 @@ import numpy as np
 
 from ptlreid.errors import DataError, is_out_of_memory
 from ptlreid.file_kinds import printable
-from ptlreid.models.graph_session import GraphSession, GraphSpec
+from ptlreid.models.graph_session import GraphSession, GraphSpec, load_onnx
 
 TRIAL_SECONDS = 120
 BASE_BYTES = 4 << 30  # of address space, for the interpreter, its libraries and the maps of two images
@@ -127,7 +127,7 @@ def _answer(spec: GraphSpec, calls: Sequence[Sequence[int]]) -> list[dict[str, A
     pixels = np.random.default_rng(0).integers(0, 256, (2, image["height"], image["width"], 3), dtype=np.uint8)
     answers: list[dict[str, Any]] = []
     try:
-        session = GraphSession(spec, 1, "cpu")
+        session = GraphSession(spec, load_onnx(spec.path, 1, "cpu"))
         for rows in calls:
             answers.append({"features": session.compute(pixels[list(rows)]).tolist()})
     except Exception as error:  # noqa: BLE001 - onnxruntime's own exceptions have no common class

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ptlreid.settings.distill import DistillSettings
     from ptlreid.settings.embed import EmbedSettings
     from ptlreid.settings.evaluate import EvaluateSettings, ExtractionSettings, default_evaluation
+    from ptlreid.settings.export import ExportSettings
     from ptlreid.settings.finetune import FinetuneSettings
     from ptlreid.settings.graph import GraphSettings
     from ptlreid.settings.prepare import OwnImagesSettings, PackSettings, SyntheticSettings
@@ -29,6 +30,7 @@ __all__ = [
     "DistillSettings",
     "EmbedSettings",
     "EvaluateSettings",
+    "ExportSettings",
     "ExtractionSettings",
     "FinetuneSettings",
     "GraphSettings",
@@ -51,6 +53,7 @@ _MODULES = {
     "distill": ("DistillSettings",),
     "embed": ("EmbedSettings",),
     "evaluate": ("EvaluateSettings", "ExtractionSettings", "default_evaluation"),
+    "export": ("ExportSettings",),
     "finetune": ("FinetuneSettings",),
     "graph": ("GraphSettings",),
     "prepare": ("OwnImagesSettings", "PackSettings", "SyntheticSettings"),
