@@ -42,10 +42,10 @@ def sample_test_set(splits: Splits, settings: ExportSettings) -> Splits:
 
 @dataclass(frozen=True)
 class FeatureGap:
-    """How far apart two features of one image are at most, over all images: infinite where one is not finite.
+    """How far apart two features of one image are at most, over all images.
 
     `min_cosine`: 1 where both are zero. `max_absolute`: of one element. `max_relative`: length of the difference, in
-    lengths of the first.
+    lengths of the first; infinite where that is zero.
     """
 
     min_cosine: float
@@ -54,10 +54,8 @@ class FeatureGap:
 
     @classmethod
     def between(cls, before: np.ndarray, after: np.ndarray) -> FeatureGap:
-        """The gap between two (N, D) matrices, in float64."""
+        """The gap between two (N, D) matrices of finite numbers, in float64."""
         first, second = before.astype(np.float64), after.astype(np.float64)
-        if not (np.isfinite(first).all() and np.isfinite(second).all()):
-            return cls(-1.0, np.inf, np.inf)
         lengths, others = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
         products, squares = (first * second).sum(axis=1), lengths * others
         both_zero = (lengths == 0) & (others == 0)
@@ -125,16 +123,14 @@ def compare(
     """
     features = [np.concatenate([one.query.matrix, one.gallery.matrix]) for one in (before, after)]
     gap = FeatureGap.between(features[0], features[1])
-    finite = all(np.isfinite(matrix).all() for matrix in features)
-    scores = _score(before, after, settings) if finite else {}
-    nearest = [_find_nearest(one, settings) for one in (before, after)] if finite else []
+    nearest = [_find_nearest(one, settings) for one in (before, after)]
     return Comparison(
         gap,
         batch_gaps,
-        scores,
-        int((nearest[0] != nearest[1]).sum()) if finite else len(before.query),
+        _score(before, after, settings),
+        int((nearest[0] != nearest[1]).sum()),
         len(before.query),
-        _count_changes(before, after, thresholds, settings) if finite else {},
+        _count_changes(before, after, thresholds, settings),
         weights_changed,
     )
 
@@ -143,8 +139,6 @@ def find_faults(comparison: Comparison, settings: ExportSettings) -> list[str]:
     """What is beyond the limits, one sentence for each; none for a graph that may be used."""
     faults = []
     gap, limit, relative = comparison.gap, settings.cosine_limit, settings.difference_limit
-    if not np.isfinite(gap.max_absolute):
-        return ["its features are not finite numbers"]
     if gap.min_cosine < limit:
         faults.append(f"the smallest cosine with the run's features is {gap.min_cosine:.7f} (limit {limit:g})")
     if gap.max_relative > relative:
