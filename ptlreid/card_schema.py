@@ -24,7 +24,7 @@ class ImageInput(TypedDict):
     """The images that a graph takes.
 
     `mean`, `std`: of values from 0 to 1, in the order red, green, blue, whatever `color` is. `preprocessing`: who
-    standardises, the caller, or the graph itself, which then takes pixels from 0 to 255 as uint8.
+    standardises, the caller, or the graph itself, which then takes pixels from 0 to 255.
     """
 
     name: Name

@@ -62,6 +62,7 @@ def graph_features(file: str, records, **settings) -> np.ndarray:
     [
         ([], {}, 1e-5),
         (["--with-preprocessing", "--flip", "--normalize"], {"flip": True, "normalize": True}, 1e-5),
+        (["--with-preprocessing", "--planar", "--normalize"], {"normalize": True}, 1e-5),
         (["--half"], {}, 1e-2),
     ],
 )
@@ -311,6 +312,7 @@ def test_the_example_of_a_bundle_needs_only_onnxruntime_numpy_and_pillow(export,
         (["--out", "a.onnx", "--bundle", "b"], "expected --run RUN and one of"),
         (["--out", "model.engine"], "unknown format, expected a name that ends in .onnx, .pt2, .xml"),
         (["--gate", "missing.onnx"], "missing.onnx"),
+        (["--out", "m.onnx", "--planar"], "Add --with-preprocessing, or leave --planar out"),
     ],
 )
 def test_wrong_use_is_one_message(export, arguments, text):

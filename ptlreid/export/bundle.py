@@ -28,8 +28,9 @@ filter = Image.Resampling[card["input"]["interpolation"].upper()]
 images = np.stack([np.asarray(Image.open(path).convert("RGB").resize(size, filter)) for path in sys.argv[1:3]])
 if card["input"]["preprocessing"] == "caller":
     images = (images / 255 - card["input"]["mean"]) / card["input"]["std"]
-    images = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
-inputs = {{card["input"]["name"]: images}}
+if card["input"]["layout"] == "NCHW":
+    images = images.transpose(0, 3, 1, 2)
+inputs = {{card["input"]["name"]: np.ascontiguousarray(images, dtype=card["input"]["dtype"])}}
 if card["cameras"]:  # cameras that are not known
     inputs[card["cameras"]["input"]] = np.full(2, len(card["cameras"]["names"]), dtype=np.int64)
 first, second = session.run(None, inputs)[0].astype(np.float64)

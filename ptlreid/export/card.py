@@ -35,19 +35,20 @@ LIMITS = (
 )
 
 
-def describe_input(spec: NetworkSpec, *, preprocessing: bool) -> ImageInput:
+def describe_input(spec: NetworkSpec, settings: ExportSettings) -> ImageInput:
     """The images that the graph of a network takes."""
+    pixels = settings.with_preprocessing and not settings.planar
     return {
         "name": IMAGES,
-        "layout": "NHWC" if preprocessing else "NCHW",
-        "dtype": "uint8" if preprocessing else "float32",
+        "layout": "NHWC" if pixels else "NCHW",
+        "dtype": "uint8" if pixels else "float32",
         "height": spec.height,
         "width": spec.width,
         "color": "RGB",
         "mean": list(MEAN),
         "std": list(STD),
         "interpolation": spec.interpolation,
-        "preprocessing": "graph" if preprocessing else "caller",
+        "preprocessing": "graph" if settings.with_preprocessing else "caller",
     }
 
 

@@ -46,11 +46,11 @@ def _describe_use(card: Mapping[str, Any]) -> list[str]:
     image = card["input"]
     height, width = image["height"], image["width"]
     size = f"height {height}, width {width}"
+    sizes = f"{height}, {width}, 3" if image["layout"] == "NHWC" else f"3, {height}, {width}"
+    shape = f"`{image['name']}`: (batch, {sizes}) {image['dtype']}, RGB"
     if image["preprocessing"] == "graph":
-        shape = f"`{image['name']}`: (batch, {height}, {width}, 3) uint8, RGB, values from 0 to 255"
-        standardise = "The graph standardises the pixels itself: do not subtract or divide anything."
+        standardise = "Values are from 0 to 255. The graph standardises them: do not subtract or divide anything."
     else:
-        shape = f"`{image['name']}`: (batch, 3, {height}, {width}) float32, RGB"
         mean, std = (", ".join(f"{value:g}" for value in image[key]) for key in ("mean", "std"))
         standardise = f"Divide pixels by 255, subtract the mean ({mean}) and divide by the deviation ({std}), in RGB."
     lines = ["## Input", "", f"- {shape}", f"- Resize the whole crop to {size}, {image['interpolation']}, antialiased."]

@@ -56,7 +56,7 @@ class Source:
         spec, readout = self.weights.spec, cards.readout_of(self.extractor)
         names = self.statistics.names if self.statistics and self.camera is None else []
         return {
-            "input": cards.describe_input(spec, preprocessing=self.settings.with_preprocessing),
+            "input": cards.describe_input(spec, self.settings),
             "output": cards.describe_output(readout, self.extractor.network.feature_width),
             "cameras": cards.describe_cameras(names),
             **cards.describe_origin(self.run, self.weights, self.settings),

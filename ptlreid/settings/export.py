@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ptlreid.errors import OptionError
 from ptlreid.settings.evaluate import EvaluateSettings
 from ptlreid.settings.fields import COMMON, MAX_SEED, Option
 
@@ -23,6 +24,9 @@ class ExportSettings(EvaluateSettings):
     half: Annotated[bool, COMMON] = Field(False, description="Weights and arithmetic in float16.")
     with_preprocessing: Annotated[bool, COMMON] = Field(
         False, description="Take uint8 RGB pixels (batch, height, width, 3), and standardise them in the graph."
+    )
+    planar: bool = Field(
+        False, description="--with-preprocessing: pixels as float32 (batch, 3, height, width), such as DeepStream's."
     )
     camera: Annotated[str | None, Option(common=True, default="all, as an input", metavar="CAMERA")] = Field(
         None, description="Only this camera of an adapted run: its number, or site for an unknown one."
@@ -45,6 +49,15 @@ class ExportSettings(EvaluateSettings):
         1000, ge=0, le=1_000_000, description="Bootstrap resamples for 95% CIs on the card; 0: none."
     )
     seed: Annotated[int, COMMON] = Field(0, ge=0, le=MAX_SEED, description="Random seed of the sample of images.")
+
+    @model_validator(mode="after")
+    def _check_pixels(self) -> Self:
+        if self.planar and not self.with_preprocessing:
+            raise OptionError(
+                "planar without with_preprocessing: expected both, as other graphs are planar anyway. Add "
+                "--with-preprocessing, or leave --planar out."
+            )
+        return self
 
     @property
     def cosine_limit(self) -> float:

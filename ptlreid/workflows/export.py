@@ -129,11 +129,11 @@ def _write_graph(source: Source, file: Path, card: Mapping[str, Any], progress: 
         cards.readout_of(source.extractor),
         norms=norms,
         centres=centres,
-        preprocessing=settings.with_preprocessing,
+        image=card["input"],
         half=settings.half,
     )
     with progress.task(f"export {file.name}", None):
-        program = trace(graph, height=source.weights.spec.height, width=source.weights.spec.width)
+        program = trace(graph)
         facts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in card.items()}
         formats.write(program, file, facts, half=settings.half)
     return {name: tensor.numpy() for name, tensor in graph.state_dict().items()}
