@@ -19,6 +19,7 @@ from ptlreid.settings import (
     DistillSettings,
     EmbedSettings,
     EvaluateSettings,
+    ExportSettings,
     FinetuneSettings,
     PackSettings,
     SearchSettings,
@@ -45,6 +46,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "report": ReportSettings,
     "embed": EmbedSettings,
     "search": SearchSettings,
+    "export": ExportSettings,
     "demo": DemoSettings,
     "reproduce": ReproduceSettings,
 }

@@ -146,10 +146,9 @@ def test_what_is_imported_is_what_is_declared():
                 imported.add(node.module.split(".")[0])
     outside = {INSTALLED_AS.get(name, name) for name in imported - sys.stdlib_module_names - {"ptlreid"}}
     declared = {re.split(r"[<>=]", line)[0] for line in lines(setup()["options"]["install_requires"])}
-    extras = "\n".join(setup()["options.extras_require"][name] for name in ("parquet", "export"))
+    extras = "\n".join(setup()["options.extras_require"][name] for name in ("parquet", "export", "openvino"))
     optional = {re.split(r"[<>=]", line)[0] for line in lines(extras)}
-    # torch imports onnxscript when it exports a graph.
-    assert outside == declared | optional - {"onnxscript"}
+    assert outside == declared | optional
 
 
 def test_the_oldest_python_that_is_declared_is_the_oldest_that_is_allowed():

@@ -91,7 +91,7 @@ class _Reading(nn.Module):
 
     def forward(self, images: Tensor, camera: Tensor | None) -> Tensor:
         if self.norms is None:
-            return self.network.read(images, self.readout, self.centres)
+            return self.network.features(images, self.readout, self.centres)
         assert camera is not None, "a graph with statistics of cameras has their input"
         with self.norms.select(self.network, camera) as centres:
-            return self.network.read(images, self.readout, centres)
+            return self.network.features(images, self.readout, centres)

@@ -30,20 +30,16 @@ class Network(nn.Module):
         `centres`: (2, B, D), subtracted from the features of images and of their mirror images. A zero vector stays
         zero when it is normalised.
         """
+        assert not self.training, "features are read in eval mode"
         readout = readout or self.readout
         if readout.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         dtype = AUTOCAST[readout.amp]
         mixed = torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None)
         with float32_arithmetic(tf32=readout.amp == "tf32"), mixed:
-            return self.read(images, readout, centres)
-
-    def read(self, images: Tensor, readout: Readout, centres: Tensor | None) -> Tensor:
-        """`features` in the arithmetic that is set: for graphs, which are traced."""
-        assert not self.training, "features are read in eval mode"
-        features = self._centred(images, None if centres is None else centres[0])
-        if readout.flip:
-            features = features + self._centred(images.flip(3), None if centres is None else centres[1])
+            features = self._centred(images, None if centres is None else centres[0])
+            if readout.flip:
+                features = features + self._centred(images.flip(3), None if centres is None else centres[1])
         return F.normalize(features) if readout.normalize else features
 
     def _centred(self, images: Tensor, centres: Tensor | None) -> Tensor:

@@ -92,9 +92,7 @@ def main() -> None:
     paths = sorted(options.folder.glob("**/*.jpg"))
     paths = [paths[row] for row in np.random.default_rng(0).permutation(len(paths))[: options.images]]
     chosen = names(models.backbones) if options.backbone == ["all"] else options.backbone
-    print(
-        "| network | images | 1 - smallest cosine | largest relative difference | MB | seconds | graph | torch | ratio |"
-    )
+    print("| network | images | 1 - cosine | relative | MB | seconds | graph | torch | ratio |")
     for backbone in chosen:
         for ptl in {"both": (False, True), "on": (True,), "off": (False,)}[options.ptl]:
             print(measure(backbone, ptl, paths, options), flush=True)
