@@ -10,6 +10,7 @@ import pytest
 from test_report_page import rank_list
 
 from ptlreid.reports import page
+from ptlreid.reports.crops import embed_spotlight
 from ptlreid.reports.elements import CropRow, Section, ShownImage, Table
 from ptlreid.reports.heat_map import plot_heat_map
 from ptlreid.reports.page import Page
@@ -55,6 +56,8 @@ def file(tmp_path_factory):
     shown = [ShownImage(ranked.path, [LONG, LONG], LONG, marked) for marked in (False, True)]
     shown += [ShownImage(ranked.path, [LONG], LONG, frame=frame) for frame in ("query", "match", "mismatch")]
     row = CropRow(LONG, LONG, shown, table)
+    frames = ("query", "match") * 3
+    pairs = [ShownImage(ranked.path, [LONG], LONG, frame=one, overlay=embed_spotlight(np.eye(4))) for one in frames]
     section = Section(
         "all",
         "Everything",
@@ -63,7 +66,7 @@ def file(tmp_path_factory):
         plots=plots,
         folded={"More": table},
         rank_lists={"Worst queries": [ranked]},
-        crop_rows=[row],
+        crop_rows=[row, CropRow(LONG, LONG, pairs, table, pairs=True)],
     )
     page.write_page(Page(LONG, LONG, [section], {"mAP": "50.0", "CMC-1": "60.0"}, [LONG]), folder / "page.html")
     return folder / "page.html"
@@ -101,11 +104,11 @@ def test_every_plot_has_a_size_and_every_crop_is_an_image(browser, file):
         "return [...document.querySelectorAll('[role=img], .plot svg, .crops use')]"
         ".map(one => one.getBoundingClientRect()).map(box => Math.min(box.width, box.height))"
     )
-    assert len(sizes) == (7 + 4 + 5) + 7 + (4 + 5)
+    assert len(sizes) == (7 + 4 + 5 + 6) + 7 + (4 + 5 + 6)
     assert min(sizes) > 30
     decoded = browser.execute_async_script(
         "const done = arguments[0], image = new Image();"
-        "image.src = document.querySelector('image').getAttribute('href');"
+        "image.src = document.querySelector('defs image').getAttribute('href');"
         "image.decode().then(() => done(image.naturalWidth), () => done(0))"
     )
     assert decoded == 32
@@ -116,6 +119,23 @@ def test_every_plot_has_a_size_and_every_crop_is_an_image(browser, file):
 def test_nothing_is_wider_than_the_window(browser, file, width, dark):
     show(browser, file, width=width, dark=dark)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [360, 768, 1200])
+def test_both_images_of_a_pair_are_in_one_line_and_an_overlay_covers_its_crop(browser, file, width):
+    show(browser, file, width=width)
+    tops = browser.execute_script(
+        "return [...document.querySelectorAll('.by-two .crops')]"
+        ".map(pair => [...pair.children].map(one => one.getBoundingClientRect().top))"
+    )
+    assert [first == second for first, second in tops] == [True] * 3
+    boxes = browser.execute_script(
+        "const box = one => (({x, y, width, height}) => [x, y, width, height])(one.getBoundingClientRect());"
+        "return [...document.querySelectorAll('.by-two svg')]"
+        ".map(svg => [...svg.querySelectorAll('use, image')].map(box))"
+    )
+    for below, overlay in boxes:
+        np.testing.assert_allclose(below, overlay, atol=0.5)
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from ptlreid.cli import console
 from ptlreid.cli.options import Json, Runs, from_settings
 from ptlreid.errors import OptionError
 from ptlreid.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from ptlreid.attention import Agreement
 
 
 @from_settings(SearchSettings)
@@ -33,6 +36,9 @@ def search(
     ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the hits as CSV.")] = None,
     *,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="On the page, show where query and hit agree. Needs a run.")
+    ] = False,
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> None:
@@ -48,6 +54,10 @@ def search(
       ptlreid search --features q.npz --gallery g.npz --metric cosine --json
     """
     _check_out(out)
+    if attention and (out is None or run is None):
+        raise OptionError(
+            "--attention: for a page of a search with a run: expected --out FILE and --run RUN. Give them."
+        )
     if features is not None and run is None:
         result = _search_files(queries or [], features, gallery, settings)
     elif run is not None and features is None and gallery is not None and queries:
@@ -56,7 +66,8 @@ def search(
         raise OptionError(
             "Nothing to search: expected QUERY... with --run RUN and --gallery PATH, or --features FILE. Give them."
         )
-    _write(result, out, csv)
+    explained = _explain(result, run, runs, settings) if attention and run and out else []
+    _write(result, out, csv, explained)
     if json:
         console.show_json(result)
     else:
@@ -81,6 +92,18 @@ def _search_files(queries: list[str], features: Path, gallery: str | None, setti
     return search_files(queries, features, Path(gallery) if gallery else None, settings, console.Reporter())
 
 
+def _explain(result: Mapping[str, Any], name: str, runs: Path, settings: SearchSettings) -> list[list[Agreement]]:
+    """Where the shown queries and their hits agree, with features read as the search read them."""
+    from ptlreid.attention import explain_hits
+    from ptlreid.features import Extractor
+    from ptlreid.reports.search_page import SHOWN_QUERIES
+    from ptlreid.runs import find_run
+
+    readout = {name: result["settings"][name] for name in ("flip", "normalize")}
+    extractor = Extractor.from_run(find_run(runs, name), settings.model_copy(update=readout))
+    return explain_hits(result["queries"][:SHOWN_QUERIES], extractor, console.Reporter())
+
+
 # Settings of images and of feature extraction, which do not apply to feature files.
 _EXTRACTION = ("weights", "flip", "normalize", "amp", "batch_size", "dtype", "skip_bad", "layout", "pattern", "site")
 
@@ -96,7 +119,9 @@ def _check_out(out: Path | None) -> None:
         raise OptionError(f"--out {out}: expected a file name that ends in .html. Rename the file.")
 
 
-def _write(result: Mapping[str, Any], out: Path | None, csv: Path | None) -> None:
+def _write(
+    result: Mapping[str, Any], out: Path | None, csv: Path | None, explained: Sequence[Sequence[Agreement]]
+) -> None:
     if csv is not None:
         from ptlreid.workflows.search import write_csv
 
@@ -105,7 +130,7 @@ def _write(result: Mapping[str, Any], out: Path | None, csv: Path | None) -> Non
         from ptlreid.reports.page import write_page
         from ptlreid.reports.search_page import make_search_page
 
-        write_page(make_search_page(result), out)
+        write_page(make_search_page(result, explained), out)
 
 
 def _show(result: Mapping[str, Any], out: Path | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from ptlreid.errors import DataError
@@ -15,6 +16,7 @@ from ptlreid.image_files import read_image
 
 _LARGEST = (96, 192)  # width and height: a crop of Market-1501, 64×128, keeps its size
 _QUALITY = 80
+_DARKEST, _FINER = 190, 4  # of 255, where two images do not agree; pixels for each position, both ways
 _MISSING, _GREY = (64, 128), (128, 128, 128)  # size and colour of a crop that cannot be read
 
 
@@ -42,11 +44,26 @@ def embed_crops(paths: Iterable[Path], *, incomplete: bool = False) -> dict[Path
                 if not incomplete:
                     raise
                 image = Image.new("RGB", _MISSING, _GREY)
-            stream = BytesIO()
-            image.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
-            data = b64encode(stream.getvalue()).decode()
-            crops[path] = Crop(f"crop{len(crops)}", *image.size, f"data:image/jpeg;base64,{data}")
+            uri = _make_uri(image, "jpeg", quality=_QUALITY)
+            crops[path] = Crop(f"crop{len(crops)}", *image.size, uri)
     return crops
+
+
+def embed_spotlight(values: np.ndarray) -> str:
+    """An image that darkens what is below it, as the data URI of a PNG.
+
+    `values`: (H, W) between 0, where it darkens most, and 1; between positions they are interpolated.
+    """
+    alpha = np.rint(_DARKEST * (1 - np.clip(values, 0, 1))).astype(np.uint8)
+    size = (_FINER * alpha.shape[1], _FINER * alpha.shape[0])
+    smooth = Image.fromarray(alpha).resize(size, Image.Resampling.BICUBIC)
+    return _make_uri(Image.merge("LA", (Image.new("L", size), smooth)), "png")
+
+
+def _make_uri(image: Image.Image, kind: str, **settings: int) -> str:
+    stream = BytesIO()
+    image.save(stream, format=kind, optimize=True, **settings)
+    return f"data:image/{kind};base64,{b64encode(stream.getvalue()).decode()}"
 
 
 def read_crop(path: Path) -> Image.Image:

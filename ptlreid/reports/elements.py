@@ -57,7 +57,8 @@ Frame = Literal["", "query", "match", "mismatch"]
 class ShownImage:
     """An image in a row of crops. `lines`: the text below it; `alt` describes it. `marked`: in a dashed frame.
 
-    `frame`: that of a rank list: of the query, of a match or of a mismatch.
+    `frame`: that of a rank list: of the query, of a match or of a mismatch. `overlay`: the data URI of an image that is
+    stretched over it, "" for none.
     """
 
     path: Path
@@ -65,16 +66,21 @@ class ShownImage:
     alt: str
     marked: bool = False
     frame: Frame = ""
+    overlay: str = ""
 
 
 @dataclass(frozen=True)
 class CropRow:
-    """Images under the heading `title`, which `description` explains. `table` has the values of the images."""
+    """Images under the heading `title`, which `description` explains. `table` has the values of the images.
+
+    `pairs`: the first belongs to the second, and so on.
+    """
 
     title: str
     description: str
     images: Sequence[ShownImage]
     table: Table
+    pairs: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ptlreid.attention import Agreement
+from ptlreid.reports.crops import embed_spotlight
 from ptlreid.reports.elements import CropRow, Frame, Section, ShownImage, Table, format_number
 from ptlreid.reports.page import Page
 
 SHOWN_QUERIES = 200  # a page of more would take hundreds of megabytes
 
 
-def make_search_page(document: Mapping[str, Any]) -> Page:
+def make_search_page(document: Mapping[str, Any], agreements: Sequence[Sequence[Agreement]] = ()) -> Page:
     """The page of the answers in `document`, which has the form of `ptlreid search --json`.
 
+    `agreements`: of each shown query, those of its hits; without them, that part is left out.
     Of more than `SHOWN_QUERIES`, the first are shown, with a note. A picture whose file cannot be read is a grey box.
     """
     queries, threshold, settings = document["queries"], document["threshold"], document["settings"]
@@ -25,10 +29,11 @@ def make_search_page(document: Mapping[str, Any]) -> Page:
     notes = []
     if len(queries) > SHOWN_QUERIES:
         notes.append(f"Shown are the first {SHOWN_QUERIES} of {len(queries):,} queries.")
-    sections = [
-        Section("results", "Results", [_explain(threshold)], crop_rows=rows),
-        Section("settings", "Settings", tables=[_describe(settings)]),
-    ]
+    sections = [Section("results", "Results", [_explain(threshold)], crop_rows=rows)]
+    if agreements:
+        pairs = [_make_pairs(row, found) for row, found in zip(rows, agreements, strict=True)]
+        sections.append(Section("agreement", "Where query and hit agree", [_AGREEMENT], crop_rows=pairs))
+    sections.append(Section("settings", "Settings", tables=[_describe(settings)]))
     return Page(f"Search in {settings['gallery']}", people, sections, notes=notes, incomplete=True)
 
 
@@ -62,6 +67,29 @@ def _make_row(one: Mapping[str, Any], settings: Mapping[str, Any], threshold: fl
         ],
     )
     return CropRow(names, describe_verdict(one, threshold), images, table)
+
+
+_AGREEMENT = (
+    "Each pair is a query image and a hit. The brighter a place, the larger its share in the inner product of the two "
+    "features; dark places add nothing, or take away. Each image is relative to its own largest share, so that its "
+    "brightness says nothing of the distance. What is bright is what the network compared, and not why."
+)
+
+
+def _make_pairs(row: CropRow, agreements: Sequence[Agreement]) -> CropRow:
+    """The hits of a row, each next to the query image, with the places where both agree."""
+    hits = {image.path: image for image in row.images if image.frame != "query"}
+    images = []
+    for one in agreements:
+        hit = hits[one.hit]
+        text = f"where it agrees with rank {one.rank}"
+        overlay = embed_spotlight(one.query_map)
+        images.append(ShownImage(one.query, ["query"], f"Query: {one.query}, {text}", frame="query", overlay=overlay))
+        alt, lines = f"{hit.alt}, where it agrees with the query", [f"rank {one.rank}", *hit.lines]
+        images.append(replace(hit, lines=lines, alt=alt, overlay=embed_spotlight(one.hit_map)))
+    left_out = len(hits) - len(agreements)
+    missing = f"; {left_out} without pictures, as files cannot be read" if left_out else ""
+    return CropRow(row.title, f"{len(agreements)} pairs{missing}", images, row.table, pairs=True)
 
 
 def describe_verdict(one: Mapping[str, Any], threshold: float | None) -> str:
