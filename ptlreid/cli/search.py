@@ -53,11 +53,7 @@ def search(
       ptlreid search a.jpg b.jpg --together --run market-resnet50-ptl-s0 --gallery my_crops.h5 --threshold 0.4
       ptlreid search --features q.npz --gallery g.npz --metric cosine --json
     """
-    _check_out(out)
-    if attention and (out is None or run is None):
-        raise OptionError(
-            "--attention: for a page of a search with a run: expected --out FILE and --run RUN. Give them."
-        )
+    _check_out(out, run, attention=attention)
     if features is not None and run is None:
         result = _search_files(queries or [], features, gallery, settings)
     elif run is not None and features is None and gallery is not None and queries:
@@ -66,8 +62,7 @@ def search(
         raise OptionError(
             "Nothing to search: expected QUERY... with --run RUN and --gallery PATH, or --features FILE. Give them."
         )
-    explained = _explain(result, run, runs, settings) if attention and run and out else []
-    _write(result, out, csv, explained)
+    _write(result, out, csv, _explain(result, run, runs, settings) if attention and run else [])
     if json:
         console.show_json(result)
     else:
@@ -114,7 +109,9 @@ def _check_file_settings(settings: SearchSettings) -> None:
         raise OptionError(f"{', '.join(given)}: for a --run only. Features in files are used as they are.")
 
 
-def _check_out(out: Path | None) -> None:
+def _check_out(out: Path | None, run: str | None, *, attention: bool) -> None:
+    if attention and (out is None or run is None):
+        raise OptionError("--attention: for the page of a search with a run: expected --out and --run. Give them.")
     if out is not None and out.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"--out {out}: expected a file name that ends in .html. Rename the file.")
 
