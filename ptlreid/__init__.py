@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         write_features,
         write_report,
     )
+    from ptlreid.api_models import open_model
     from ptlreid.api_search import embed, search, search_features
     from ptlreid.api_thresholds import calibrate_run, find_threshold
     from ptlreid.errors import PtlreidError
@@ -59,6 +60,7 @@ __all__ = [
     "load_dataset",
     "load_extractor",
     "load_network",
+    "open_model",
     "open_run",
     "prepare_dataset",
     "read_features",
@@ -84,6 +86,7 @@ _MODULES = {
     "calibrate_run": "ptlreid.api_thresholds",
     "embed": "ptlreid.api_search",
     "find_threshold": "ptlreid.api_thresholds",
+    "open_model": "ptlreid.api_models",
     "search": "ptlreid.api_search",
     "search_features": "ptlreid.api_search",
     "summarize_seeds": "ptlreid.retrieval.seeds",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptlreid import datasets, evaluation, models
+from ptlreid.api_models import open_model
 from ptlreid.errors import OptionError
 from ptlreid.features import Extractor
 from ptlreid.models.pretrained import init_digests
@@ -104,11 +105,14 @@ def load_network(source: RunFolder | Path | str, *, runs: Path | str = _RUNS) ->
 
 
 def load_extractor(source: RunFolder | Path | str, *, runs: Path | str = _RUNS, **settings: Any) -> Extractor:
-    """The `Extractor` of a run, by name or folder, or of one of ptlreid's weights files.
+    """The `Extractor` of a run, by name or folder, of one of ptlreid's weights files or of an ONNX model.
 
     `settings`: those of `ptlreid evaluate`, such as `device`, `batch_size`, `flip` and `normalize`.
     """
-    return Extractor.from_weights(_weights(source, Path(runs)), EvaluateSettings.resolve(None, **settings))
+    chosen = EvaluateSettings.resolve(None, **settings)
+    if isinstance(source, RunFolder) or str(source).endswith(".onnx"):
+        return Extractor.from_run(source if isinstance(source, RunFolder) else open_model(source, runs=runs), chosen)
+    return Extractor.from_weights(_weights(source, Path(runs)), chosen)
 
 
 def open_run(name: Path | str, *, runs: Path | str = _RUNS) -> RunFolder:

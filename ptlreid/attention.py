@@ -105,10 +105,10 @@ def _find_network(extractor: Extractor) -> Any:
     """The network; `OptionError` unless it pools the positions of one map."""
     from ptlreid.models.head import Head
 
-    spec = getattr(extractor.model, "spec", None)  # a network in memory has none, nor has an ONNX graph
+    spec = getattr(extractor.model, "spec", None)  # a network in memory has none, and that of an ONNX graph no parts
     if getattr(spec, "pool", "") == "token" or not isinstance(getattr(extractor.network, "head", None), Head):
         raise OptionError(
-            f"--attention: the feature of {spec.backbone if spec else 'this network'} is not made of the positions of "
+            f"--attention: the feature of {getattr(spec, 'backbone', 'this network')} is not made of the positions of "
             "one map, as that of a ResNet is: expected such a network. Leave it out, or search with another run."
         )
     return extractor.network.eval()

@@ -15,8 +15,6 @@ from typing import Any
 from ptlreid.errors import DataError, OptionError
 from ptlreid.features import Extractor
 from ptlreid.json_files import read_json, write_json
-from ptlreid.models.graph_file import GraphFile
-from ptlreid.models.weights import WeightsFile
 from ptlreid.network_types import Readout
 from ptlreid.retrieval.centring import Metric
 from ptlreid.runs import RunFolder
@@ -37,10 +35,8 @@ class FeatureOrigin:
     @classmethod
     def of(cls, extractor: Extractor, metric: Metric) -> FeatureOrigin:
         """The origin of the features of a weights file or a graph."""
-        model = extractor.model
-        assert isinstance(model, WeightsFile | GraphFile), "features of a network in memory have no digest"
         cameras = extractor.cameras.digest if extractor.cameras else ""
-        return cls(model.digest, extractor.readout, cameras, metric)
+        return cls(extractor.digest, extractor.readout, cameras, metric)
 
     def describe(self) -> dict[str, Any]:
         """The keys of a calibration that have to be equal."""
@@ -93,7 +89,7 @@ def find_calibration(run: RunFolder, origin: FeatureOrigin) -> Calibration:
     if not calibrations:
         raise OptionError(
             f"{run.thresholds}: no such file, expected the thresholds of this run. Measure them with "
-            f"`ptlreid calibrate --run {run.path}`."
+            f"`ptlreid calibrate {run.option}`."
         )
     if found := match_calibration(run, origin):
         return found

@@ -15,6 +15,7 @@ from ptlreid import distributed
 from ptlreid.errors import DataError
 from ptlreid.models.camera_statistics import CameraStatistics, GraphCameras, read_cameras
 from ptlreid.models.graph_file import GraphFile, check_graph_settings
+from ptlreid.models.graph_folder import ModelFolder
 from ptlreid.models.graph_session import GraphSession, choose_graph_device
 from ptlreid.models.weights import WeightsFile, read_weights_header
 from ptlreid.network_types import Readout
@@ -55,7 +56,9 @@ class Extractor:
 
     @classmethod
     def from_run(cls, run: RunFolder, settings: ExtractionSettings) -> Extractor:
-        """The extractor of the run's weights, see `from_weights`."""
+        """The extractor of the run's weights, see `from_weights`; of a model's graph, see `from_graph`."""
+        if isinstance(run, ModelFolder):
+            return cls.from_graph(run.graph, settings)
         return cls.from_weights(read_weights_header(run.find_weights(settings.weights)), settings)
 
     @classmethod
@@ -86,6 +89,12 @@ class Extractor:
         check_graph_settings(graph, settings)
         readout = _readout(graph.readout, settings)
         return cls(graph, readout, graph.view, settings.device, settings.batch_size, settings.workers, graph.cameras)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the weights file or of the graph."""
+        assert isinstance(self.model, WeightsFile | GraphFile), "a network in memory has no digest"
+        return self.model.digest
 
     @cached_property
     def placement(self) -> Placement:

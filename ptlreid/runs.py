@@ -31,6 +31,11 @@ class RunFolder:
     path: Path
 
     @property
+    def option(self) -> str:
+        """The option that chooses it, for messages."""
+        return f"--run {self.path}"
+
+    @property
     def config(self) -> Path:
         """The resolved settings, TOML."""
         return self.path / "config.toml"
@@ -106,6 +111,10 @@ class RunFolder:
     def weights(self, which: str = "last") -> Path:
         """The weights for inference: those of the `last` epoch, of the `best` evaluation, or the `averaged` ones."""
         return self.path / ("weights.safetensors" if which == "last" else f"{which}.safetensors")
+
+    def weights_digest(self, which: str) -> str:
+        """The digest of the weights file."""
+        return file_digest(self.weights(which))
 
     def find_weights(self, which: str) -> Path:
         """As `weights`; `CheckpointError` for averaged weights of a run that has none."""

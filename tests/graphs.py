@@ -83,6 +83,12 @@ def mean_colour(source: str = "images") -> list[onnx.NodeProto]:
     ]
 
 
+def write_model(path: Path) -> Path:
+    """A model of another program, for images of 64×32: the feature is the mean colour."""
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 64, 32])
+    return save(mean_colour(), path, inputs=[image])
+
+
 def constant(values, name: str) -> TensorProto:
     """An initializer."""
     return numpy_helper.from_array(np.asarray(values), name)

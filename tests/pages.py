@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import graphs
 import miniatures
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def write_inputs(page: Path, ptlreid: Run) -> None:
     """Write the files that a page may use to the current folder.
 
     Public datasets, unless the page prepares them; crops, and frames without identities; features of another program,
-    `q.npz` and `g.npz`.
+    `q.npz` and `g.npz`, and a model of one, `osnet.onnx`.
     """
     text = "\n".join(block.text for block in to_run(page))
     market_zip = Path("Market-1501-v15.09.15.zip")
@@ -119,6 +120,8 @@ def write_inputs(page: Path, ptlreid: Run) -> None:
     for side, camid in (("q", 1), ("g", 2)):
         features = np.random.default_rng(camid).normal(size=(6, 16)).astype(np.float32)
         np.savez(f"{side}.npz", features=features, pids=np.arange(1, 7), camids=np.full(6, camid))
+    if "osnet.onnx" in text:
+        graphs.write_model(Path("osnet.onnx"))
     writers = {
         "market": miniatures.write_market,
         "duke": miniatures.write_duke,

@@ -43,6 +43,7 @@ NAMES = [
     "load_dataset",
     "load_extractor",
     "load_network",
+    "open_model",
     "open_run",
     "prepare_dataset",
     "read_features",

@@ -32,7 +32,7 @@ RANKS = [
     ["features", "cache", "engine", "evaluation", "calibrations", "attention"],
     ["adapt", "export", "reports", "transfer"],
     ["workflows"],
-    ["api", "api_search", "api_thresholds", "cli"],
+    ["api", "api_search", "api_thresholds", "api_models", "cli"],
     ["__main__"],
 ]
 RANK = {part: rank for rank, parts in enumerate(RANKS) for part in parts}
@@ -59,6 +59,7 @@ ALLOWED_WITHIN_RANK = {
     ("engine", "evaluation"),
     ("engine", "features"),
     ("transfer", "adapt"),
+    ("api", "api_models"),
     ("api_thresholds", "api"),
 }
 

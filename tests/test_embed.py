@@ -232,7 +232,7 @@ def test_cameras_of_a_site_have_their_statistics_and_others_those_of_the_site(em
     ("arguments", "message"),
     [
         (["crops", "--out", "f.pkl"], "f.pkl: unknown file format"),
-        (["crops"], "Nothing to embed: expected SOURCE..., --run RUN and --out PATH"),
+        (["crops"], "Nothing to embed: expected SOURCE..., --run RUN or --model FILE, and --out PATH"),
         (["market", "--out", "f.h5"], "one file, but market has 3 parts"),
         (["nowhere", "--out", "f.h5"], "Unknown dataset 'nowhere'"),
         (["crops", "crops", "--part", "query", "--out", "f.h5"], "--part query with 2 sources"),

@@ -87,15 +87,12 @@ def fingerprint(extractor: Extractor, records: Records, dtype: Dtype) -> dict[st
     """The digests of everything that the features of `records` depend on, by part. No image is decoded."""
     model = extractor.model
     assert isinstance(model, WeightsFile | GraphFile), "features of a network in memory are not cached"
-    network = (
-        model.spec.describe() if isinstance(model, WeightsFile) else {"graph": "onnx"}
-    )  # all of it is in the digest
     columns = (records.pids, records.camids, records.clothes)
     labels = hashlib.blake2b(b"".join(one.tobytes() for one in columns if one is not None), digest_size=16)
     return {
         "schema": SCHEMA,
         "weights": model.digest,
-        "network": json.dumps(network, sort_keys=True),
+        "network": json.dumps(model.spec.describe(), sort_keys=True),
         "readout": json.dumps(extractor.readout.describe(), sort_keys=True),
         "view": json.dumps(extractor.view.describe(), sort_keys=True),
         "cameras": _cameras_digest(extractor, records),

@@ -26,6 +26,7 @@ from ptlreid.datasets._source_files import list_names
 from ptlreid.errors import DataError, PtlreidError
 from ptlreid.features import Extractor
 from ptlreid.files import atomic_write
+from ptlreid.models.graph_file import GraphFile
 from ptlreid.models.weights import WeightsFile
 from ptlreid.records import Records
 from ptlreid.retrieval import array_files
@@ -48,11 +49,12 @@ class KnownFolder:
 
 def describe(extractor: Extractor, settings: dict[str, Any]) -> str:
     """What features and labels depend on besides the folder, as text. `settings`: those of how it is read."""
-    assert isinstance(extractor.model, WeightsFile), "features of a network in memory are not cached"
+    model = extractor.model
+    assert isinstance(model, WeightsFile | GraphFile), "features of a network in memory are not cached"
     parts = {
         "schema": [_SCHEMA, cache.SCHEMA],
-        "weights": extractor.model.digest,
-        "network": extractor.model.spec.describe(),
+        "weights": model.digest,
+        "network": model.spec.describe(),
         "readout": extractor.readout.describe(),
         "view": extractor.view.describe(),
         "cameras": extractor.cameras.digest if extractor.cameras else "",

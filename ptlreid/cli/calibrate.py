@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ptlreid.cli import console
 from ptlreid.cli.evaluate import check_file_settings
-from ptlreid.cli.options import DryRun, Json, Runs, from_settings
+from ptlreid.cli.options import DryRun, Given, Json, Model, Runs, find_source, from_settings, refuse_graph_settings
 from ptlreid.errors import OptionError
-from ptlreid.settings import CalibrateSettings
+from ptlreid.settings import CalibrateSettings, GraphSettings
+
+if TYPE_CHECKING:
+    from ptlreid.runs import RunFolder
 
 
-@from_settings(CalibrateSettings)
+@from_settings(CalibrateSettings, GraphSettings)
 def calibrate(
-    settings: CalibrateSettings,
+    given: Given,
     run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Run: its name or folder.")] = None,
+    model: Model = None,
     query: Annotated[
         Path | None, typer.Option("--query", metavar="FILE", help="Query features (.h5 or .npz), instead of a run.")
     ] = None,
@@ -39,17 +43,23 @@ def calibrate(
     Examples:
       ptlreid calibrate --run market-resnet50-ptl-s0
       ptlreid calibrate --run market-resnet50-ptl-s0 --data lobby --per-camera
+      ptlreid calibrate --model osnet.onnx --data lobby
       ptlreid calibrate --query q.npz --gallery g.npz --metric cosine
     """
-    if run is None and query is not None and gallery is not None:
+    settings = given.resolve(CalibrateSettings)
+    sources = sum(one is not None for one in (run, model))
+    if not sources and query is not None and gallery is not None:
         check_file_settings(settings)
+        refuse_graph_settings(given)
         result = _calibrate_files(query, gallery, settings, dry_run=dry_run)
         title = f"{query} in {gallery}"
-    elif run is not None and query is None and gallery is None:
-        result = _calibrate_run(run, runs, settings, dry_run=dry_run)
+    elif sources == 1 and query is None and gallery is None:
+        result = _calibrate_run(find_source(run, model, runs, given), settings, dry_run=dry_run)
         title = f"{Path(result['run']).name} on {result.get('data')}"
     else:
-        raise OptionError("Nothing to calibrate: expected --run RUN, or both --query FILE and --gallery FILE.")
+        raise OptionError(
+            "Nothing to calibrate: expected --run RUN, --model FILE, or both --query FILE and --gallery FILE."
+        )
     if dry_run:
         console.show_plan(result, as_json=json)
     elif json:
@@ -58,13 +68,11 @@ def calibrate(
         _show(title, result)
 
 
-def _calibrate_run(name: str, runs: Path, settings: CalibrateSettings, *, dry_run: bool) -> dict[str, Any]:
+def _calibrate_run(run: RunFolder, settings: CalibrateSettings, *, dry_run: bool) -> dict[str, Any]:
     from ptlreid import datasets
     from ptlreid.distributed import process_group
-    from ptlreid.runs import find_run
     from ptlreid.workflows import calibrate as workflow
 
-    run = find_run(runs, name)
     splits = datasets.load(settings.data or run.settings().data, Path(settings.root))
     if dry_run:
         return workflow.preview_run(run, splits, settings)

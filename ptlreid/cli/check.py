@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptlreid.cli import console
-from ptlreid.cli.options import Json, from_settings
-from ptlreid.settings import RootSettings
+from ptlreid.cli.options import Given, Json, Model, from_settings, refuse_graph_settings
+from ptlreid.errors import OptionError
+from ptlreid.settings import GraphSettings, RootSettings
 
 if TYPE_CHECKING:
     from ptlreid.datasets import DatasetRef
@@ -20,22 +21,57 @@ if TYPE_CHECKING:
 _MAX_PER_KIND = 20
 
 
-@from_settings(RootSettings, config=False)
+@from_settings(RootSettings, GraphSettings, config=False)
 def check(
-    settings: RootSettings,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Dataset: its name or folder.")],
+    given: Given,
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help="Dataset: its name or folder.")] = None,
+    model: Model = None,
     *,
     json: Json = False,
 ) -> None:
-    """Check a dataset: decode every image, compare every count, find leaks and duplicates.
+    """Check a dataset: decode every image, compare every count, find leaks and duplicates. Or check an ONNX model.
 
-    No file is changed. Exit code 1 if a serious fault is found.
+    No file is changed. Exit code 1 if a serious fault is found. Of a model: what it takes and returns, where each fact
+    comes from, and whether it can be run, tried on two images in a process of its own.
+
+    Examples:
+      ptlreid check market
+      ptlreid check --model osnet.onnx
     """
+    if (data is None) == (model is None):
+        raise OptionError("Nothing to check: expected a dataset, or --model FILE. Give one of them.")
+    if model is not None:
+        _check_model(model, given.resolve(GraphSettings, config=False), as_json=json)
+        return
+    refuse_graph_settings(given)
     from ptlreid import datasets
 
-    root = Path(settings.root)
+    assert data is not None
+    root = Path(given.resolve(RootSettings, config=False).root)
     dataset = datasets.find(data, root)
     show_check(dataset, dataset.folder(root), {}, as_json=json)
+
+
+def _check_model(path: Path, settings: GraphSettings, *, as_json: bool) -> None:
+    from ptlreid.models.graph_file import read_graph
+    from ptlreid.workflows.check_model import check_model
+
+    found = check_model(read_graph(path, settings, console.Reporter()))
+    if as_json:
+        console.show_json(found)
+        return
+    rows = [[name, _format(value), found["origins"][name]] for name, value in found["input"].items()]
+    console.show_rows(f"Images that {path} takes", ("", "value", "from"), rows)
+    output, batch = found["output"], found["batch"]
+    own = " and ".join(name for name in ("flip", "normalize") if output[name]) or "neither flip nor L2-normalisation"
+    console.say(f"Features: width {output['width']}; in the graph, as far as a card says so: {own}.")
+    console.say(f"Batch size: {'any' if batch is None else batch}. Opset {found['opset']}.")
+    if found["cameras"]:
+        console.say(f"Statistics of {len(found['cameras'])} cameras: {_format(found['cameras'])}.")
+
+
+def _format(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def show_check(dataset: DatasetRef, folder: Path, made: Mapping[str, Any], *, as_json: bool) -> None:

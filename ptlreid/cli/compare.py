@@ -9,16 +9,23 @@ from typing import Annotated, Any
 import typer
 
 from ptlreid.cli import console
-from ptlreid.cli.options import Json, Runs, from_settings
+from ptlreid.cli.options import Given, Json, Runs, find_source, from_settings, refuse_graph_settings
 from ptlreid.cli.seeds import MEAN
+from ptlreid.errors import OptionError
+from ptlreid.settings import GraphSettings
 from ptlreid.settings.evaluate import CompareSettings
 
 
-@from_settings(CompareSettings)
+@from_settings(CompareSettings, GraphSettings)
 def compare(
-    settings: CompareSettings,
-    names: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Runs; all are compared with the first.")],
+    given: Given,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN RUN...", help="Runs; all are compared with the first.")
+    ] = None,
     *,
+    model: Annotated[
+        list[Path] | None, typer.Option("--model", metavar="FILE", help="ONNX model, before the runs; may be repeated.")
+    ] = None,
     methods: Annotated[
         bool, typer.Option("--methods", help="The names stand for runs of several seeds, with * for the seed.")
     ] = False,
@@ -30,8 +37,11 @@ def compare(
     The intervals come from a paired bootstrap over the test identities: they reflect the choice of the test set, not
     the variation between training seeds. With --methods they are over seeds and identities together.
 
+    Models of --model come before the runs: all are compared with the first model.
+
     Examples:
       ptlreid compare market-resnet50-baseline-s0 market-resnet50-ptl-s0
+      ptlreid compare --model osnet.onnx market-resnet50-ptl-s0 --data lobby
       ptlreid compare --methods 'market-resnet50-baseline-s*' 'market-resnet50-ptl-s*'
     """
     from ptlreid.distributed import process_group
@@ -39,12 +49,18 @@ def compare(
     from ptlreid.workflows.compare import compare as workflow
     from ptlreid.workflows.compare import compare_methods, find_method
 
-    progress = console.Reporter()
+    settings, progress, names = given.resolve(CompareSettings), console.Reporter(), names or []
+    if methods and model:
+        raise OptionError("--model with --methods: expected runs of several seeds only. Leave one out.")
+    folders = [find_source(None, path, runs, given) for path in model or []]
+    if not folders:
+        refuse_graph_settings(given)
+    folders += [] if methods else [find_run(runs, name) for name in names]
     with process_group(settings.device):
         if methods:
             result = compare_methods([find_method(runs, name) for name in names], settings, progress)
         else:
-            result = workflow([find_run(runs, name) for name in names], settings, progress)
+            result = workflow(folders, settings, progress)
     if json:
         console.show_json(result)
     else:

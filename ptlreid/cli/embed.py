@@ -9,19 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from ptlreid.cli import console
-from ptlreid.cli.options import Json, Runs, from_settings
+from ptlreid.cli.options import Given, Json, Model, Runs, find_source, from_settings
 from ptlreid.errors import OptionError
-from ptlreid.settings import EmbedSettings
+from ptlreid.settings import EmbedSettings, GraphSettings
 
 
-@from_settings(EmbedSettings)
+@from_settings(EmbedSettings, GraphSettings)
 def embed(
-    settings: EmbedSettings,
+    given: Given,
     sources: Annotated[
         list[str] | None,
         typer.Argument(metavar="SOURCE...", help="Folder, list, images, - for standard input, or dataset."),
     ] = None,
     run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Run: its name or folder.")] = None,
+    model: Model = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="PATH", help="File (.h5, .npz, .npy or .parquet), or folder for .h5."),
@@ -42,13 +43,13 @@ def embed(
       find . -name '*.jpg' | ptlreid embed - --run market-resnet50-ptl-s0 --out images.npy
     """
     from ptlreid.distributed import process_group
-    from ptlreid.runs import find_run
     from ptlreid.workflows.embed import embed as workflow
 
-    if not sources or run is None or out is None:
-        raise OptionError("Nothing to embed: expected SOURCE..., --run RUN and --out PATH. Give them.")
+    settings = given.resolve(EmbedSettings)
+    if not sources or (run is None) == (model is None) or out is None:
+        raise OptionError("Nothing to embed: expected SOURCE..., --run RUN or --model FILE, and --out PATH. Give them.")
     listed = sys.stdin.buffer.read() if "-" in sources else b""
-    folder = find_run(runs, run)
+    folder = find_source(run, model, runs, given)
     with process_group(settings.device):
         result = workflow(sources, folder, settings, out, console.Reporter(), listed=listed)
     if json:

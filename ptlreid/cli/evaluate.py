@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ptlreid.cli import console
-from ptlreid.cli.options import DryRun, Json, Runs, from_settings
+from ptlreid.cli.options import DryRun, Given, Json, Model, Runs, find_source, from_settings, refuse_graph_settings
 from ptlreid.errors import OptionError
-from ptlreid.settings import EvaluateSettings
+from ptlreid.settings import EvaluateSettings, GraphSettings
+
+if TYPE_CHECKING:
+    from ptlreid.runs import RunFolder
 
 
-@from_settings(EvaluateSettings)
+@from_settings(EvaluateSettings, GraphSettings)
 def evaluate(
-    settings: EvaluateSettings,
+    given: Given,
     run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Run: its name or folder.")] = None,
+    model: Model = None,
     query: Annotated[
         Path | None, typer.Option("--query", metavar="FILE", help="Query features (.h5 or .npz), instead of a run.")
     ] = None,
@@ -32,13 +36,14 @@ def evaluate(
         Path | None, typer.Option("--ranklist", metavar="FILE", help="Write each query's rank list as CSV.")
     ] = None,
     thresholds: Annotated[
-        str | None, typer.Option("--thresholds", metavar="RUN", help="Also apply the thresholds of a calibrated run.")
+        str | None,
+        typer.Option("--thresholds", metavar="RUN", help="Also apply the thresholds of a run."),
     ] = None,
     runs: Runs = Path("runs"),
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Evaluate a run on a dataset, or features from any program: mAP, CMC and mINP.
+    """Evaluate a run or a model on a dataset, or features from any program: mAP, CMC and mINP.
 
     Features are cached in the run folder, so that a second evaluation decodes no image.
 
@@ -46,17 +51,25 @@ def evaluate(
       ptlreid evaluate --run market-resnet50-ptl-s0
       ptlreid evaluate --run market-resnet50-ptl-s0 --data duke --rerank
       ptlreid evaluate --run market-resnet50-ptl-s0 --data duke --thresholds market-resnet50-ptl-s0
+      ptlreid evaluate --model osnet.onnx --data lobby
       ptlreid evaluate --query q.npz --gallery g.npz --metric cosine
     """
-    if run is None and query is not None and gallery is not None:
+    settings = given.resolve(EvaluateSettings)
+    sources = sum(one is not None for one in (run, model))
+    if not sources and query is not None and gallery is not None:
         check_file_settings(settings, thresholds)
+        refuse_graph_settings(given)
         result = _evaluate_files(query, gallery, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{query} in {gallery}"
-    elif run is not None and query is None and gallery is None:
-        result = _evaluate_run(run, runs, settings, thresholds, dry_run=dry_run, csv=csv, ranklist=ranklist)
+    elif sources == 1 and query is None and gallery is None:
+        source = find_source(run, model, runs, given)
+        calibrated = _find_calibrated(thresholds, source, runs) if thresholds else None
+        result = _evaluate_run(source, settings, calibrated, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{Path(result['run']).name} on {result['settings']['data']}"
     else:
-        raise OptionError("Nothing to evaluate: expected --run RUN, or both --query FILE and --gallery FILE.")
+        raise OptionError(
+            "Nothing to evaluate: expected --run RUN, --model FILE, or both --query FILE and --gallery FILE."
+        )
     if dry_run:
         console.show_plan(result, as_json=json)
     else:
@@ -78,11 +91,17 @@ def check_file_settings(settings: EvaluateSettings, thresholds: str | None = Non
         )
 
 
+def _find_calibrated(name: str, source: RunFolder, runs: Path) -> RunFolder:
+    """The run whose thresholds are applied, or the model itself if its file is named."""
+    from ptlreid.runs import find_run
+
+    return source if name == str(source.path) else find_run(runs, name)
+
+
 def _evaluate_run(
-    name: str,
-    runs: Path,
+    run: RunFolder,
     settings: EvaluateSettings,
-    thresholds: str | None,
+    calibrated: RunFolder | None,
     *,
     dry_run: bool,
     csv: Path | None,
@@ -90,14 +109,12 @@ def _evaluate_run(
 ) -> dict[str, Any]:
     from ptlreid import datasets
     from ptlreid.distributed import process_group
-    from ptlreid.runs import find_run
     from ptlreid.workflows import evaluate as workflow
 
-    run = find_run(runs, name)
     splits = datasets.load(settings.data or run.settings().data, Path(settings.root))
     if dry_run:
         return workflow.preview_run(run, splits, settings)
-    tables, calibrated = workflow.Tables(csv, ranklist), find_run(runs, thresholds) if thresholds else None
+    tables = workflow.Tables(csv, ranklist)
     with process_group(settings.device):
         return workflow.evaluate_run(run, splits, settings, console.Reporter(), tables, thresholds=calibrated)
 

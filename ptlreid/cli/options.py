@@ -15,14 +15,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic.fields import FieldInfo
 
+from ptlreid.errors import OptionError
 from ptlreid.progress import Progress
-from ptlreid.settings import DataSettings, Settings
+from ptlreid.settings import DataSettings, GraphSettings, Settings
 from ptlreid.settings.fields import Kind, find_kind, find_option
+
+if TYPE_CHECKING:
+    from ptlreid.runs import RunFolder
 
 S = TypeVar("S", bound=Settings)
 
@@ -31,6 +35,9 @@ ALL_OPTIONS = "ptlreid.all_options"  # in a context's `meta`: --help-all was giv
 _LONGEST_CHOICES = 34  # characters, to fit the column of a help page
 
 Runs = Annotated[Path, typer.Option("--runs", envvar="PTLREID_RUNS", metavar="DIR", help="Folder of the runs.")]
+Model = Annotated[
+    Path | None, typer.Option("--model", metavar="FILE", help="ONNX model of any program, instead of a run.")
+]
 Name = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", help="Run folder.", show_default="data-backbone-method-seed"),
@@ -84,6 +91,26 @@ class Given:
 
             choose_device(settings.device)  # type: ignore[attr-defined]  # before any work, and if none needs it
         return settings
+
+
+def find_source(run: str | None, model: Path | None, runs: Path, given: Given) -> RunFolder:
+    """The run, or the ONNX model that is given instead; `OptionError` for settings of models without one."""
+    if model is not None:
+        from ptlreid.models.graph_folder import find_model
+
+        return find_model(runs, model, given.resolve(GraphSettings, config=False), _reporter())
+    from ptlreid.runs import find_run
+
+    if any(name in given.values for name in GraphSettings.model_fields):
+        refuse_graph_settings(given)
+    return find_run(runs, run or "")
+
+
+def refuse_graph_settings(given: Given) -> None:
+    """Raise `OptionError` for settings of models, where there is none."""
+    options = [given.origins[name].split()[0] for name in GraphSettings.model_fields if name in given.values]
+    if options:
+        raise OptionError(f"{', '.join(options)}: for a --model only. Leave it out.")
 
 
 def from_settings(

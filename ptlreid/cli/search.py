@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ptlreid.cli import console
-from ptlreid.cli.options import Json, Runs, from_settings
+from ptlreid.cli.options import Given, Json, Model, Runs, find_source, from_settings, refuse_graph_settings
 from ptlreid.errors import OptionError
-from ptlreid.settings import SearchSettings
+from ptlreid.settings import GraphSettings, SearchSettings
 
 if TYPE_CHECKING:
     from ptlreid.attention import Agreement
+    from ptlreid.runs import RunFolder
 
 
-@from_settings(SearchSettings)
+@from_settings(SearchSettings, GraphSettings)
 def search(
-    settings: SearchSettings,
+    given: Given,
     queries: Annotated[
         list[str] | None, typer.Argument(metavar="QUERY...", help="Images of people, folders or lists of them.")
     ] = None,
     run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Run: its name or folder.")] = None,
+    model: Model = None,
     gallery: Annotated[
         str | None, typer.Option("--gallery", metavar="PATH", help="Folder, list or features of the images to search.")
     ] = None,
@@ -54,13 +56,16 @@ def search(
       ptlreid search --features q.npz --gallery g.npz --metric cosine --json
     """
     _check_out(out, run, attention=attention)
-    if features is not None and run is None:
-        result = _search_files(queries or [], features, gallery, settings)
-    elif run is not None and features is None and gallery is not None and queries:
-        result = _search_run(queries, run, runs, gallery, settings)
+    settings = given.resolve(SearchSettings)
+    sources = sum(one is not None for one in (run, model))
+    if features is not None and not sources:
+        result = _search_files(queries or [], features, gallery, given)
+    elif sources == 1 and features is None and gallery is not None and queries:
+        result = _search_run(queries, find_source(run, model, runs, given), gallery, settings)
     else:
         raise OptionError(
-            "Nothing to search: expected QUERY... with --run RUN and --gallery PATH, or --features FILE. Give them."
+            "Nothing to search: expected QUERY... with --run RUN or --model FILE and --gallery PATH, or --features "
+            "FILE. Give them."
         )
     _write(result, out, csv, _explain(result, run, runs, settings) if attention and run else [])
     if json:
@@ -69,19 +74,19 @@ def search(
         _show(result, out)
 
 
-def _search_run(queries: list[str], name: str, runs: Path, gallery: str, settings: SearchSettings) -> dict[str, Any]:
+def _search_run(queries: list[str], run: RunFolder, gallery: str, settings: SearchSettings) -> dict[str, Any]:
     from ptlreid.distributed import process_group
-    from ptlreid.runs import find_run
     from ptlreid.workflows.search import search_run
 
     listed = sys.stdin.buffer.read() if "-" in queries else b""
-    run = find_run(runs, name)
     with process_group(settings.device):
         return search_run(queries, run, gallery, settings, console.Reporter(), listed=listed)
 
 
-def _search_files(queries: list[str], features: Path, gallery: str | None, settings: SearchSettings) -> dict[str, Any]:
+def _search_files(queries: list[str], features: Path, gallery: str | None, given: Given) -> dict[str, Any]:
+    settings = given.resolve(SearchSettings)
     _check_file_settings(settings)
+    refuse_graph_settings(given)
     from ptlreid.workflows.search import search_files
 
     return search_files(queries, features, Path(gallery) if gallery else None, settings, console.Reporter())

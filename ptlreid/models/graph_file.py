@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ptlreid.card_schema import Card, ImageInput
 from ptlreid.errors import DataError, OptionError
@@ -22,6 +23,14 @@ from ptlreid.network_types import Readout
 from ptlreid.progress import Progress
 from ptlreid.settings import ExtractionSettings, GraphSettings
 from ptlreid.views import GraphView
+
+
+class OnnxNetwork:
+    """What stands for the `NetworkSpec` of a graph."""
+
+    def describe(self) -> dict[str, str]:
+        """The network, for JSON: all of it is in the digest of the graph."""
+        return {"graph": "onnx"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class GraphFile:
     opset: int
     weight_bytes: int
     half: bool
+    spec: ClassVar = OnnxNetwork()
 
     @property
     def view(self) -> GraphView:

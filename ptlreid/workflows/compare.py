@@ -12,7 +12,6 @@ from typing import Any
 from ptlreid import datasets
 from ptlreid.errors import OptionError
 from ptlreid.evaluation import evaluate, load_retrieval
-from ptlreid.files import file_digest
 from ptlreid.progress import Progress
 from ptlreid.retrieval.bootstrap import Difference, score_differences
 from ptlreid.retrieval.seeds import MethodDifference, method_differences, summarize_seeds
@@ -22,12 +21,14 @@ from ptlreid.settings.evaluate import CompareSettings
 
 
 def compare(runs: Sequence[RunFolder], settings: CompareSettings, progress: Progress) -> dict[str, Any]:
-    """The scores of each run on one dataset, and the difference of each from the first.
+    """The scores of each run or model on one dataset, and the difference of each from the first.
 
     Differences are paired by query, with an interval from a bootstrap over identities: see `score_differences`.
     """
     if len(runs) < 2:
-        raise OptionError("One run was given: expected two or more. Name the others after it.")
+        raise OptionError(
+            f"Runs and models given: {len(runs)}, expected two or more. Name the others, or give models with --model."
+        )
     splits = datasets.load(_choose_dataset(runs, settings), Path(settings.root))
     pids, resamples, seed = splits.query.pids, settings.bootstrap, settings.seed
     # One run after the other, so that only the features of one run are in memory.
@@ -131,7 +132,7 @@ def _about(data: str, scores: Scores, settings: CompareSettings) -> dict[str, An
 
 
 def _describe_run(run: RunFolder, scores: Scores, settings: CompareSettings) -> dict[str, Any]:
-    return {"run": str(run.path), "weights_digest": file_digest(run.weights(settings.weights)), **scores.summary()}
+    return {"run": str(run.path), "weights_digest": run.weights_digest(settings.weights), **scores.summary()}
 
 
 def _choose_dataset(runs: Sequence[RunFolder], settings: CompareSettings) -> str:

@@ -26,7 +26,6 @@ from ptlreid.errors import DataError, OptionError
 from ptlreid.evaluation import cache_file
 from ptlreid.features import Extractor
 from ptlreid.image_check import check_images
-from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Progress
 from ptlreid.records import UNKNOWN_CAMERA, Records
 from ptlreid.retrieval import feature_exports
@@ -84,15 +83,14 @@ def embed(
             f"--out {out}: one file, but {sources[0]} has {len(image_sets)} parts: expected a folder. Give one, or "
             "choose a part with --part."
         )
-    weights = read_weights_header(run.find_weights(settings.weights))
-    extractor = Extractor.from_weights(weights, settings)
+    extractor = Extractor.from_run(run, settings)
     written = []
     for images in image_sets:
         file = out if is_file else out / f"{images.name}.h5"
         written.append(_embed_set(images, extractor, settings, file, progress))
     readout = {"flip": extractor.readout.flip, "normalize": extractor.readout.normalize}
     in_effect = settings.model_copy(update=readout).model_dump()
-    return {"run": str(run.path), "weights_digest": weights.digest, "files": written, "settings": in_effect}
+    return {"run": str(run.path), "weights_digest": extractor.digest, "files": written, "settings": in_effect}
 
 
 def find_image_sets(

@@ -24,7 +24,8 @@ from ptlreid.evaluation import (
 )
 from ptlreid.features import Extractor
 from ptlreid.files import atomic_write
-from ptlreid.models.weights import read_weights_header
+from ptlreid.models.graph_file import GraphFile
+from ptlreid.models.weights import WeightsFile
 from ptlreid.network_types import Readout
 from ptlreid.progress import Progress
 from ptlreid.records import Splits
@@ -60,14 +61,16 @@ def evaluate_run(
 
     `thresholds`: a run whose thresholds are applied, which must be of the same weights, readout and metric.
     """
-    weights = read_weights_header(run.find_weights(settings.weights))
-    extractor = Extractor.from_weights(weights, settings)
+    extractor = Extractor.from_run(run, settings)
+    model = extractor.model
+    assert isinstance(model, WeightsFile | GraphFile), "a run has weights, and a model a graph"
     calibration = _find_calibration(thresholds, extractor, settings) if thresholds else None
     retrieval = load_retrieval(run, splits, settings, progress, extractor=extractor)
     in_effect = _settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout)
-    about = {"run": str(run.path), "data": splits.name, "weights_digest": weights.digest, "settings": in_effect}
+    about = {"run": str(run.path), "data": splits.name, "weights_digest": model.digest, "settings": in_effect}
     scores = distributed.run_on_main(lambda: _evaluate(retrieval, settings, progress, tables, calibration))
-    return about | {"readout": _own_readout(extractor)} | scores
+    own = model.readout  # unless the settings say otherwise
+    return about | {"readout": {"flip": own.flip, "normalize": own.normalize}} | scores
 
 
 def evaluate_files(
@@ -149,12 +152,6 @@ def _evaluate(
     if tables.ranks:
         _write_rank_lists(tables.ranks, ranking, settings)
     return summary
-
-
-def _own_readout(extractor: Extractor) -> dict[str, bool]:
-    """How the network's features are read unless the settings say otherwise."""
-    own = extractor.model.readout
-    return {"flip": own.flip, "normalize": own.normalize}
 
 
 def _settings_in_effect(

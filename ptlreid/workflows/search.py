@@ -43,13 +43,11 @@ def search_run(
     """
     # Not needed without a run, and slow to load next to a search.
     from ptlreid.features import Extractor
-    from ptlreid.models.weights import read_weights_header
     from ptlreid.workflows.search_sides import load_gallery, load_queries
 
-    weights = read_weights_header(run.weights(settings.weights))
-    found = load_gallery(gallery, run, Extractor.from_weights(weights, settings), settings, progress)
+    found = load_gallery(gallery, run, Extractor.from_run(run, settings), settings, progress)
     query = load_queries(queries, run, found, settings, progress, listed=listed)
-    _check_widths(query, found.side, f"the run {run.path}", gallery)
+    _check_widths(query, found.side, str(run.path), gallery)
     threshold = _find_threshold(run, settings, found.extractor)
     readout = found.extractor.readout
     about = {"run": str(run.path), "gallery": gallery, "flip": readout.flip, "normalize": readout.normalize}

@@ -154,7 +154,7 @@ def _read_gallery(
 
 def _agree(file: Path, stated: Mapping[str, str], extractor: Extractor, settings: SearchSettings) -> Extractor:
     """The extractor with the readout that the file states."""
-    ours = {"weights": extractor.model.digest, "view": json.dumps(extractor.view.describe(), sort_keys=True)}
+    ours = {"weights": extractor.digest, "view": json.dumps(extractor.view.describe(), sort_keys=True)}
     differing = [name for name, value in ours.items() if stated.get(name, "") != value]
     if bool(stated.get("cameras")) != bool(extractor.cameras):
         differing.append("statistics of cameras")
