@@ -163,7 +163,6 @@ WRONG_CARDS = {
     "type": ({"input": {"dtype": "float16"}}, "but the graph has images float32 (?, 3, 8, 4)"),
     "size": ({"input": {"height": 16}}, "(?, 3, 16, 4), caller's preprocessing"),
     "layout": ({"input": {"layout": "NHWC"}}, "(?, 8, 4, 3)"),
-    "preprocessing": ({"input": {"preprocessing": "graph"}}, "graph's preprocessing"),
     "width": ({"output": {"width": 4}}, "states the output features of width 4"),
     "output": ({"output": {"name": "logits"}}, "states the output logits of width 3"),
     "cameras": (
