@@ -238,7 +238,7 @@ def test_a_dry_run_measures_nothing(ptlreid, run, market_folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "Nothing to calibrate: expected --run RUN, --model FILE, or both"),
+        ((), "Nothing to calibrate: expected --run RUN, --model FILE, or --query"),
         (("--query", "q.npz"), "Nothing to calibrate"),
         (("--query", "q.npz", "--gallery", "g.npz", "--flip"), "--flip: for a --run only"),
         (("--query", "one.npz", "--gallery", "one.npz"), "under protocol 'market' give 0 same-identity and"),

@@ -30,7 +30,7 @@ COMMANDS = {
         "transfer-chain": "Fine-tune one network on several datasets in order, and evaluate it on all after each.",
     },
     "Evaluation": {
-        "evaluate": "Evaluate a run on a dataset, or features from any program: mAP, CMC and mINP.",
+        "evaluate": "Evaluate a run or an ONNX model on a dataset, or features of any program: mAP, CMC and mINP.",
         "compare": "Compare runs on one test set: differences of mAP and CMC-1 with 95% CIs.",
         "calibrate": "Measure thresholds on the distance: same identity or not, in the gallery or not.",
         "report": "Write an HTML report on runs, or one figure or table for a paper.",

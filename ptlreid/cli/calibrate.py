@@ -10,7 +10,7 @@ import typer
 
 from ptlreid.cli import console
 from ptlreid.cli.evaluate import check_file_settings
-from ptlreid.cli.options import DryRun, Given, Json, Model, Runs, find_source, from_settings, refuse_graph_settings
+from ptlreid.cli.options import DryRun, Given, Json, Model, Runs, find_source, from_settings
 from ptlreid.errors import OptionError
 from ptlreid.settings import CalibrateSettings, GraphSettings
 
@@ -49,8 +49,7 @@ def calibrate(
     settings = given.resolve(CalibrateSettings)
     sources = sum(one is not None for one in (run, model))
     if not sources and query is not None and gallery is not None:
-        check_file_settings(settings)
-        refuse_graph_settings(given)
+        check_file_settings(settings, given)
         result = _calibrate_files(query, gallery, settings, dry_run=dry_run)
         title = f"{query} in {gallery}"
     elif sources == 1 and query is None and gallery is None:
@@ -58,7 +57,7 @@ def calibrate(
         title = f"{Path(result['run']).name} on {result.get('data')}"
     else:
         raise OptionError(
-            "Nothing to calibrate: expected --run RUN, --model FILE, or both --query FILE and --gallery FILE."
+            "Nothing to calibrate: expected --run RUN, --model FILE, or --query FILE with --gallery FILE."
         )
     if dry_run:
         console.show_plan(result, as_json=json)

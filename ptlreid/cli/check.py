@@ -29,9 +29,9 @@ def check(
     *,
     json: Json = False,
 ) -> None:
-    """Check a dataset: decode every image, compare every count, find leaks and duplicates. Or check an ONNX model.
+    """Check a dataset: decode every image, compare every count, find leaks and duplicates.
 
-    No file is changed. Exit code 1 if a serious fault is found. Of a model: what it takes and returns, where each fact
+    No file is changed. Exit code 1 if a serious fault is found. With --model, of an ONNX model: what it takes and returns, where each fact
     comes from, and whether it can be run, tried on two images in a process of its own.
 
     Examples:

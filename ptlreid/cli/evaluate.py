@@ -36,14 +36,13 @@ def evaluate(
         Path | None, typer.Option("--ranklist", metavar="FILE", help="Write each query's rank list as CSV.")
     ] = None,
     thresholds: Annotated[
-        str | None,
-        typer.Option("--thresholds", metavar="RUN", help="Also apply the thresholds of a run."),
+        str | None, typer.Option("--thresholds", metavar="RUN", help="Also apply the thresholds of a run.")
     ] = None,
     runs: Runs = Path("runs"),
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Evaluate a run or a model on a dataset, or features from any program: mAP, CMC and mINP.
+    """Evaluate a run or an ONNX model on a dataset, or features of any program: mAP, CMC and mINP.
 
     Features are cached in the run folder, so that a second evaluation decodes no image.
 
@@ -57,19 +56,15 @@ def evaluate(
     settings = given.resolve(EvaluateSettings)
     sources = sum(one is not None for one in (run, model))
     if not sources and query is not None and gallery is not None:
-        check_file_settings(settings, thresholds)
-        refuse_graph_settings(given)
+        check_file_settings(settings, given, thresholds)
         result = _evaluate_files(query, gallery, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{query} in {gallery}"
     elif sources == 1 and query is None and gallery is None:
         source = find_source(run, model, runs, given)
-        calibrated = _find_calibrated(thresholds, source, runs) if thresholds else None
-        result = _evaluate_run(source, settings, calibrated, dry_run=dry_run, csv=csv, ranklist=ranklist)
+        result = _evaluate_run(source, runs, settings, thresholds, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{Path(result['run']).name} on {result['settings']['data']}"
     else:
-        raise OptionError(
-            "Nothing to evaluate: expected --run RUN, --model FILE, or both --query FILE and --gallery FILE."
-        )
+        raise OptionError("Nothing to evaluate: expected --run RUN, --model FILE, or --query FILE with --gallery FILE.")
     if dry_run:
         console.show_plan(result, as_json=json)
     else:
@@ -80,28 +75,23 @@ def evaluate(
 _EXTRACTION = ("data", "weights", "flip", "normalize", "amp", "batch_size", "dtype")
 
 
-def check_file_settings(settings: EvaluateSettings, thresholds: str | None = None) -> None:
+def check_file_settings(settings: EvaluateSettings, given: Given, thresholds: str | None = None) -> None:
     """Raise `OptionError` for a setting of feature extraction, or for thresholds, which belong to a run."""
     if thresholds:
         raise OptionError("--thresholds: for a --run only, expected the run that was calibrated. Leave it out.")
-    given = [f"--{name.replace('_', '-')}" for name in _EXTRACTION if name in settings.model_fields_set]
-    if given:
+    refuse_graph_settings(given)
+    options = [f"--{name.replace('_', '-')}" for name in _EXTRACTION if name in settings.model_fields_set]
+    if options:
         raise OptionError(
-            f"{', '.join(given)}: for a --run only. The features in --query and --gallery are used as they are."
+            f"{', '.join(options)}: for a --run only. The features in --query and --gallery are used as they are."
         )
-
-
-def _find_calibrated(name: str, source: RunFolder, runs: Path) -> RunFolder:
-    """The run whose thresholds are applied, or the model itself if its file is named."""
-    from ptlreid.runs import find_run
-
-    return source if name == str(source.path) else find_run(runs, name)
 
 
 def _evaluate_run(
     run: RunFolder,
+    runs: Path,
     settings: EvaluateSettings,
-    calibrated: RunFolder | None,
+    thresholds: str | None,
     *,
     dry_run: bool,
     csv: Path | None,
@@ -109,12 +99,15 @@ def _evaluate_run(
 ) -> dict[str, Any]:
     from ptlreid import datasets
     from ptlreid.distributed import process_group
+    from ptlreid.runs import find_run
     from ptlreid.workflows import evaluate as workflow
 
     splits = datasets.load(settings.data or run.settings().data, Path(settings.root))
     if dry_run:
         return workflow.preview_run(run, splits, settings)
-    tables = workflow.Tables(csv, ranklist)
+    tables, calibrated = workflow.Tables(csv, ranklist), None
+    if thresholds:  # of a run, or of the model itself
+        calibrated = run if thresholds == str(run.path) else find_run(runs, thresholds)
     with process_group(settings.device):
         return workflow.evaluate_run(run, splits, settings, console.Reporter(), tables, thresholds=calibrated)
 

@@ -35,9 +35,7 @@ ALL_OPTIONS = "ptlreid.all_options"  # in a context's `meta`: --help-all was giv
 _LONGEST_CHOICES = 34  # characters, to fit the column of a help page
 
 Runs = Annotated[Path, typer.Option("--runs", envvar="PTLREID_RUNS", metavar="DIR", help="Folder of the runs.")]
-Model = Annotated[
-    Path | None, typer.Option("--model", metavar="FILE", help="ONNX model of any program, instead of a run.")
-]
+Model = Annotated[Path | None, typer.Option("--model", metavar="FILE", help="ONNX model of any program.")]
 Name = Annotated[
     str | None,
     typer.Option("--name", metavar="NAME", help="Run folder.", show_default="data-backbone-method-seed"),
