@@ -47,12 +47,11 @@ def calibrate(
       ptlreid calibrate --query q.npz --gallery g.npz --metric cosine
     """
     settings = given.resolve(CalibrateSettings)
-    sources = sum(one is not None for one in (run, model))
-    if not sources and query is not None and gallery is not None:
+    if run is None and model is None and query is not None and gallery is not None:
         check_file_settings(settings, given)
         result = _calibrate_files(query, gallery, settings, dry_run=dry_run)
         title = f"{query} in {gallery}"
-    elif sources == 1 and query is None and gallery is None:
+    elif (run is None) != (model is None) and query is None and gallery is None:
         result = _calibrate_run(find_source(run, model, runs, given), settings, dry_run=dry_run)
         title = f"{Path(result['run']).name} on {result.get('data')}"
     else:

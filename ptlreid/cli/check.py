@@ -31,8 +31,8 @@ def check(
 ) -> None:
     """Check a dataset: decode every image, compare every count, find leaks and duplicates.
 
-    No file is changed. Exit code 1 if a serious fault is found. With --model, of an ONNX model: what it takes and returns, where each fact
-    comes from, and whether it can be run, tried on two images in a process of its own.
+    No file is changed. Exit code 1 if a serious fault is found. With --model, of an ONNX model: what it takes and
+    returns, where each fact comes from, and whether it can be run, tried on two images in a process of its own.
 
     Examples:
       ptlreid check market

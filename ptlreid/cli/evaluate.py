@@ -54,12 +54,11 @@ def evaluate(
       ptlreid evaluate --query q.npz --gallery g.npz --metric cosine
     """
     settings = given.resolve(EvaluateSettings)
-    sources = sum(one is not None for one in (run, model))
-    if not sources and query is not None and gallery is not None:
+    if run is None and model is None and query is not None and gallery is not None:
         check_file_settings(settings, given, thresholds)
         result = _evaluate_files(query, gallery, settings, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{query} in {gallery}"
-    elif sources == 1 and query is None and gallery is None:
+    elif (run is None) != (model is None) and query is None and gallery is None:
         source = find_source(run, model, runs, given)
         result = _evaluate_run(source, runs, settings, thresholds, dry_run=dry_run, csv=csv, ranklist=ranklist)
         title = f"{Path(result['run']).name} on {result['settings']['data']}"

@@ -57,10 +57,9 @@ def search(
     """
     _check_out(out, run, attention=attention)
     settings = given.resolve(SearchSettings)
-    sources = sum(one is not None for one in (run, model))
-    if features is not None and not sources:
+    if features is not None and run is None and model is None:
         result = _search_files(queries or [], features, gallery, given)
-    elif sources == 1 and features is None and gallery is not None and queries:
+    elif (run is None) != (model is None) and features is None and gallery is not None and queries:
         result = _search_run(queries, find_source(run, model, runs, given), gallery, settings)
     else:
         raise OptionError(
@@ -68,10 +67,7 @@ def search(
             "FILE. Give them."
         )
     _write(result, out, csv, _explain(result, run, runs, settings) if attention and run else [])
-    if json:
-        console.show_json(result)
-    else:
-        _show(result, out)
+    console.show_json(result) if json else _show(result, out)
 
 
 def _search_run(queries: list[str], run: RunFolder, gallery: str, settings: SearchSettings) -> dict[str, Any]:
