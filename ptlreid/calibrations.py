@@ -25,7 +25,10 @@ EQUAL_ERROR = "eer"
 
 @dataclass(frozen=True)
 class FeatureOrigin:
-    """What distances depend on besides the images. `camera_statistics`: the digest of their file, "" for none."""
+    """What distances depend on besides the images. `camera_statistics`: the digest of their file, "" for none.
+
+    Not whether features are rounded to float16, which changes distances by a few millionths: docs/thresholds.md.
+    """
 
     weights_digest: str
     readout: Readout

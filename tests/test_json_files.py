@@ -16,6 +16,7 @@ from ptlreid.errors import DataError
 from ptlreid.json_files import has_digest, parse_json, read_json, write_json
 from ptlreid.retrieval.types import Scores
 from ptlreid.schemas import Chain, Manifest, Metrics, Origin, Rules, Summary
+from ptlreid.thresholds_schema import Thresholds
 
 METRICS = {
     "run": "a run",
@@ -44,7 +45,36 @@ CHAIN = {
 }
 ORIGIN = {"data": "lobby", "source": "/crops", "digest": "0f", "seed": 0, "test_share": 0.5}
 RULES = {"protocol": "any-camera", "seed": 0, "test_share": 0.5}
+THRESHOLDS = {
+    "calibrations": [
+        {
+            "weights_digest": "0f" * 16,
+            "readout": {"flip": True, "normalize": False, "amp": "off", "channels_last": False},
+            "camera_statistics": "",
+            "metric": "cosine",
+            "data": "lobby",
+            "test_images": "1e" * 16,
+            "protocol": "market",
+            "cameras": {"query": [1], "gallery": [1, 2]},
+            "pairs": {"same": 8, "different": 32},
+            "operating_points": [
+                {"name": "eer", "threshold": 0.25, "far": 0.125, "tar": 0.875}
+                | {"far_interval": [0.0, 0.25], "tar_interval": [0.75, 1.0]},
+            ],
+            "open_set": [
+                {"name": "open-set=0.01", "threshold": None, "far": None, "dir": None}
+                | {"far_interval": None, "dir_interval": None, "note": "too few"},
+            ],
+            "open_set_split": None,
+            "curves": {"roc": [[0.0, 0.5], [1.0, 1.0]], "open_set": []},
+            "camera_pairs": [{"query": 1, "gallery": 1, "pairs": None, "operating_points": []}],
+            "bootstrap": 10,
+            "seed": 0,
+        }
+    ]
+}
 FILES = [(Metrics, METRICS), (Manifest, DATA), (Chain, CHAIN), (Origin, ORIGIN), (Rules, RULES)]
+FILES += [(Thresholds, THRESHOLDS)]
 
 
 @pytest.fixture
