@@ -9,7 +9,7 @@ from typing import Any
 def make_page(card: Mapping[str, Any], name: str) -> str:
     """The page of a card. `name`: of the graph's file."""
     sections = [
-        [f"# {name}", "", f"Features of images for person re-identification, by `ptlreid export` ({card['version']})."],
+        [f"# {card['run']}", "", f"`{name}`: features for person re-identification, by ptlreid {card['version']}."],
         _describe_use(card),
         _describe_output(card),
         _describe_scores(card),

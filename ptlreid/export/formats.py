@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptlreid.errors import OptionError
 from ptlreid.export.graph import BATCH, FEATURES
+from ptlreid.file_kinds import printable
 from ptlreid.models.graph_checks import import_onnx
 
 if TYPE_CHECKING:
@@ -68,7 +71,9 @@ def write(program: ExportedProgram, file: Path, metadata: Mapping[str, str], *, 
     if file.suffix == TORCH:
         import torch
 
-        torch.export.save(program, file, extra_files=dict(metadata))
+        content = BytesIO()  # torch ends in a traceback where a disk is full
+        torch.export.save(program, content, extra_files=dict(metadata))
+        file.write_bytes(content.getbuffer())
         return
     onnx = file if file.suffix == ONNX else file.with_name(f"{file.stem}.temporary.onnx")
     _write_onnx(program, onnx, metadata)
@@ -80,7 +85,10 @@ def write(program: ExportedProgram, file: Path, metadata: Mapping[str, str], *, 
             onnx.unlink()
         for name, text in metadata.items():
             model.set_rt_info(text, ["ptlreid", name])
-        openvino.save_model(model, file, compress_to_fp16=half)
+        try:
+            openvino.save_model(model, file, compress_to_fp16=half)
+        except RuntimeError as error:
+            raise OSError(errno.EIO, printable(str(error))) from None
 
 
 def _write_onnx(program: ExportedProgram, file: Path, metadata: Mapping[str, str]) -> None:
