@@ -85,7 +85,9 @@ def _show(card: Mapping[str, Any]) -> None:
             [str(one["batch"]), f"{one['graph']:.1f}", f"{one['torch']:.1f}", f"{one['graph'] / one['torch']:.2f}"]
             for one in speed["images_per_second"]
         ]
-        title = f"Images per second, {speed['threads']} threads"
+        graph, torch = speed["devices"]["graph"], speed["devices"]["torch"]
+        where = f"on {graph}" if graph == torch else f"graph on {graph}, torch on {torch}"
+        title = f"Images per second, {where}, {speed['threads']} threads"
         console.show_rows(title, ("batch", "graph", "torch", "ratio"), lines, right=True)
     if card["files"] and not card["thresholds"]:
         console.say("No thresholds on the card: calibrate the run with `ptlreid calibrate`, then export again.")

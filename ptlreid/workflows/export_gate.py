@@ -133,4 +133,5 @@ def _measure(source: Source, exported: Extractor, sample: Splits, progress: Prog
     }
     with progress.task("measure speed", None):
         speeds = measure_speed(runs, resize(pixels, source.extractor.view))
-    return {"threads": torch.get_num_threads(), "images_per_second": speeds}
+    devices = {"graph": str(exported.placement.device), "torch": str(source.extractor.placement.device)}
+    return {"threads": torch.get_num_threads(), "devices": devices, "images_per_second": speeds}
