@@ -106,14 +106,13 @@ def find_calibration(run: RunFolder, origin: FeatureOrigin) -> Calibration:
 def match_calibration(run: RunFolder, origin: FeatureOrigin) -> Calibration | None:
     """The calibration of a run for features of this origin, None without one; `DataError` if the file is damaged."""
     wanted = origin.describe()
-    return next((one for one in read_calibrations(run) if _origin_of(one) == wanted), None)
+    return next((one for one in reversed(read_calibrations(run)) if _origin_of(one) == wanted), None)
 
 
 def read_calibrations(run: RunFolder) -> list[Calibration]:
     """All calibrations of a run, the latest last; `DataError` if the file is damaged or edited."""
-    if not run.thresholds.exists():
-        return []
-    return read_json(run.thresholds, Thresholds, _REMEDY)["calibrations"]
+    measured = read_json(run.thresholds, Thresholds, _REMEDY)["calibrations"] if run.thresholds.exists() else []
+    return [*run.issued_calibrations, *measured]
 
 
 def save_calibration(run: RunFolder, calibration: Calibration) -> str | None:
@@ -127,7 +126,8 @@ def save_calibration(run: RunFolder, calibration: Calibration) -> str | None:
         previous = []
     origin = _origin_of(calibration)
     replaced = next((one["data"] for one in previous if _origin_of(one) == origin), None)
-    write_json(run.thresholds, {"calibrations": [*(one for one in previous if _origin_of(one) != origin), calibration]})
+    others = [one for one in previous if _origin_of(one) != origin]
+    write_json(run.thresholds, {"calibrations": [*others, calibration]})
     return replaced
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic accepts that of `typing` from Python 3.12 on
 
 from ptlreid.schemas import CameraName, Pixels
+from ptlreid.thresholds_schema import Calibration
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 _OPEN = ConfigDict(strict=True, extra="allow")
@@ -59,9 +60,13 @@ class CameraInput(TypedDict):
 
 @with_config(_OPEN)
 class Card(TypedDict):
-    """What a program has to know to use the graph. `digest`: of the graph, as `graph_checks.digest_graph` gives it."""
+    """What a program has to know to use the graph. `digest`: of the graph, as `graph_checks.digest_graph` gives it.
+
+    `thresholds`: the calibration of the run that it was made from, for the same features.
+    """
 
     digest: str
     input: ImageInput
     output: FeatureOutput
     cameras: CameraInput | None
+    thresholds: NotRequired[Calibration | None]

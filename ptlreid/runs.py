@@ -22,6 +22,7 @@ from ptlreid.settings import read_toml
 
 if TYPE_CHECKING:
     from ptlreid.settings import FinetuneSettings
+    from ptlreid.thresholds_schema import Calibration
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class RunFolder:
     def thresholds(self) -> Path:
         """The thresholds of `ptlreid calibrate`, JSON."""
         return self.path / "thresholds.json"
+
+    @property
+    def issued_calibrations(self) -> list[Calibration]:
+        """Calibrations that came with it: none."""
+        return []
 
     @property
     def report(self) -> Path:

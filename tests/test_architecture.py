@@ -46,6 +46,7 @@ ALLOWED_WITHIN_RANK = {
     ("locks", "errors"),
     ("locks", "progress"),
     ("thresholds_schema", "schemas"),
+    ("card_schema", "thresholds_schema"),
     ("card_schema", "schemas"),
     ("distributed", "devices"),
     ("images", "views"),

@@ -104,10 +104,15 @@ def test_the_card_says_how_the_graph_is_used_and_where_it_is_from(export, run, p
     assert (card["training"]["data"], card["training"]["images"], card["training"]["identities"]) == ("market", 16, 4)
     assert card["gate"]["images"] == 14  # all of the query and the gallery
     thresholds = json.loads(run.thresholds.read_text())["calibrations"][0]
-    assert card["thresholds"]["operating_points"] == thresholds["operating_points"]
+    assert card["thresholds"] == thresholds
     names = {one["name"] for one in thresholds["operating_points"] if one["threshold"] is not None}
     assert names
     assert names <= set(card["gate"]["decisions_changed"])
+    images = datasets.load("market", market_folder.parent)
+    query, gallery = images.query.paths[0], images.gallery.paths[0].parent
+    search = ("search", query, "--gallery", gallery, "--threshold", "eer", "--device", "cpu", "--json")
+    found = [json.loads(ptlreid(*search, *one)[1]) for one in (("--run", "tiny"), ("--model", "m.onnx"))]
+    assert found[0]["threshold"] == found[1]["threshold"]
     page = Path("m.md").read_text()
     assert "(batch, 64, 32, 3) uint8" in page
     assert card["digest"] in page

@@ -79,14 +79,6 @@ def describe_origin(run: RunFolder, weights: WeightsFile, settings: ExportSettin
     }
 
 
-def describe_thresholds(calibration: Calibration | None) -> dict[str, Any] | None:
-    """The thresholds of a calibration of the same features, and what they were measured on; None without one."""
-    if calibration is None:
-        return None
-    keys = ("data", "protocol", "metric", "test_images", "operating_points", "open_set")
-    return {key: calibration[key] for key in keys}  # type: ignore[literal-required]
-
-
 def own_thresholds(calibration: Calibration | None) -> dict[str, float]:
     """The thresholds that were measurable, by name."""
     if calibration is None:

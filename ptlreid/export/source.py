@@ -26,7 +26,10 @@ SITE = "site"  # the camera of images whose camera is not known
 
 @dataclass(frozen=True)
 class Source:
-    """A run that is exported. `camera`: the row of the only camera that the graph is for, None for all."""
+    """A run that is exported. `camera`: the row of the only camera that the graph is for, None for all.
+
+    `calibration`: that of its features; None for one camera, whose features of other cameras' images differ.
+    """
 
     run: RunFolder
     splits: Splits
@@ -41,8 +44,9 @@ class Source:
         """The run with its thresholds, if it is calibrated; `OptionError` for a camera that it does not know."""
         extractor = Extractor.from_run(run, settings)
         assert isinstance(extractor.model, WeightsFile)
-        calibration = match_calibration(run, FeatureOrigin.of(extractor, settings.metric))
         camera = _find_camera(extractor.cameras, settings.camera)
+        origin = FeatureOrigin.of(extractor, settings.metric)
+        calibration = match_calibration(run, origin) if camera is None else None
         return cls(run, splits.require_test(), settings, extractor, extractor.model, camera, calibration)
 
     @property
@@ -60,7 +64,7 @@ class Source:
             "output": cards.describe_output(readout, self.extractor.network.feature_width),
             "cameras": cards.describe_cameras(names),
             **cards.describe_origin(self.run, self.weights, self.settings),
-            "thresholds": cards.describe_thresholds(self.calibration),
+            "thresholds": self.calibration,
         }
 
     def extract(self, extractor: Extractor, sample: Splits, progress: Progress) -> Retrieval:

@@ -22,6 +22,7 @@ from ptlreid.models.graph_trial import try_graph
 from ptlreid.network_types import Readout
 from ptlreid.progress import Progress
 from ptlreid.settings import ExtractionSettings, GraphSettings
+from ptlreid.thresholds_schema import Calibration
 from ptlreid.views import GraphView
 
 
@@ -40,7 +41,7 @@ class GraphFile:
     `digest`: see `graph_checks.inspect_graph`. `image`: its input. `batch`: the only batch size that it takes, None for
     any. `width`: of its features, None where nothing states it. `readout`: what the graph does itself, flip and
     L2-normalisation, as far as a card says so. `cameras`: of a graph with their statistics. `origins`: where each fact
-    about the input comes from: `card`, `graph`, an option or `default`.
+    about the input comes from: `card`, `graph`, an option or `default`. `calibration`: the one on its card.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class GraphFile:
     opset: int
     weight_bytes: int
     half: bool
+    calibration: Calibration | None = None
     spec: ClassVar = OnnxNetwork()
 
     @property
@@ -111,7 +113,8 @@ def read_graph(path: Path, settings: GraphSettings, progress: Progress) -> Graph
         progress.note(f"{path}: {assumed}")
     width, readout = _read_output(path, output, card)
     batch = tensor.shape[0] if tensor.shape else None
-    facts = (content.opset, content.weight_bytes, content.half)
+    calibration = card.get("thresholds") if card else None
+    facts = (content.opset, content.weight_bytes, content.half, calibration)
     return GraphFile(path, content.digest, image, batch, width, readout, cameras, origins, *facts)
 
 

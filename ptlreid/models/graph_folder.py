@@ -11,6 +11,7 @@ from ptlreid.models.graph_file import GraphFile, read_graph
 from ptlreid.progress import Progress
 from ptlreid.runs import RunFolder
 from ptlreid.settings import FinetuneSettings, GraphSettings
+from ptlreid.thresholds_schema import Calibration
 
 _FOLDER = "models"  # below that of the runs
 _DIGITS = 8
@@ -32,6 +33,21 @@ class ModelFolder(RunFolder):
     def thresholds(self) -> Path:
         """The thresholds of `ptlreid calibrate`, JSON."""
         return self.folder / "thresholds.json"
+
+    @property
+    def issued_calibrations(self) -> list[Calibration]:
+        """The one on its card, if it has one: that of the run, whose features are those of the graph."""
+        graph = self.graph
+        if graph.calibration is None:
+            return []
+        return [
+            {
+                **graph.calibration,
+                "weights_digest": graph.digest,
+                "readout": graph.readout.describe(),  # type: ignore[typeddict-item]
+                "camera_statistics": graph.cameras.digest if graph.cameras else "",
+            }
+        ]
 
     @property
     def option(self) -> str:
