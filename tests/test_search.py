@@ -327,6 +327,8 @@ def test_a_gallery_of_other_weights_is_refused(ptlreid, run, crops):
         (["--features", "narrow.npz", "--gallery", "wide.npz"], "wide.npz has features of width 4"),
         (["--features", "narrow.npz", "--camera", "9"], "--camera 9: no gallery image is known to be by it"),
         (["--features", "narrow.npz", "--glob", "x*"], "No gallery image is left"),
+        (["--features", "narrow.npz", "--after", "2024-05-01"], "states a time, expected some such as"),
+        (["--features", "narrow.npz", "--before", "yesterday"], "expected a date or a time"),
         (["--features", "narrow.npz", "--out", "x.png"], "--out x.png: expected a file name that ends in .html"),
         (["--features", "narrow.npz", "--threshold", "-1"], "threshold = '-1': expected a distance"),
         (["--features", "narrow.npz", "--threshold", "far=1e-3"], "the thresholds of a run"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +16,11 @@ from ptlreid.settings.fields import COMMON, Option
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _POINT = re.compile(r"eer|(far|open-set)=\S+", re.IGNORECASE)  # an operating point of `ptlreid calibrate`
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    """A time as a camera's own clock shows it, a date being its first moment."""
+    return datetime.fromisoformat(text.strip()).replace(tzinfo=None) if text else None
 
 
 class SearchSettings(ImagesSettings):
@@ -37,6 +43,12 @@ class SearchSettings(ImagesSettings):
     glob: Annotated[str | None, Option(common=True, metavar="GLOB")] = Field(
         None, description="Search images whose path matches only, such as '*/door/*'."
     )
+    after: Annotated[str | None, Option(common=True, metavar="TIME")] = Field(
+        None, description="Search images of this time or later, by their paths, such as 2024-05-01T12:30."
+    )
+    before: Annotated[str | None, Option(common=True, metavar="TIME")] = Field(
+        None, description="Search images before this time, by their paths, such as 2024-05-02."
+    )
     query_camera: Annotated[str | None, Option(metavar="NAME", default="by its name or path")] = Field(
         None, description="Camera of all query images."
     )
@@ -54,6 +66,11 @@ class SearchSettings(ImagesSettings):
         return parse_budget(self.memory_budget)
 
     @property
+    def times(self) -> tuple[datetime | None, datetime | None]:
+        """The first moment that is searched, and the first after it that is not; None: no limit."""
+        return _parse_time(self.after), _parse_time(self.before)
+
+    @property
     def averages(self) -> bool:
         """Whether a query is a mean of features."""
         return self.together and self.combine == "mean"
@@ -67,6 +84,18 @@ class SearchSettings(ImagesSettings):
     def threshold_distance(self) -> float | None:
         """The threshold if it is a number; None for the name of an operating point, and for none."""
         return float(self.threshold) if self.threshold and _NUMBER.fullmatch(self.threshold) else None
+
+    @field_validator("after", "before")
+    @classmethod
+    def _check_time(cls, text: str | None) -> str | None:
+        try:
+            _parse_time(text)
+        except ValueError:
+            raise OptionError(
+                f"after or before = {text!r}: expected a date or a time, such as 2024-05-01 or 2024-05-01T12:30. "
+                "Correct it."
+            ) from None
+        return text
 
     @field_validator("threshold")
     @classmethod

@@ -16,6 +16,7 @@ from ptlreid.errors import DataError, OptionError
 from ptlreid.files import atomic_write
 from ptlreid.progress import Progress
 from ptlreid.retrieval import feature_files
+from ptlreid.retrieval.path_times import find_time
 from ptlreid.retrieval.search import (
     Hits,
     Person,
@@ -100,7 +101,8 @@ def _search(
     query: Side, gallery: Side, settings: SearchSettings, threshold: float | None, about: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The answers, with the settings in effect."""
-    side = gallery.select(_filter(gallery, settings)) if settings.camera or settings.glob else gallery
+    filtered = settings.camera or settings.glob or settings.after or settings.before
+    side = gallery.select(_filter(gallery, settings)) if filtered else gallery
     people = _group(query, side, settings)
     features, searched = average(query.features, people) if settings.averages else (query.features, people)
     common: dict[str, Any] = {"size": settings.top, "memory_budget": settings.budget_bytes}
@@ -177,9 +179,27 @@ def _filter(gallery: Side, settings: SearchSettings) -> np.ndarray:
     if settings.glob:
         pattern = settings.glob
         kept &= np.array([fnmatchcase(path, pattern) for path in gallery.features.paths.tolist()])
+    if settings.after or settings.before:
+        kept &= _find_times(gallery.features.paths, settings)
     if not kept.any():
-        raise DataError("No gallery image is left by --camera and --glob: expected at least one. Change them.")
+        raise DataError(
+            "No gallery image is left by --camera, --glob, --after and --before: expected at least one. Change them."
+        )
     return kept
+
+
+def _find_times(paths: np.ndarray, settings: SearchSettings) -> np.ndarray:
+    """(N,) bool: the images between the times; one whose path states none is not. `DataError` if no path does."""
+    low, high = settings.times
+    times = [find_time(path) for path in paths.tolist()]
+    if not any(times):
+        raise DataError(
+            f"--after, --before: none of {len(times):,} paths states a time, expected some such as "
+            f"2024-05-01/door/12-30-05.jpg; the first is {paths[0]}. Leave them out, or use --glob."
+        )
+    return np.array(
+        [time is not None and (low is None or time >= low) and (high is None or time < high) for time in times]
+    )
 
 
 def _group(query: Side, gallery: Side, settings: SearchSettings) -> list[Person]:
