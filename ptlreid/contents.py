@@ -25,7 +25,7 @@ from time import time_ns
 import numpy as np
 
 from ptlreid.errors import DataError, PtlreidError
-from ptlreid.files import atomic_write, open_regular
+from ptlreid.files import MAX_BYTES, atomic_write, open_regular
 from ptlreid.progress import Progress
 
 INDEX = ".contents.npz"
@@ -37,15 +37,15 @@ _BLOCK = 1 << 14  # files at a time, so that a million need little memory
 MARGIN_NS = 2 * 10**9
 
 
-def use_index(folder: Path, file: Path | None = None) -> None:
+def use_index(folder: Path, file: Path | None = None, *, most_bytes: int = MAX_BYTES) -> None:
     """From now on, keep the digests of files below `folder` in the index `file`, by default there, and look them up.
 
-    The digests of all other files, and of those in a folder that cannot be written to, are kept only in this process.
+    Those of other files, and of a folder that cannot be written to, stay in this process. `most_bytes`: of a file.
     """
     place = os.path.abspath(folder)  # noqa: PTH100 - resolves no links, unlike Path.resolve
     with _lock:
         if place not in _indexes:
-            _indexes[place] = _Index(os.path.join(place, ""), file or folder / INDEX)  # noqa: PTH118
+            _indexes[place] = _Index(os.path.join(place, ""), file or folder / INDEX, most_bytes)  # noqa: PTH118
 
 
 def dataset_folder(file: Path) -> str:
@@ -142,16 +142,15 @@ class _Index:
     this process has read the file itself.
     """
 
-    def __init__(self, folder: str, file: Path | None = None) -> None:
-        self.folder = folder
-        self.file = file
+    def __init__(self, folder: str, file: Path | None = None, most_bytes: int = MAX_BYTES) -> None:
+        self.folder, self.file, self.most_bytes = folder, file, most_bytes
         self.rows: dict[str, int] = {}
         self.states = np.empty((0, 4), dtype=np.int64)
         self.digests = np.empty((0, _DIGEST_BYTES), dtype=np.uint8)
         self.read_here = np.empty(0, dtype=bool)
         self._changed = False
-        if self.file:
-            self._add(_read(self.file), read_here=False)
+        if file:
+            self._add(_read(file), read_here=False)
 
     def digest(self, names: list[str], verify: Progress | None) -> np.ndarray:
         """(N, 16) uint8: the digests of the files called `names`, looked up or computed."""
@@ -166,8 +165,8 @@ class _Index:
         if not len(missing):
             return digests
         began = time_ns()
-        with ThreadPoolExecutor() as pool:  # reading waits for the disk, and hashing lets other threads run
-            read = list(pool.map(_digest, (self.folder + names[row] for row in missing)))
+        with ThreadPoolExecutor() as pool:  # hashing lets other threads run
+            read = list(pool.map(lambda row: _digest(self.folder + names[row], self.most_bytes), missing))
         digests[missing] = np.frombuffer(b"".join(digest for digest, _ in read), np.uint8).reshape(-1, _DIGEST_BYTES)
         if verify:
             again = np.flatnonzero(current & ~trusted)
@@ -260,15 +259,16 @@ def _find_index(folder: str) -> tuple[_Index, str]:
     return _indexes[parent], path.removeprefix(_indexes[parent].folder)
 
 
-def _digest(file: str) -> tuple[bytes, tuple[int, int, int, int]]:
+def _digest(file: str, most_bytes: int) -> tuple[bytes, tuple[int, int, int, int]]:
     """The digest of a file's bytes, and its state after they were read."""
+    digest = blake2b(digest_size=_DIGEST_BYTES)
     try:
-        with open_regular(file) as stream:
-            content = stream.read()
-            state = _state(os.fstat(stream.fileno()))
+        with open_regular(file, most_bytes=most_bytes) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+            return digest.digest(), _state(os.fstat(stream.fileno()))
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}). Restore the file, or prepare again.") from None
-    return blake2b(content, digest_size=_DIGEST_BYTES).digest(), state
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int, int]:

@@ -228,19 +228,19 @@ def open_to_append(path: Path) -> TextIO:
         raise unwritable(path, error) from error
 
 
-def open_regular(path: Path | str) -> BinaryIO:
+def open_regular(path: Path | str, *, most_bytes: int = MAX_BYTES) -> BinaryIO:
     """The regular file at `path`, opened for reading its bytes.
 
     `OSError` if it cannot be opened, if it is a folder, a FIFO, a socket or a device, which could block or never end,
-    or if it is larger than `MAX_BYTES`, as its reader takes all of it into memory.
+    or if it is larger than `most_bytes`, as most readers take all of it into memory.
     """
     descriptor = os.open(path, _READ)
     found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_BYTES:
+    if stat.S_ISREG(found.st_mode) and found.st_size <= most_bytes:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     if stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EFBIG, f"larger than {MAX_BYTES:,} bytes", str(path))
+        raise OSError(errno.EFBIG, f"larger than {most_bytes:,} bytes", str(path))
     raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 

@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -71,6 +71,38 @@ def lock_run(path: Path) -> Iterator[None]:
 
     with _hold(path, refuse, remove_empty_folder=True):
         yield
+
+
+@contextmanager
+def lock_if_free(path: Path) -> Iterator[bool]:
+    """Lock the file `path` for the block, without waiting: whether that was possible, as no other process holds it.
+
+    The lock file is removed afterwards. A file system without locks is accepted, and on Windows nothing is locked.
+    Raises `PtlreidError` if the file cannot be created.
+    """
+    if sys.platform == "win32":
+        yield True
+        return
+
+    def lock(stream: BinaryIO) -> None:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, as in `lock_run`
+        except (BlockingIOError, PermissionError):
+            raise _TakenError from None
+        except OSError:  # a file system without locks
+            pass
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_hold(path, lock))
+            free = True
+        except _TakenError:
+            free = False
+        yield free
+
+
+class _TakenError(Exception):
+    """Another process holds the lock."""
 
 
 def open_own(path: Path) -> BinaryIO:

@@ -25,7 +25,7 @@ RANKS = [
     ],
     [
         *("settings", "distributed", "devices", "workers", "contents", "image_files", "json_files", "schemas"),
-        *("thresholds_schema", "card_schema"),
+        *("thresholds_schema", "card_schema", "shards_schema"),
     ],
     ["datasets", "images", "image_check", "packs", "views", "samplers", "runs", "environment", "precision"],
     ["models", "losses", "retrieval"],
@@ -47,6 +47,7 @@ ALLOWED_WITHIN_RANK = {
     ("locks", "progress"),
     ("thresholds_schema", "schemas"),
     ("card_schema", "thresholds_schema"),
+    ("shards_schema", "schemas"),
     ("card_schema", "schemas"),
     ("distributed", "devices"),
     ("images", "views"),

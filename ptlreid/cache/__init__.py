@@ -212,27 +212,37 @@ def _extract(
     file: Path, expected: dict[str, str], extractor: Extractor, records: Records, progress: Progress
 ) -> np.ndarray:
     """The feature matrix of `records`, which is also written to `file`; resumes an interrupted extraction."""
-    size, dtype = len(records), np.dtype(expected["dtype"])
     main = distributed.is_main() or not distributed.active()
     with partial.open_partial(file, expected) if main else nullcontext(partial.NOTHING) as store:
-        completed = distributed.run_on_main(lambda: store.rows)
-        matrix, done = np.empty((size, completed.shape[1]), dtype), len(completed)
-        matrix[:done] = completed
-        if done:
-            progress.note(f"{file.name}: resuming at {done}/{size}")
-        with progress.task(f"extract {file.stem}", size) as advance:
-            steps = extractor.stream(records, start=done, progress=progress) if done < size else ()
-            for rows in steps:
-                stored = _as_stored(rows, dtype, records.paths[done : done + len(rows)])
-                matrix = matrix if matrix.shape[1] else np.empty((size, rows.shape[1]), dtype)
-                matrix[done : done + len(rows)] = stored
-                store.append(stored)
-                done += len(rows)
-                advance(done)
+        matrix = extract_rows(store, file, extractor, records, dtype=np.dtype(expected["dtype"]), progress=progress)
         features, attributes = _as_features(matrix, records), expected | {CONTENT: _digest(matrix)}
         attributes[FOLDER] = _folder_digest(records)
-        distributed.run_on_main(lambda: feature_files.write(file, features, attributes, dtype=dtype.name))
+        distributed.run_on_main(lambda: feature_files.write(file, features, attributes, dtype=expected["dtype"]))
         distributed.run_on_main(functools.partial(_remove_oldest, file))
+    return matrix
+
+
+def extract_rows(
+    store: partial.Partial, file: Path, extractor: Extractor, records: Records, *, dtype: np.dtype, progress: Progress
+) -> np.ndarray:
+    """(N, D) `dtype`: the features of `records`, from the first row on that is not in `store`, which gets the others.
+
+    `file`: what the progress is called after.
+    """
+    size, completed = len(records), distributed.run_on_main(lambda: store.rows)
+    matrix, done = np.empty((size, completed.shape[1]), dtype), len(completed)
+    matrix[:done] = completed
+    if done:
+        progress.note(f"{file.name}: resuming at {done}/{size}")
+    with progress.task(f"extract {file.stem}", size) as advance:
+        steps = extractor.stream(records, start=done, progress=progress) if done < size else ()
+        for rows in steps:
+            stored = _as_stored(rows, dtype, records.paths[done : done + len(rows)])
+            matrix = matrix if matrix.shape[1] else np.empty((size, rows.shape[1]), dtype)
+            matrix[done : done + len(rows)] = stored
+            store.append(stored)
+            done += len(rows)
+            advance(done)
     return matrix
 
 

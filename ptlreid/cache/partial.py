@@ -85,7 +85,7 @@ def open_partial(file: Path, fingerprint: Mapping[str, str]) -> Iterator[Partial
         if not end:
             stream.write(_header(fingerprint))
         yield Partial(stream, rows, path)
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def remove_abandoned(file: Path) -> None:

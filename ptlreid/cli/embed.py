@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ def embed(
     model: Model = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="PATH", help="File (.h5, .npz, .npy or .parquet), or folder for .h5."),
+        typer.Option("--out", metavar="PATH", help="File (.h5, .npz, .npy or .parquet), or folder."),
     ] = None,
     *,
     runs: Runs = Path("runs"),
@@ -36,10 +37,12 @@ def embed(
     A source is a folder, read with all folders in it; a list with a path in each line; a CSV with a column path; image
     files; - for paths on standard input; or the name of a prepared dataset. Identities and cameras are kept where
     names, folders or a CSV give them. Features are cached in the run folder, and an interrupted extraction resumes.
+    With --shards, --out is a folder that any number of processes fill together, and nothing is cached.
 
     Examples:
       ptlreid embed my_crops --run market-resnet50-ptl-s0 --out my_crops.h5
       ptlreid embed market --part gallery --run market-resnet50-ptl-s0 --out gallery.npz
+      ptlreid embed city.txt --run market-resnet50-ptl-s0 --out city --shards 1000000
       find . -name '*.jpg' | ptlreid embed - --run market-resnet50-ptl-s0 --out images.npy
     """
     from ptlreid.distributed import process_group
@@ -50,7 +53,8 @@ def embed(
         raise OptionError("Nothing to embed: expected SOURCE..., --run RUN or --model FILE, and --out PATH. Give them.")
     listed = sys.stdin.buffer.read() if "-" in sources else b""
     folder = find_source(run, model, runs, given)
-    with process_group(settings.device):
+    # Processes that write shards exchange nothing.
+    with nullcontext() if settings.shards else process_group(settings.device):
         result = workflow(sources, folder, settings, out, console.Reporter(), listed=listed)
     if json:
         console.show_json(result)

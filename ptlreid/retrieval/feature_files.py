@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -17,9 +18,10 @@ from ptlreid import files
 from ptlreid.errors import DataError
 from ptlreid.file_kinds import printable
 from ptlreid.retrieval import array_files
+from ptlreid.retrieval.shards import Shards, is_shard_folder
 from ptlreid.retrieval.types import Features
 
-NAMES = ("identities", "cameras")
+NAMES: tuple[Literal["identities", "cameras"], ...] = ("identities", "cameras")
 _REQUIRED, _OPTIONAL = ("features", "pids", "camids"), ("paths", "clothes")
 _INDEX_BYTES = 64  # for each row: its identity and camera, and where its path is
 
@@ -40,16 +42,23 @@ def read(file: Path) -> Features:
     """The features in `file`, as float32: float16 and float64 are converted, whole numbers of any type become int64.
 
     Without `paths`, images are named after their row; `clothes` may be missing, too. Raises `DataError` naming the file
-    and what is wrong with it; a file without rows is an error too.
+    and what is wrong with it; a file without rows is an error too. `file` may be a folder of shards: see `shards`.
     """
+    if is_shard_folder(file):
+        return Shards.open(file).read()[0]
     return _read(file, array_files.read_arrays(_check_kind(file), (*_REQUIRED, *_OPTIONAL)))
 
 
 def read_in_place(file: Path) -> FeatureFile:
     """The same with names and attributes. The matrix may be a read-only map of the file, which takes no memory."""
+    if is_shard_folder(file):
+        shards = Shards.open(file)
+        features, texts = shards.read()
+        return FeatureFile(features, texts, shards.attributes)
     content = array_files.read_arrays(_check_kind(file), (*_REQUIRED, *_OPTIONAL, *NAMES), mapped=("features",))
     features = _read(file, content)
-    names = {name: _as_column(_as_texts(content.arrays[name])) for name in NAMES if name in content.arrays}
+    names: dict[str, np.ndarray] = {}
+    names |= {name: _as_column(_as_texts(content.arrays[name])) for name in NAMES if name in content.arrays}
     wrong = [name for name, column in names.items() if len(column) != len(features)]
     if wrong:
         raise DataError(

@@ -36,7 +36,7 @@ class Features:
         if self.matrix.ndim != 2 or self.matrix.shape[1] == 0:
             raise DataError(f"features have shape {self.matrix.shape}, expected (images, width).")
         self._check_columns()
-        self._check_finite()
+        check_finite(self.matrix, self.paths)
 
     def _check_columns(self) -> None:
         types = {"pids": np.int64, "camids": np.int64, "paths": object, "clothes": np.int64}
@@ -58,16 +58,6 @@ class Features:
                 "more, -1 for junk, or -2 for a distractor. Correct it."
             )
 
-    def _check_finite(self) -> None:
-        for start in range(0, len(self.matrix), _CHECKED_ROWS):
-            finite = np.isfinite(self.matrix[start : start + _CHECKED_ROWS])
-            if not finite.all():
-                row = start + int(np.argmin(finite.all(axis=1)))
-                raise DataError(
-                    f"row {row} ({self.paths[row]}): a feature is NaN, infinite or too large for float32. "
-                    "Check the weights that produced it, then extract again."
-                )
-
     def __len__(self) -> int:
         return len(self.matrix)
 
@@ -79,6 +69,18 @@ class Features:
         """The features at `rows`: indices in the order given, or a boolean mask."""
         clothes = None if self.clothes is None else self.clothes[rows]
         return Features(self.matrix[rows], self.pids[rows], self.camids[rows], self.paths[rows], clothes)
+
+
+def check_finite(matrix: np.ndarray, paths: np.ndarray) -> None:
+    """Raises `DataError` that names the first row with NaN or infinity, and its path."""
+    for start in range(0, len(matrix), _CHECKED_ROWS):
+        finite = np.isfinite(matrix[start : start + _CHECKED_ROWS])
+        if not finite.all():
+            row = start + int(np.argmin(finite.all(axis=1)))
+            raise DataError(
+                f"row {row} ({paths[row]}): a feature is NaN, infinite or too large for float32. "
+                "Check the weights that produced it, then extract again."
+            )
 
 
 @dataclass(frozen=True)

@@ -49,3 +49,6 @@ class EmbedSettings(ImagesSettings):
     part: Annotated[Literal["train", "query", "gallery"] | None, Option(common=True, default="all")] = Field(
         None, description="Part of a prepared dataset."
     )
+    shards: Annotated[int | None, Option(common=True, metavar="ROWS", default="one file")] = Field(
+        None, ge=1, le=100_000_000, description="Write a folder of shards of so many images each."
+    )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -53,12 +53,15 @@ class ImageSet:
     names: Mapping[str, np.ndarray]
     skipped: Mapping[str, str]
 
+    def select(self, rows: np.ndarray) -> ImageSet:
+        """The images at the rows."""
+        names = {key: column[rows] for key, column in self.names.items()}
+        return replace(self, records=self.records.select(rows), names=names)
+
     def without(self, bad: Mapping[int, str]) -> ImageSet:
         """The images without those at the rows `bad`, each with a reason."""
-        kept = np.setdiff1d(np.arange(len(self.records)), list(bad))
-        names = {key: column[kept] for key, column in self.names.items()}
         skipped = {str(self.records.paths[row]): reason for row, reason in bad.items()}
-        return replace(self, records=self.records.select(kept), names=names, skipped=skipped)
+        return replace(self.select(np.setdiff1d(np.arange(len(self.records)), list(bad))), skipped=skipped)
 
 
 def embed(
@@ -66,26 +69,33 @@ def embed(
 ) -> dict[str, Any]:
     """What was written, with the settings in effect: docs/search.md.
 
-    `out`: a file of one of the formats; or a folder, which gets one .h5, or one for each part of a dataset. `listed`:
-    what standard input holds, the paths of the source `-`. Raises `OptionError` for a format that cannot be written,
-    before any work.
+    `out`: a file of one of the formats; or a folder, which gets one .h5, or one for each part of a dataset, or shards.
+    `listed`: what standard input holds, the paths of the source `-`. Raises `OptionError` for a format that cannot be
+    written, before any work.
     """
-    is_file = bool(out.suffix) and not out.is_dir()
-    if is_file:
+    from ptlreid.workflows import embed_shards  # which needs this module
+
+    is_file = bool(out.suffix) and not out.is_dir() and not settings.shards
+    if settings.shards:
+        embed_shards.check_folder(out)
+    elif is_file:
         feature_exports.check_format(out)
     if settings.part and len(sources) > 1:
         raise OptionError(f"--part {settings.part} with {len(sources)} sources: expected one dataset. Give its name.")
     find = partial(find_image_sets, sources, run, settings, progress, listed=listed)
     parts = [settings.part] if settings.part else PARTS
     image_sets = distributed.run_on_main(lambda: find(parts=parts, prepared=settings.part is not None))
-    if is_file and len(image_sets) > 1:
+    if (is_file or settings.shards) and len(image_sets) > 1:
         raise OptionError(
-            f"--out {out}: one file, but {sources[0]} has {len(image_sets)} parts: expected a folder. Give one, or "
-            "choose a part with --part."
+            f"--out {out}: one {'file' if is_file else 'folder of shards'}, but {sources[0]} has {len(image_sets)} "
+            "parts: expected as many folders. Give a folder without --shards, or choose a part with --part."
         )
     extractor = Extractor.from_run(run, settings)
     written = []
     for images in image_sets:
+        if settings.shards:
+            written.append(embed_shards.embed_shards(images, extractor, settings, out, progress))
+            continue
         file = out if is_file else out / f"{images.name}.h5"
         written.append(_embed_set(images, extractor, settings, file, progress))
     readout = {"flip": extractor.readout.flip, "normalize": extractor.readout.normalize}
@@ -168,23 +178,36 @@ def extract(
     them otherwise.
     """
     if settings.skip_bad:
-        bad = distributed.run_on_main(lambda: _find_bad(images, progress))
-        images = images.without(bad)
-        for path, reason in images.skipped.items():
-            progress.note(f"skipped: {path} ({reason})")
-        if not len(images.records):
-            raise DataError(f"{images.name}: none of its {len(bad):,} images can be read. Give other images.")
+        images = skip_bad_images(images, progress)
     note_cameras(images.records.sources, images.records.camids, extractor, settings, progress)
-    try:
+    with naming_bad_images(images, settings, progress):
         features = cache.load_or_extract(
             images.cache, extractor, images.records, dtype=settings.dtype, progress=progress
         )
+    return images, features
+
+
+def skip_bad_images(images: ImageSet, progress: Progress) -> ImageSet:
+    """The images that can be read, with a note on each of the others; `DataError` if none can."""
+    bad = distributed.run_on_main(lambda: _find_bad(images, progress))
+    images = images.without(bad)
+    for path, reason in images.skipped.items():
+        progress.note(f"skipped: {path} ({reason})")
+    if not len(images.records):
+        raise DataError(f"{images.name}: none of its {len(bad):,} images can be read. Give other images.")
+    return images
+
+
+@contextmanager
+def naming_bad_images(images: ImageSet, settings: ImagesSettings, progress: Progress) -> Iterator[None]:
+    """Within the block, a `DataError` becomes one that names all images that cannot be read, if there are any."""
+    try:
+        yield
     except DataError:
         bad = {} if settings.skip_bad else distributed.run_on_main(lambda: _find_bad(images, progress))
         if not bad:
             raise
         raise _refuse(images.without(bad), len(images.records)) from None
-    return images, features
 
 
 def _place(images: LooseImages, site: str, root: Path) -> LooseImages:

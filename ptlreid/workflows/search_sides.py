@@ -23,6 +23,7 @@ from ptlreid.records import UNKNOWN_CAMERA
 from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.array_files import SUFFIXES
 from ptlreid.retrieval.search import Side, find_own, name_cameras
+from ptlreid.retrieval.shards import is_shard_folder
 from ptlreid.retrieval.types import Features
 from ptlreid.runs import RunFolder
 from ptlreid.settings import SearchSettings
@@ -50,7 +51,7 @@ def load_gallery(
 ) -> Gallery:
     """The gallery in a feature file, of a prepared dataset, or of any images, whose features are cached in the run."""
     file = Path(gallery)
-    if file.suffix in SUFFIXES:
+    if file.suffix in SUFFIXES or is_shard_folder(file):
         side, extractor = _read_gallery(file, extractor, settings, progress)
         return Gallery(side, extractor, np.full(len(side.features), "", dtype=object), current=False)
     if file.is_dir() and settings.site is None:

@@ -1,0 +1,167 @@
+"""Features in a folder of shards, memory-mapped, with a manifest that every file is checked against.
+
+docs/file-formats.md describes the folder; `ptlreid embed --shards` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ptlreid import contents
+from ptlreid.errors import DataError
+from ptlreid.json_files import read_json
+from ptlreid.progress import Progress, Silent
+from ptlreid.retrieval.memory_plan import free_memory_bytes
+from ptlreid.retrieval.shard_files import Columns, columns_file, map_matrix, matrix_file, read_columns
+from ptlreid.retrieval.types import Features
+from ptlreid.shards_schema import KIND, Manifest, ShardEntry
+
+_REMEDY = "Repeat the command that wrote the folder, `ptlreid embed --shards`."
+_BLOCK = 1 << 16  # rows that are converted at a time
+
+
+def manifest_file(folder: Path) -> Path:
+    """The file that states what the shards of a folder are."""
+    return folder / "manifest.json"
+
+
+def is_shard_folder(path: Path) -> bool:
+    """Whether the folder says by its manifest that it holds shards, complete or not."""
+    try:
+        with manifest_file(path).open("rb") as stream:
+            return KIND.encode() in stream.read(200)
+    except OSError:
+        return False
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder of shards; `DataError` where it is damaged, or contradicts itself."""
+    manifest = read_json(manifest_file(folder), Manifest, _REMEDY)
+    numbers = [one["number"] for one in manifest["shards"]]
+    if numbers != sorted(set(numbers)) or (numbers and numbers[-1] >= count_shards(manifest)):
+        raise DataError(f"{manifest_file(folder)}: shards = {numbers[:10]}: expected ascending numbers. {_REMEDY}")
+    return manifest
+
+
+def count_shards(manifest: Manifest) -> int:
+    """The number of shards once all are complete."""
+    return -(-manifest["list"]["images"] // manifest["rows_per_shard"])
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A complete folder of shards. Row r of all is row r - `starts[i]` of shard i.
+
+    `matrices`: the features of each, read-only maps of the files in the type that they are stored in.
+    """
+
+    folder: Path
+    manifest: Manifest
+    matrices: Sequence[np.ndarray]
+    starts: Sequence[int]
+
+    @classmethod
+    def open(cls, folder: Path, progress: Progress | None = None) -> Shards:
+        """The shards in a folder, each of the right size and with the digest that the manifest states.
+
+        Digests are computed at the first use, and again for files that changed since: they are kept with the state of
+        each file in the index of digests in the folder, see `contents`. Raises `DataError` that names the shard.
+        """
+        manifest = read_manifest(folder)
+        missing = sorted(set(range(count_shards(manifest))) - {one["number"] for one in manifest["shards"]})
+        if missing:
+            raise DataError(
+                f"{folder}: {len(missing)} of {count_shards(manifest)} shards are not extracted yet, the first of them "
+                f"{missing[0]}: expected all. {_REMEDY}"
+            )
+        matrices = [map_shard(folder, manifest, one) for one in manifest["shards"]]
+        starts = np.cumsum([0, *(len(matrix) for matrix in matrices)]).tolist()
+        with (progress or Silent()).task("check shards", len(matrices)) as advance:
+            for done, entry in enumerate(manifest["shards"], start=1):
+                check_digests(folder, entry)
+                advance(done)
+        return cls(folder, manifest, matrices, starts)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def width(self) -> int:
+        return self.manifest["width"]
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        """What the features depend on, as a feature file states it."""
+        manifest = self.manifest
+        described = {name: json.dumps(manifest[name], sort_keys=True) for name in ("network", "readout", "view")}
+        return described | {name: manifest[name] for name in ("weights", "cameras", "dtype")}
+
+    def read_columns(self, index: int, *wanted: str) -> Columns:
+        """The columns of a shard: the numbers, and of the texts those `wanted`."""
+        entry = self.manifest["shards"][index]
+        return read_columns(self.folder, entry["number"], rows=entry["rows"], wanted=wanted)
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Blocks of at most so many rows, in order, none across the end of a shard: the first row, and (B, D) float32.
+
+        A block that is stored in float32 is a map of the file.
+        """
+        for start, matrix in zip(self.starts, self.matrices, strict=False):
+            for first in range(0, len(matrix), rows):
+                yield start + first, matrix[first : first + rows].astype(np.float32, copy=False)
+
+    def find_paths(self, rows: np.ndarray) -> dict[int, str]:
+        """The path of each of these rows."""
+        found: dict[int, str] = {}
+        shard_of = np.searchsorted(self.starts, rows, side="right") - 1
+        for index in np.unique(shard_of).tolist():
+            paths, start = self.read_columns(index, "paths").paths, self.starts[index]
+            found |= {row: paths[row - start] for row in rows[shard_of == index].tolist()}
+        return found
+
+    def read(self) -> tuple[Features, dict[str, np.ndarray]]:
+        """All features in memory, as float32, with the further columns of text.
+
+        Raises `DataError` where they do not fit into memory.
+        """
+        needed, free = 4 * len(self) * self.width, free_memory_bytes()
+        if needed > free:
+            raise DataError(
+                f"{self.folder}: its features take {needed / 1e9:,.1f} GB as float32, and {free / 1e9:,.1f} GB of "
+                "memory are free: expected features that fit. Use `ptlreid search`, which reads shard by shard."
+            )
+        matrix = np.empty((len(self), self.width), dtype=np.float32)
+        for first, block in self.blocks(_BLOCK):
+            matrix[first : first + len(block)] = block
+        columns = [self.read_columns(index, "paths", *self.manifest["names"]) for index in range(len(self.matrices))]
+        pids, camids, paths = (
+            np.concatenate([getattr(one, name) for one in columns]) for name in ("pids", "camids", "paths")
+        )
+        clothes = [one.clothes for one in columns if one.clothes is not None]
+        names: dict[str, np.ndarray] = {}
+        names |= {name: np.concatenate([one.names[name] for one in columns]) for name in self.manifest["names"]}
+        return Features(matrix, pids, camids, paths, np.concatenate(clothes) if clothes else None), names
+
+
+def map_shard(folder: Path, manifest: Manifest, entry: ShardEntry) -> np.ndarray:
+    """The features of a complete shard, see `map_matrix`; `DataError` where one of its files is missing, too."""
+    if not (file := columns_file(folder, entry["number"])).is_file():
+        raise DataError(f"{file}: no such file, expected the columns of a shard. {_REMEDY}")
+    return map_matrix(folder, entry["number"], rows=entry["rows"], width=manifest["width"], dtype=manifest["dtype"])
+
+
+def check_digests(folder: Path, entry: ShardEntry) -> None:
+    """Raise `DataError` where the bytes of one of a shard's two files are not those that were written."""
+    contents.use_index(folder, most_bytes=1 << 62)
+    files = {"matrix": matrix_file(folder, entry["number"]), "columns": columns_file(folder, entry["number"])}
+    for (name, file), digest in zip(files.items(), contents.digest_each(files.values()), strict=True):
+        if digest.tobytes().hex() != (expected := entry[name]):  # type: ignore[literal-required]  # two of its keys
+            raise DataError(
+                f"{file}: changed since it was written: expected bytes with the digest {expected}. Restore the file, "
+                "or repeat the command that wrote the folder with --verify, which extracts the shard again."
+            )
