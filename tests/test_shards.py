@@ -333,7 +333,7 @@ def test_images_that_cannot_be_read_are_named_or_skipped(embed, crops):
     ("source", "out", "message"),
     [
         ("crops", "f.h5", "--out f.h5 with --shards: is a file, expected a folder"),
-        ("market", "shards", "one folder of shards, but market has 3 parts"),
+        ("market", "shards", "--shards: market has 3 parts, expected one"),
         ("crops", "crops", "manifest.json: is of another program"),
     ],
 )

@@ -66,21 +66,21 @@ def map_matrix(folder: Path, number: int, *, rows: int, width: int, dtype: str) 
     Raises `DataError` that names the file if it is missing, cut off, or of another shape or type.
     """
     file = matrix_file(folder, number)
-    expected = f"expected ({rows}, {width}) {dtype}"
+    expected = f"({rows}, {width}) {dtype}"
     try:
         with file.open("rb") as stream:
             version = np.lib.format.read_magic(stream)
             read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
             if read_header is None:
-                raise DataError(f"{file}: is an .npy of version {version}, {expected}. {_REMEDY}")
+                raise DataError(f"{file}: is an .npy of version {version}, expected {expected}. {_REMEDY}")
             shape, fortran, found = read_header(stream)
             offset, size = stream.tell(), os.fstat(stream.fileno()).st_size
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}), {expected}. {_REMEDY}") from None
+        raise DataError(f"{file}: cannot be read ({error.strerror}), expected {expected}. {_REMEDY}") from None
     except ValueError:
-        raise DataError(f"{file}: is no .npy file, {expected}. {_REMEDY}") from None
+        raise DataError(f"{file}: is no .npy file, expected {expected}. {_REMEDY}") from None
     if (shape, found, fortran) != ((rows, width), np.dtype(dtype), False):
-        raise DataError(f"{file}: holds {shape} {found}, {expected}. {_REMEDY}")
+        raise DataError(f"{file}: holds {shape} {found}, expected {expected}. {_REMEDY}")
     if size != (needed := offset + rows * width * found.itemsize):
         raise DataError(f"{file}: has {size:,} bytes, expected {needed:,}: it was cut off or extended. {_REMEDY}")
     return np.asarray(np.memmap(file, found, "r", offset, (rows, width)))

@@ -85,10 +85,14 @@ def embed(
     find = partial(find_image_sets, sources, run, settings, progress, listed=listed)
     parts = [settings.part] if settings.part else PARTS
     image_sets = distributed.run_on_main(lambda: find(parts=parts, prepared=settings.part is not None))
-    if (is_file or settings.shards) and len(image_sets) > 1:
+    if is_file and len(image_sets) > 1:
         raise OptionError(
-            f"--out {out}: one {'file' if is_file else 'folder of shards'}, but {sources[0]} has {len(image_sets)} "
-            "parts: expected as many folders. Give a folder without --shards, or choose a part with --part."
+            f"--out {out}: one file, but {sources[0]} has {len(image_sets)} parts: expected a folder. Give one, or "
+            "choose a part with --part."
+        )
+    if settings.shards and len(image_sets) > 1:
+        raise OptionError(
+            f"--shards: {sources[0]} has {len(image_sets)} parts, expected one. Choose a part with --part."
         )
     extractor = Extractor.from_run(run, settings)
     written = []
