@@ -166,7 +166,8 @@ class _Index:
             return digests
         began = time_ns()
         with ThreadPoolExecutor() as pool:  # hashing lets other threads run
-            read = list(pool.map(lambda row: _digest(self.folder + names[row], self.most_bytes), missing))
+            most = [self.most_bytes] * len(missing)
+            read = list(pool.map(_digest, (self.folder + names[row] for row in missing), most))
         digests[missing] = np.frombuffer(b"".join(digest for digest, _ in read), np.uint8).reshape(-1, _DIGEST_BYTES)
         if verify:
             again = np.flatnonzero(current & ~trusted)
@@ -176,8 +177,7 @@ class _Index:
                     f"{INDEX} was out of date and is corrected."
                 )
         after = np.array([state for _, state in read], dtype=np.int64)
-        settled = (after == states[missing]).all(axis=1) & (after[:, 2] < began - MARGIN_NS)
-        kept = missing[settled]
+        kept = missing[(after == states[missing]).all(axis=1) & (after[:, 2] < began - MARGIN_NS)]
         self._add(_Entries([names[row] for row in kept], states[kept], digests[kept]), read_here=True)
         return digests
 
@@ -261,9 +261,9 @@ def _find_index(folder: str) -> tuple[_Index, str]:
 
 def _digest(file: str, most_bytes: int) -> tuple[bytes, tuple[int, int, int, int]]:
     """The digest of a file's bytes, and its state after they were read."""
-    digest = blake2b(digest_size=_DIGEST_BYTES)
     try:
         with open_regular(file, most_bytes=most_bytes) as stream:
+            digest = blake2b(digest_size=_DIGEST_BYTES)
             while block := stream.read(1 << 20):
                 digest.update(block)
             return digest.digest(), _state(os.fstat(stream.fileno()))

@@ -114,4 +114,4 @@ def test_an_evaluation_from_the_command_line_with_nothing_cached(
     # writes never fail for HDF5, image files and JSON of which nothing is trusted, all faults of a dataset, output for
     # any terminal, and settings that are loaded when they are used.
     # Up to 286: some functions run once in a process, so the number depends on the tests before.
-    assert within(hops, functions=286, files=55, depth=17), describe(hops)
+    assert within(hops, functions=287, files=55, depth=18), describe(hops)
