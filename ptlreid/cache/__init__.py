@@ -229,7 +229,7 @@ def extract_rows(
 
     `file`: what the progress is called after.
     """
-    size, completed = len(records), distributed.run_on_main(lambda: store.rows)
+    size, completed = len(records), distributed.run_on_main(functools.partial(getattr, store, "rows"))
     matrix, done = np.empty((size, completed.shape[1]), dtype), len(completed)
     matrix[:done] = completed
     if done:
