@@ -241,5 +241,5 @@ def _describe(path: Path, onnx: Any, value: Any) -> GraphTensor:
     if not kind.HasField("shape"):
         return GraphTensor(value.name, dtype, None)
     sizes = (one.dim_value if one.HasField("dim_value") else None for one in kind.shape.dim)
-    # Some programs write 0 or -1 for a size that is open.
+    # Some programs write -1 for a size that is open.
     return GraphTensor(value.name, dtype, tuple(size if size and size > 0 else None for size in sizes))
