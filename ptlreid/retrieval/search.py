@@ -151,13 +151,13 @@ def _within_reach(keys: np.ndarray, size: int) -> np.ndarray:
     return np.flatnonzero(keys <= last + np.float32(_NEARLY) * abs(last))
 
 
-def name_cameras(features: Features, names: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(N,) object array: what the cameras are called."""
+def name_cameras(camids: np.ndarray, names: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(N,) object array: what the cameras with the numbers `camids` are called."""
     if "cameras" in names:
         return names["cameras"]
-    numbers = np.unique(features.camids)
+    numbers = np.unique(camids)
     texts = np.array(["" if number == UNKNOWN_CAMERA else str(number) for number in numbers.tolist()], dtype=object)
-    return texts[np.searchsorted(numbers, features.camids)]
+    return texts[np.searchsorted(numbers, camids)]
 
 
 def find_own(paths: np.ndarray, gallery: np.ndarray) -> dict[int, np.ndarray]:

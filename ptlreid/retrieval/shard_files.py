@@ -102,6 +102,17 @@ def read_columns(folder: Path, number: int, *, rows: int, wanted: tuple[str, ...
     return Columns(numbers["pids"], numbers["camids"], paths, numbers.get("clothes"), texts)
 
 
+def read_paths(folder: Path, number: int, which: np.ndarray, *, rows: int) -> list[str]:
+    """The paths of the images at the rows `which` of a shard of so many `rows`; the others are not decoded."""
+    file = columns_file(folder, number)
+    packed = read_arrays(file, ("paths",)).arrays.get("paths", np.empty(0, dtype=np.uint8))
+    ends = np.flatnonzero(packed == 0)
+    if len(ends) != rows:
+        raise DataError(f"{file}: is not as it was written, expected the columns of {rows} images. {_REMEDY}")
+    starts = np.append(0, ends[:-1] + 1)
+    return [os.fsdecode(packed[starts[row] : ends[row]].tobytes()) for row in which.tolist()]
+
+
 def _pack(column: np.ndarray) -> np.ndarray:
     """(B,) uint8: the texts, byte for byte, with a zero byte behind each."""
     content = b"".join(os.fsencode(text.replace("\0", "")) + b"\0" for text in column.tolist())

@@ -6,7 +6,8 @@ docs/file-formats.md describes the folder; `ptlreid embed --shards` writes it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ptlreid.errors import DataError
 from ptlreid.json_files import read_json
 from ptlreid.progress import Progress, Silent
 from ptlreid.retrieval.memory_plan import free_memory_bytes
-from ptlreid.retrieval.shard_files import Columns, columns_file, map_matrix, matrix_file, read_columns
+from ptlreid.retrieval.shard_files import Columns, columns_file, map_matrix, matrix_file, read_columns, read_paths
 from ptlreid.retrieval.types import Features
 from ptlreid.shards_schema import KIND, Manifest, ShardEntry
 
@@ -106,46 +107,75 @@ class Shards:
         entry = self.manifest["shards"][index]
         return read_columns(self.folder, entry["number"], rows=entry["rows"], wanted=wanted)
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Blocks of at most so many rows, in order, none across the end of a shard: the first row, and (B, D) float32.
+    def read_blocks(self, index: int, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+        """A shard in blocks of at most so many rows: the first row in the shard, and (B, D) as stored, in memory.
 
-        A block that is stored in float32 is a map of the file.
+        They are read and not mapped, as pages of a map that were touched count as memory of the process.
         """
-        for start, matrix in zip(self.starts, self.matrices, strict=False):
+        file, matrix = matrix_file(self.folder, self.manifest["shards"][index]["number"]), self.matrices[index]
+        with file.open("rb") as stream:
+            stream.seek(-matrix.nbytes, os.SEEK_END)
             for first in range(0, len(matrix), rows):
-                yield start + first, matrix[first : first + rows].astype(np.float32, copy=False)
+                shape = min(rows, len(matrix) - first), self.width
+                block = np.fromfile(stream, matrix.dtype, shape[0] * shape[1])
+                if block.size != shape[0] * shape[1]:
+                    raise DataError(f"{file}: was cut off while it was read: expected {len(matrix)} rows. {_REMEDY}")
+                yield first, block.reshape(shape)
 
     def find_paths(self, rows: np.ndarray) -> dict[int, str]:
         """The path of each of these rows."""
         found: dict[int, str] = {}
         shard_of = np.searchsorted(self.starts, rows, side="right") - 1
         for index in np.unique(shard_of).tolist():
-            paths, start = self.read_columns(index, "paths").paths, self.starts[index]
-            found |= {row: paths[row - start] for row in rows[shard_of == index].tolist()}
+            here, entry = rows[shard_of == index], self.manifest["shards"][index]
+            paths = read_paths(self.folder, entry["number"], here - self.starts[index], rows=entry["rows"])
+            found |= dict(zip(here.tolist(), paths, strict=True))
         return found
 
-    def read(self) -> tuple[Features, dict[str, np.ndarray]]:
-        """All features in memory, as float32, with the further columns of text.
+    def find_rows(self, paths: Iterable[str]) -> dict[str, int]:
+        """The first row of each of the images that are called so; those that are missing are left out."""
+        wanted, found = set(paths), dict[str, int]()
+        for index, start in enumerate(self.starts[:-1]):
+            for row, path in enumerate(self.read_columns(index, "paths").paths.tolist()):
+                if path in wanted:
+                    found.setdefault(path, start + row)
+        return found
+
+    def select(self, rows: np.ndarray) -> tuple[Features, dict[str, np.ndarray]]:
+        """The features at these rows, in their order, as float32, with the further columns of text.
 
         Raises `DataError` where they do not fit into memory.
         """
-        needed, free = 4 * len(self) * self.width, free_memory_bytes()
+        needed, free = 4 * len(rows) * self.width, free_memory_bytes()
         if needed > free:
             raise DataError(
                 f"{self.folder}: its features take {needed / 1e9:,.1f} GB as float32, and {free / 1e9:,.1f} GB of "
-                "memory are free: expected features that fit. Use `ptlreid search`, which reads shard by shard."
+                "memory are free: expected features that fit. Use `ptlreid search --gallery`, which reads block by "
+                "block."
             )
-        matrix = np.empty((len(self), self.width), dtype=np.float32)
-        for first, block in self.blocks(_BLOCK):
-            matrix[first : first + len(block)] = block
-        columns = [self.read_columns(index, "paths", *self.manifest["names"]) for index in range(len(self.matrices))]
-        pids, camids, paths = (
-            np.concatenate([getattr(one, name) for one in columns]) for name in ("pids", "camids", "paths")
-        )
-        clothes = [one.clothes for one in columns if one.clothes is not None]
-        names: dict[str, np.ndarray] = {}
-        names |= {name: np.concatenate([one.names[name] for one in columns]) for name in self.manifest["names"]}
-        return Features(matrix, pids, camids, paths, np.concatenate(clothes) if clothes else None), names
+        names = self.manifest["names"]
+        matrix, numbers = np.empty((len(rows), self.width), dtype=np.float32), np.empty((len(rows), 3), dtype=np.int64)
+        texts = np.empty((len(rows), 1 + len(names)), dtype=object)
+        shard_of, labelled = np.searchsorted(self.starts, rows, side="right") - 1, False
+        for index in np.unique(shard_of).tolist():
+            here, columns = np.flatnonzero(shard_of == index), self.read_columns(index, "paths", *names)
+            local = rows[here] - self.starts[index]
+            for place in range(0, len(here), _BLOCK):
+                part = slice(place, place + _BLOCK)
+                matrix[here[part]] = self.matrices[index][local[part]]
+            labelled = columns.clothes is not None
+            clothes = columns.clothes if columns.clothes is not None else columns.pids
+            for place, column in enumerate((columns.pids, columns.camids, clothes)):
+                numbers[here, place] = column[local]
+            for place, column in enumerate((columns.paths, *(columns.names[name] for name in names))):
+                texts[here, place] = column[local]
+        pids, camids, clothes = (np.ascontiguousarray(numbers[:, place]) for place in range(3))
+        features = Features(matrix, pids, camids, texts[:, 0].copy(), clothes if labelled else None)
+        return features, {name: texts[:, place].copy() for place, name in enumerate(names, start=1)}
+
+    def read(self) -> tuple[Features, dict[str, np.ndarray]]:
+        """The same of all features, in memory."""
+        return self.select(np.arange(len(self)))
 
 
 def map_shard(folder: Path, manifest: Manifest, entry: ShardEntry) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +15,18 @@ from ptlreid.errors import DataError, OptionError
 from ptlreid.files import atomic_write
 from ptlreid.progress import Progress
 from ptlreid.retrieval import feature_files
-from ptlreid.retrieval.path_times import find_time
 from ptlreid.retrieval.search import (
     Hits,
-    Person,
     Side,
     average,
-    find_own,
     name_cameras,
     rank_gallery,
     rerank_gallery,
 )
+from ptlreid.retrieval.shards import Shards, is_shard_folder
 from ptlreid.settings import SearchSettings
+from ptlreid.workflows.search_filter import GalleryFilter, group_queries
+from ptlreid.workflows.search_shards import Found, FoundPaths, search_shards, select_side
 
 if TYPE_CHECKING:
     from ptlreid.features import Extractor
@@ -48,11 +47,12 @@ def search_run(
 
     found = load_gallery(gallery, run, Extractor.from_run(run, settings), settings, progress)
     query = load_queries(queries, run, found, settings, progress, listed=listed)
-    _check_widths(query, found.side, str(run.path), gallery)
+    target = found.shards or found.side
+    _check_widths(query, target, str(run.path), gallery)
     threshold = _find_threshold(run, settings, found.extractor)
     readout = found.extractor.readout
     about = {"run": str(run.path), "gallery": gallery, "flip": readout.flip, "normalize": readout.normalize}
-    return distributed.run_on_main(lambda: _search(query, found.side, settings, threshold, about))
+    return distributed.run_on_main(lambda: _search(query, target, settings, threshold, about=about, progress=progress))
 
 
 def search_files(
@@ -67,17 +67,35 @@ def search_files(
             f"threshold {settings.threshold}: the thresholds of a run, expected a distance without one. Give the "
             "number that `ptlreid calibrate --query FILE --gallery FILE` prints."
         )
-    content = feature_files.read_in_place(file)
-    side = Side(content.features, name_cameras(content.features, content.names))
-    query = side.select(_find_rows(queries, side.features.paths, file)) if queries else side
-    if gallery is not None:
-        content = feature_files.read_in_place(gallery)
-        side = Side(content.features, name_cameras(content.features, content.names))
-    _check_widths(query, side, str(file), str(gallery))
+    content = _open(file, settings, progress)
+    query = _select_queries(content, queries, file)
+    target = content if gallery is None else _open(gallery, settings, progress)
+    _check_widths(query, target, str(file), str(gallery))
     if settings.query_camera is not None:
         query = replace(query, cameras=np.full(len(query.features), settings.query_camera, dtype=object))
     about = {"features": str(file), "gallery": str(gallery or file)}
-    return _search(query, side, settings, settings.threshold_distance, about)
+    return _search(query, target, settings, settings.threshold_distance, about=about, progress=progress)
+
+
+def _open(file: Path, settings: SearchSettings, progress: Progress) -> Side | Shards:
+    """The features in a file; shards are left where they are, except for re-ranking."""
+    if is_shard_folder(file) and not settings.rerank:
+        return Shards.open(file, progress)
+    content = feature_files.read_in_place(file)
+    return Side(content.features, name_cameras(content.features.camids, content.names))
+
+
+def _select_queries(content: Side | Shards, queries: Sequence[str], file: Path) -> Side:
+    """The images called `queries`, by default all."""
+    if isinstance(content, Shards):
+        if not queries:
+            return select_side(content, np.arange(len(content)))
+        example = content.read_columns(0, "paths").paths[0]
+        return select_side(content, _find_rows(queries, content.find_rows(queries), example, file))
+    if not queries:
+        return content
+    known = {path: row for row, path in reversed([*enumerate(content.features.paths.tolist())])}
+    return content.select(_find_rows(queries, known, content.features.paths[0], file))
 
 
 def _find_threshold(run: RunFolder, settings: SearchSettings, extractor: Extractor) -> float | None:
@@ -89,21 +107,45 @@ def _find_threshold(run: RunFolder, settings: SearchSettings, extractor: Extract
     return find_threshold(run, settings.threshold, FeatureOrigin.of(extractor, settings.distance))
 
 
-def _check_widths(query: Side, gallery: Side, first: str, second: str) -> None:
-    if query.features.width != gallery.features.width:
+def _check_widths(query: Side, gallery: Side | Shards, first: str, second: str) -> None:
+    width = gallery.width if isinstance(gallery, Shards) else gallery.features.width
+    if query.features.width != width:
         raise DataError(
-            f"{second} has features of width {gallery.features.width}, {first} of width {query.features.width}: "
+            f"{second} has features of width {width}, {first} of width {query.features.width}: "
             "expected the same width. Extract both with the same weights."
         )
 
 
 def _search(
-    query: Side, gallery: Side, settings: SearchSettings, threshold: float | None, about: Mapping[str, Any]
+    query: Side,
+    gallery: Side | Shards,
+    settings: SearchSettings,
+    threshold: float | None,
+    *,
+    about: Mapping[str, Any],
+    progress: Progress,
 ) -> dict[str, Any]:
     """The answers, with the settings in effect."""
-    filtered = settings.camera or settings.glob or settings.after or settings.before
-    side = gallery.select(_filter(gallery, settings)) if filtered else gallery
-    people = _group(query, side, settings)
+    found = (
+        search_shards(query, gallery, settings, progress)
+        if isinstance(gallery, Shards)
+        else _search_side(query, gallery, settings)
+    )
+    answers = [
+        _answer(query.features.paths[one.rows].tolist(), hits, found.paths, threshold)
+        for one, hits in zip(found.people, found.hits, strict=True)
+    ]
+    in_effect = settings.model_copy(update={"metric": settings.distance}).model_dump() | dict(about)
+    return {"queries": answers, "threshold": threshold, "settings": in_effect}
+
+
+def _search_side(query: Side, gallery: Side, settings: SearchSettings) -> Found:
+    """What is found in a gallery in memory."""
+    side, chosen = gallery, GalleryFilter(settings)
+    if chosen.active:
+        side = gallery.select(chosen.keep(gallery.features.paths, gallery.cameras))
+        chosen.check()
+    people = group_queries(query, side.features.paths, side.cameras, settings)
     features, searched = average(query.features, people) if settings.averages else (query.features, people)
     common: dict[str, Any] = {"size": settings.top, "memory_budget": settings.budget_bytes}
     if settings.rerank:
@@ -111,15 +153,10 @@ def _search(
         found = rerank_gallery(features, searched, side.features, **common)
     else:
         found = rank_gallery(features, searched, side.features, metric=settings.distance, **common)
-    answers = [
-        _answer(query.features.paths[one.rows].tolist(), hits, side.features.paths, threshold)
-        for one, hits in zip(people, found, strict=True)
-    ]
-    in_effect = settings.model_copy(update={"metric": settings.distance}).model_dump() | dict(about)
-    return {"queries": answers, "threshold": threshold, "settings": in_effect}
+    return Found(people, found, side.features.paths)
 
 
-def _answer(paths: list[str], hits: Hits, gallery: np.ndarray, threshold: float | None) -> dict[str, Any]:
+def _answer(paths: list[str], hits: Hits, gallery: FoundPaths, threshold: float | None) -> dict[str, Any]:
     """One query in the form of `--json`. A hit is accepted below the threshold; without one every hit is."""
     rows = [
         {
@@ -152,72 +189,12 @@ def write_csv(file: Path, document: Mapping[str, Any]) -> None:
                 writer.writerow((*start, "", "", "", ""))
 
 
-def _find_rows(queries: Sequence[str], paths: np.ndarray, file: Path) -> np.ndarray:
-    """The rows of the images called `queries`."""
-    known = {path: row for row, path in reversed([*enumerate(paths.tolist())])}
+def _find_rows(queries: Sequence[str], known: Mapping[str, int], example: str, file: Path) -> np.ndarray:
+    """The rows of the images called `queries`. `known`: the row of each path, such as `example`."""
     missing = [query for query in queries if query not in known]
     if missing:
         raise DataError(
-            f"{file}: no image is called {missing[0]}, expected a path such as {paths[0]}. Give paths as the file has "
+            f"{file}: no image is called {missing[0]}, expected a path such as {example}. Give paths as the file has "
             "them, or none to search for all."
         )
     return np.array([known[query] for query in queries])
-
-
-def _filter(gallery: Side, settings: SearchSettings) -> np.ndarray:
-    """(N,) bool: the gallery images that are searched. `DataError` if there is none."""
-    kept = np.ones(len(gallery.features), dtype=bool)
-    if settings.camera:
-        known = sorted(set(gallery.cameras.tolist()) - {""})
-        unknown = [name for name in settings.camera if name not in known]
-        if unknown:
-            raise DataError(
-                f"--camera {unknown[0]}: no gallery image is known to be by it, expected one of "
-                f"{', '.join(known[:20]) or 'none, as no cameras are known'}. Correct it."
-            )
-        kept &= np.isin(gallery.cameras.astype(str), settings.camera)
-    if settings.glob:
-        pattern = settings.glob
-        kept &= np.array([fnmatchcase(path, pattern) for path in gallery.features.paths.tolist()])
-    if settings.after or settings.before:
-        kept &= _find_times(gallery.features.paths, settings)
-    if not kept.any():
-        raise DataError(
-            "No gallery image is left by --camera, --glob, --after and --before: expected at least one. Change them."
-        )
-    return kept
-
-
-def _find_times(paths: np.ndarray, settings: SearchSettings) -> np.ndarray:
-    """(N,) bool: the images between the times; one whose path states none is not. `DataError` if no path does."""
-    low, high = settings.times
-    times = [find_time(path) for path in paths.tolist()]
-    if not any(times):
-        raise DataError(
-            f"--after, --before: none of {len(times):,} paths states a time, expected some such as "
-            f"2024-05-01/door/12-30-05.jpg; the first is {paths[0]}. Leave them out, or use --glob."
-        )
-    return np.array(
-        [time is not None and (low is None or time >= low) and (high is None or time < high) for time in times]
-    )
-
-
-def _group(query: Side, gallery: Side, settings: SearchSettings) -> list[Person]:
-    """The people who are searched for, with the gallery images that are hidden from each."""
-    size = len(query.features)
-    groups = [np.arange(size)] if settings.together else [np.array([row]) for row in range(size)]
-    own = find_own(query.features.paths, gallery.features.paths) if settings.exclude_query else {}
-    people = []
-    for rows in groups:
-        hidden = [own[row] for row in rows.tolist() if row in own]
-        if settings.exclude_same_camera:
-            cameras = set(query.cameras[rows].tolist())
-            if "" in cameras:
-                row = rows[query.cameras[rows].tolist().index("")]
-                raise DataError(
-                    f"{query.features.paths[row]}: its camera is not known, expected it for --exclude-same-camera. "
-                    "Give it with --query-camera."
-                )
-            hidden.append(np.flatnonzero(np.isin(gallery.cameras.astype(str), sorted(cameras))))
-        people.append(Person(rows, np.concatenate(hidden) if hidden else np.empty(0, dtype=np.int64)))
-    return people

@@ -23,11 +23,12 @@ from ptlreid.records import UNKNOWN_CAMERA
 from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.array_files import SUFFIXES
 from ptlreid.retrieval.search import Side, find_own, name_cameras
-from ptlreid.retrieval.shards import is_shard_folder
+from ptlreid.retrieval.shards import Shards, is_shard_folder
 from ptlreid.retrieval.types import Features
 from ptlreid.runs import RunFolder
 from ptlreid.settings import SearchSettings
 from ptlreid.workflows import embed
+from ptlreid.workflows.search_shards import sample_side, select_side
 
 _KEPT_QUERIES = 200  # files of query features in a run
 
@@ -37,13 +38,15 @@ class Gallery:
     """A gallery, and the extractor that reads query features as those of the gallery were read.
 
     `sources`: (N,) object array of str, the dataset of each image, "" where it is of none. `current`: whether the
-    features are those of the images as they are now.
+    features are those of the images as they are now. `shards`: those that are searched in place of `side`, which then
+    has one image of them.
     """
 
     side: Side
     extractor: Extractor
     sources: np.ndarray
     current: bool
+    shards: Shards | None = None
 
 
 def load_gallery(
@@ -51,6 +54,11 @@ def load_gallery(
 ) -> Gallery:
     """The gallery in a feature file, of a prepared dataset, or of any images, whose features are cached in the run."""
     file = Path(gallery)
+    if is_shard_folder(file) and not settings.rerank:
+        shards = Shards.open(file, progress)
+        side = select_side(shards, np.arange(1))
+        extractor = _agree(file, shards.attributes, extractor, settings)
+        return Gallery(side, extractor, np.full(1, "", dtype=object), current=False, shards=shards)
     if file.suffix in SUFFIXES or is_shard_folder(file):
         side, extractor = _read_gallery(file, extractor, settings, progress)
         return Gallery(side, extractor, np.full(len(side.features), "", dtype=object), current=False)
@@ -58,7 +66,7 @@ def load_gallery(
         return _load_folder(file, run, extractor, settings, progress)
     (images,) = embed.find_image_sets([gallery], run, settings, progress, parts=["gallery"])
     images, features = embed.extract(images, extractor, settings, progress)
-    side = Side(features, name_cameras(features, images.names))
+    side = Side(features, name_cameras(features.camids, images.names))
     return Gallery(side, extractor, images.records.sources, current=True)
 
 
@@ -75,7 +83,7 @@ def _load_folder(
         return Gallery(Side(features, found.cameras), extractor, sources, current=True)
     (images,) = embed.find_image_sets([str(folder)], run, settings, progress, parts=[])
     images, features = embed.extract(images, extractor, settings, progress)
-    side, records = Side(features, name_cameras(features, images.names)), images.records
+    side, records = Side(features, name_cameras(features.camids, images.names)), images.records
     if not images.skipped and distributed.is_main():
         features_file = cache.find_file(images.cache, extractor, records, settings.dtype)
         about: dict[str, Any] = {"features_file": features_file, "records": records, "cameras": side.cameras}
@@ -97,6 +105,9 @@ def load_queries(
     The camera of an image is the given one, that of the same file in the gallery, or the one that its name has.
     """
     loose = find_loose_images(queries, layout=None, pattern=None, listed=parse_listed(listed), labelled=False)
+    if gallery.shards is not None and (settings.exclude_same_camera or gallery.extractor.cameras):
+        side = sample_side(gallery.shards, [str(path) for path in loose.records.paths])
+        gallery = replace(gallery, side=side, sources=np.full(len(side.features), "", dtype=object))
     own = find_own(loose.records.paths, gallery.side.features.paths)
     loose = _find_cameras(loose, own, gallery, settings)
     known = {row: int(columns[0]) for row, columns in own.items()} if gallery.current else {}
@@ -150,7 +161,7 @@ def _read_gallery(
         progress.note(f"{file}: does not state its weights; expected features of this run, read in the same way")
     else:
         extractor = _agree(file, stated, extractor, settings)
-    return Side(features, name_cameras(features, content.names)), extractor
+    return Side(features, name_cameras(features.camids, content.names)), extractor
 
 
 def _agree(file: Path, stated: Mapping[str, str], extractor: Extractor, settings: SearchSettings) -> Extractor:
