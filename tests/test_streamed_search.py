@@ -100,6 +100,13 @@ def test_float16_and_more_queries_than_a_strip(monkeypatch):
     check(query, gallery, make_people(1, 200), rows=30, size=9, metric="cosine", dtype="float16")
 
 
+def test_every_finite_float16_is_widened_exactly():
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = np.tile(every[np.isfinite(every)], 2).reshape(-1, 4)
+    widened = streamed_search._widen(finite)
+    np.testing.assert_array_equal(widened.view(np.uint32), finite.astype(np.float32).view(np.uint32))
+
+
 def test_the_first_errors_of_a_block_are_raised():
     def broken():
         yield from split(random_features(1, 20), make_people(0, 20), 10)

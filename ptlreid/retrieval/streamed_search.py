@@ -22,6 +22,7 @@ _ROUNDING = 2.0**-24  # relative error of float32
 _LENGTHS = (2.0**-40, 2.0**40)  # of features whose squares are far from the limits of float32
 _MOST_ROWS = 16_384  # of a block: products of 100 queries stay in the cache
 _FEWEST_ROWS = 1024
+_WIDENED_ROWS = 1024  # at a time, which stay in the cache
 _BLOCK_BYTES = 256 << 20  # of all blocks that are held, unless the memory budget is lower
 
 
@@ -122,7 +123,7 @@ class _Reducer:
         """None where lengths in the block are unusual."""
         if self.queries is None:
             return None
-        width, images = matrix.shape[1], matrix.astype(np.float32)
+        width, images = matrix.shape[1], _widen(matrix)
         with np.errstate(over="ignore"):
             lengths = np.sqrt(np.einsum("ij,ij->i", images, images))
         if not _are_usual(lengths, self.metric):
@@ -140,6 +141,24 @@ class _Reducer:
         margins += 4 * _ROUNDING * self.squares
         margins += 2 * (width + 8) * _ROUNDING * scale * (queries + longest)
         return _Reduced(self.queries, images, halves, self.squares, margins)
+
+
+def _widen(matrix: np.ndarray) -> np.ndarray:
+    """A float32 copy of a finite matrix; of float16 in a quarter of the time of `astype`, with the same result.
+
+    Exponent and mantissa of a float16 are moved to where float32 has them; 2^112 is what the exponents then differ by.
+    """
+    if matrix.dtype != np.float16:
+        return matrix.astype(np.float32)
+    widened = np.empty(matrix.shape, dtype=np.float32)
+    for start in range(0, len(matrix), _WIDENED_ROWS):
+        part = widened[start : start + _WIDENED_ROWS]
+        bits = part.view(np.int32)
+        bits[...] = matrix[start : start + _WIDENED_ROWS].view(np.int16)
+        bits <<= 13
+        bits &= ~0x70001FFF  # copies of the sign bit, and below the mantissa
+        part *= np.float32(2.0**112)
+    return widened
 
 
 def _are_usual(lengths: np.ndarray, metric: Metric) -> bool:
