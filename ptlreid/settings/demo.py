@@ -14,7 +14,7 @@ class DemoSettings(RootSettings):
     """A small PTL network, taken from one synthetic site to another."""
 
     device: Device = "auto"
-    epochs: Annotated[int, COMMON] = Field(6, ge=1, le=1000, description="Epochs of each training.")
+    epochs: Annotated[int, COMMON] = Field(5, ge=1, le=1000, description="Epochs of each training.")
     identities: Annotated[int | None, Option(common=True, default="96")] = Field(
         None, ge=4, le=10_000, description="Identities of each site."
     )
