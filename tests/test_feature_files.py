@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 
@@ -357,3 +358,11 @@ def test_names_of_another_number_of_rows_are_refused(tmp_path):
     np.savez(tmp_path / "f.npz", **columns(4), cameras=np.array(["a"]))
     with pytest.raises(DataError, match=r"4 rows of features, but 1 cameras"):
         feature_files.read_in_place(tmp_path / "f.npz")
+
+
+def test_names_of_files_that_are_not_utf8_come_back_byte_for_byte(tmp_path):
+    names = [os.fsdecode(b"a\xff.jpg"), "b\N{LATIN SMALL LETTER E WITH ACUTE}.jpg"]
+    numbers = np.zeros(2, np.int64)
+    features = Features(np.eye(2, dtype=np.float32), numbers, numbers, np.array(names, dtype=object))
+    feature_files.write(tmp_path / "f.h5", features, {}, dtype="float32")
+    assert [os.fsencode(name) for name in feature_files.read(tmp_path / "f.h5").paths] == list(map(os.fsencode, names))

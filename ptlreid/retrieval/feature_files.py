@@ -108,7 +108,7 @@ def write(
     """Writes the features, as `dtype`, and the `attributes` to the HDF5 `file`, atomically.
 
     The matrix is in one piece, so that it can be mapped into memory. `names`: further columns of text by name, (N,)
-    object arrays of str.
+    object arrays of str. Names of files that are not UTF-8 are written byte for byte.
     """
     texts = {"paths": features.paths, **(names or {})}
     size, width = features.matrix.shape
@@ -120,7 +120,8 @@ def write(
         if features.clothes is not None:
             content["clothes"] = features.clothes
         for name, column in texts.items():
-            content.create_dataset(name, data=column, dtype=h5py.string_dtype())
+            encoded = np.array([text.encode("utf-8", "surrogateescape") for text in column], dtype=object)
+            content.create_dataset(name, data=encoded, dtype=h5py.string_dtype())
         content.attrs.update(attributes)
 
 
@@ -158,4 +159,7 @@ def _as_column(texts: list[str]) -> np.ndarray:
 
 
 def _as_texts(column: np.ndarray) -> list[str]:
-    return [one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in column.ravel().tolist()]
+    return [
+        one.decode("utf-8", "surrogateescape") if isinstance(one, bytes) else str(one)
+        for one in column.ravel().tolist()
+    ]
