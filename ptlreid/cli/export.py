@@ -35,8 +35,8 @@ def export(
     """Write the network of a run as a graph for other programs, if it agrees with the run.
 
     The graph takes images and returns features. It is run by its own runtime on test images, and gets its name only if
-    features, ranks and decisions are those of the run. A card for programs (.json) and one for people (.md) say how it
-    is used.
+    features and mAP are those of the run; ranks and decisions that changed are counted. A card for programs (.json) and
+    one for people (.md) say how it is used.
 
     Examples:
       ptlreid export --run market-resnet50-ptl-s0 --out model.onnx
