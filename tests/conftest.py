@@ -14,11 +14,13 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from ptlreid import models, signals
+from ptlreid import datasets, models, signals
 from ptlreid.cli import main
-from ptlreid.models import backbones
+from ptlreid.models import backbones, weights
 from ptlreid.models.network import Network
 from ptlreid.network_types import Memory, NetworkSpec
+from ptlreid.runs import RunFolder
+from ptlreid.settings import FinetuneSettings
 
 # The last bit of a sum depends on the number of threads: one, here and in every process that a test starts.
 torch.set_num_threads(1)
@@ -62,6 +64,16 @@ def market_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_image(folder / "bounding_box_test" / f"{pid:04d}_c{camid}s1_000002_00.jpg", 10 * pid + camid)
     write_image(folder / "bounding_box_test" / "-1_c1s1_000003_00.jpg", 1)
     write_image(folder / "bounding_box_test" / "0000_c2s1_000004_00.jpg", 2)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, market_folder: Path) -> RunFolder:
+    """`--run tiny`, of the tiny backbone with cells and random weights, trained on that dataset."""
+    folder = RunFolder(tmp_path / "runs" / "tiny")
+    settings = {"data": "market", "backbone": "tiny", "init": "none", "height": 64, "width": 32}
+    folder.claim(FinetuneSettings.resolve(None, **settings), datasets.load("market", market_folder.parent))
+    weights.save(tiny_network(classes=4), NetworkSpec("tiny", True, "slot", 4, 64, 32), folder.weights())
     return folder
 
 

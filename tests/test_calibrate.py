@@ -11,7 +11,6 @@ from conftest import tiny_network, write_image
 from sklearn.metrics import roc_curve
 
 import ptlreid
-from ptlreid import datasets
 from ptlreid.calibrations import FeatureOrigin, find_calibration, find_threshold, read_calibrations
 from ptlreid.errors import DataError, OptionError
 from ptlreid.features import Extractor
@@ -19,7 +18,7 @@ from ptlreid.models import weights
 from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
-from ptlreid.settings import CalibrateSettings, EvaluateSettings, FinetuneSettings
+from ptlreid.settings import CalibrateSettings, EvaluateSettings
 from ptlreid.settings.report import ReportSettings
 from ptlreid.workflows.report_thresholds import describe_thresholds
 
@@ -27,16 +26,6 @@ KEYS = {
     *("protocol", "metric", "cameras", "pairs", "operating_points", "open_set", "open_set_split", "curves"),
     *("bootstrap", "seed"),
 }
-
-
-@pytest.fixture
-def run(tmp_path, market_folder) -> RunFolder:
-    """A run of the tiny backbone with random weights: `--run tiny`."""
-    folder = RunFolder(tmp_path / "runs" / "tiny")
-    settings = {"data": "market", "backbone": "tiny", "init": "none", "height": 64, "width": 32}
-    folder.claim(FinetuneSettings.resolve(None, **settings), datasets.load("market", market_folder.parent))
-    weights.save(tiny_network(classes=4), NetworkSpec("tiny", True, "slot", 4, 64, 32), folder.weights())
-    return folder
 
 
 @pytest.fixture

@@ -21,20 +21,9 @@ from ptlreid.progress import Silent
 from ptlreid.retrieval.distance import matrix_blocks
 from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.types import Features
-from ptlreid.runs import RunFolder
-from ptlreid.settings import EvaluateSettings, FinetuneSettings
+from ptlreid.settings import EvaluateSettings
 
 KEYS = {"protocol", "mAP", "mINP", "cmc", "queries", "gallery", "settings"}
-
-
-@pytest.fixture
-def run(tmp_path, market_folder) -> RunFolder:
-    """A run of the tiny backbone with random weights: `--run tiny`."""
-    folder = RunFolder(tmp_path / "runs" / "tiny")
-    settings = {"data": "market", "backbone": "tiny", "init": "none", "height": 64, "width": 32}
-    folder.claim(FinetuneSettings.resolve(None, **settings), datasets.load("market", market_folder.parent))
-    weights.save(tiny_network(classes=4), NetworkSpec("tiny", True, "slot", 4, 64, 32), folder.weights())
-    return folder
 
 
 @pytest.fixture

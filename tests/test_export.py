@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import tiny_network
 from onnx import numpy_helper
 
 import ptlreid as package
@@ -21,23 +20,11 @@ from ptlreid.export import formats
 from ptlreid.features import Extractor
 from ptlreid.files import file_digest
 from ptlreid.json_files import write_json
-from ptlreid.models import weights
 from ptlreid.models.camera_statistics import save_cameras
 from ptlreid.models.graph_file import read_graph
-from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
-from ptlreid.settings import EvaluateSettings, FinetuneSettings, GraphSettings
-
-
-@pytest.fixture
-def run(tmp_path, market_folder) -> RunFolder:
-    """`--run tiny`, of the tiny backbone with cells and random weights."""
-    folder = RunFolder(tmp_path / "runs" / "tiny")
-    settings = {"data": "market", "backbone": "tiny", "init": "none", "height": 64, "width": 32}
-    folder.claim(FinetuneSettings.resolve(None, **settings), datasets.load("market", market_folder.parent))
-    weights.save(tiny_network(classes=4), NetworkSpec("tiny", True, "slot", 4, 64, 32), folder.weights())
-    return folder
+from ptlreid.settings import EvaluateSettings, GraphSettings
 
 
 @pytest.fixture
@@ -103,6 +90,7 @@ def test_the_card_says_how_the_graph_is_used_and_where_it_is_from(export, run, p
     assert "random weights" in card["weights"]["licence"]
     assert (card["training"]["data"], card["training"]["images"], card["training"]["identities"]) == ("market", 16, 4)
     assert card["gate"]["images"] == 14  # all of the query and the gallery
+    assert list(card["gate"]["batches"]) == ["1", "7", "64"]
     thresholds = json.loads(run.thresholds.read_text())["calibrations"][0]
     assert card["thresholds"] == thresholds
     names = {one["name"] for one in thresholds["operating_points"] if one["threshold"] is not None}
@@ -335,3 +323,14 @@ def test_the_licence_of_the_first_weights_is_followed_from_run_to_run(export, ru
         settings = run.settings().model_copy(update={"init": init})
         second.config.write_text(settings.to_toml())
         assert text in find_licence(second)
+
+
+def test_a_card_and_a_bundle_name_datasets_without_their_folders(export, run, market_folder):
+    settings = run.settings().model_copy(update={"data": f"{market_folder}+duke", "init": "/home/me/weights.pth"})
+    run.config.write_text(settings.to_toml())
+    code, card, err = export("--bundle", "hub", "--data", "market")
+    assert code == 0, err
+    assert (card["training"]["data"], card["training"]["init"]) == ("market+duke", "weights.pth")
+    written = Path("hub/config.toml").read_text()
+    assert 'data = "market+duke"' in written
+    assert "/home/me" not in written

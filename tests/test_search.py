@@ -15,22 +15,10 @@ import pytest
 from conftest import tiny_network, write_image
 
 import ptlreid as package
-from ptlreid import datasets
 from ptlreid.features import Extractor
 from ptlreid.models import weights
 from ptlreid.network_types import NetworkSpec
 from ptlreid.runs import RunFolder
-from ptlreid.settings import FinetuneSettings
-
-
-@pytest.fixture
-def run(tmp_path, market_folder) -> RunFolder:
-    """`--run tiny`, of the tiny backbone with random weights."""
-    folder = RunFolder(tmp_path / "runs" / "tiny")
-    settings = {"data": "market", "backbone": "tiny", "init": "none", "height": 64, "width": 32}
-    folder.claim(FinetuneSettings.resolve(None, **settings), datasets.load("market", market_folder.parent))
-    weights.save(tiny_network(classes=4), NetworkSpec("tiny", True, "slot", 4, 64, 32), folder.weights())
-    return folder
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tomli_w
 
+from ptlreid.export.card import last_names
 from ptlreid.models.camera_statistics import cameras_file
 from ptlreid.runs import RunFolder
 
@@ -41,6 +42,9 @@ else:
 '''
 
 
+_PLACES = {"init", "data", "run", "teacher", "with"}  # settings that may be paths
+
+
 def copy_run(run: RunFolder, folder: Path, weights: str) -> None:
     """Copy what makes `folder` a run to go on from: weights, settings, training set, scores, cameras and thresholds.
 
@@ -55,7 +59,8 @@ def copy_run(run: RunFolder, folder: Path, weights: str) -> None:
             shutil.copyfile(one, folder / one.name)
     settings = run.settings()
     values = settings.model_dump(exclude_none=True, by_alias=True, exclude=set(settings.MACHINE))
-    values["init"] = Path(values["init"]).name
+    for key in _PLACES & values.keys():
+        values[key] = last_names(values[key])
     (folder / "config.toml").write_text(tomli_w.dumps(values), encoding="utf-8")
 
 

@@ -92,6 +92,11 @@ def readout_of(extractor: Extractor) -> Readout:
     return replace(extractor.readout, amp="off", channels_last=False)
 
 
+def last_names(text: str) -> str:
+    """A name, or several joined by +, without the folders that they may be in on this machine."""
+    return "+".join(Path(name).name for name in text.split("+"))
+
+
 def find_licence(run: RunFolder) -> str:
     """What is known about the licence of the weights that the run began with, followed from run to run."""
     for _ in range(20):  # runs on runs; a chain may be long, and a damaged one go round
@@ -128,8 +133,8 @@ def _describe_training(run: RunFolder) -> dict[str, Any]:
         manifest = {}
     return {
         "method": settings.method,
-        "data": settings.data,
-        "init": settings.init if settings.init in ("imagenet", "none") else Path(settings.init).name,
+        "data": last_names(settings.data),
+        "init": last_names(settings.init),
         "epochs": settings.epochs,
         "loss": settings.loss,
         "seed": settings.seed,

@@ -1,8 +1,10 @@
 """The gate: whether an exported graph, in its own runtime, gives the features and decisions of the run it came from.
 
-sample = sample_test_set(splits, settings)
-comparison = compare(before, after, thresholds, settings)
-faults = find_faults(comparison, settings)  # none: the graph may be used
+    sample = sample_test_set(splits, settings)
+    comparison = compare(before, after, thresholds, settings, batch_gaps=gaps, weights_changed=[])
+    faults = find_faults(comparison, settings)
+
+A graph without faults may be used.
 """
 
 from __future__ import annotations
