@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from conftest import tiny_network, write_image
 from shard_folders import make_shards, random_features
-from test_embed import run  # noqa: F401
 
 import ptlreid as package
 from ptlreid import contents
@@ -34,7 +33,7 @@ IMAGES, ROWS = 23, 5  # in shards of 5, 5, 5, 5 and 3
 
 
 @pytest.fixture
-def crops(tmp_path, run) -> list[str]:  # noqa: F811
+def crops(tmp_path, run) -> list[str]:
     """`crops`: images of two identities by two cameras, all with names."""
     paths = [f"crops/{'ab'[number % 2]}/{'yard' if number % 3 else 'door'}/{number}.jpg" for number in range(IMAGES)]
     for number, path in enumerate(paths):
@@ -278,7 +277,7 @@ def test_features_that_do_not_fit_into_memory_are_refused(written, monkeypatch):
         (["--weights"], "other weights ("),
     ],
 )
-def test_other_options_images_or_weights_are_refused_and_nothing_is_changed(embed, crops, run, arguments, message):  # noqa: F811
+def test_other_options_images_or_weights_are_refused_and_nothing_is_changed(embed, crops, run, arguments, message):
     assert embed("crops", "--out", "shards")[0] == 0
     before = files_of(Path("shards"))
     if arguments == ["--glob"]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from shard_folders import make_shards, random_features
-from test_embed import run  # noqa: F401
 
 from ptlreid.retrieval import feature_files, streamed_search
 from ptlreid.retrieval.search import Person, rank_gallery
@@ -161,7 +160,7 @@ def test_a_search_in_shards_finds_what_one_in_a_file_finds(ptlreid, files, optio
     assert answers[0][0]["hits"]
 
 
-def test_a_run_searches_shards_as_it_searches_a_file(ptlreid, run, market_folder):  # noqa: F811
+def test_a_run_searches_shards_as_it_searches_a_file(ptlreid, run, market_folder):
     """The camera of a query that is in the gallery is the gallery's."""
     given = ("--run", "tiny", "--root", market_folder.parent, "--device", "cpu", "--json")
     for out in (["--out", "gallery", "--shards", 3], ["--out", "gallery.h5"]):
