@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from threading import RLock
 from time import time_ns
@@ -25,8 +25,9 @@ from time import time_ns
 import numpy as np
 
 from ptlreid.errors import DataError, PtlreidError
-from ptlreid.files import MAX_BYTES, atomic_write, open_regular
+from ptlreid.files import MAX_BYTES, atomic_write
 from ptlreid.progress import Progress
+from ptlreid.tar_members import open_content, stat_content, stat_opened
 
 INDEX = ".contents.npz"
 
@@ -116,11 +117,11 @@ def find_stale(paths: Sequence[Path], digests: Sequence[str]) -> list[tuple[Path
 
 
 def read_states(folder: str, names: Iterable[str]) -> np.ndarray:
-    """(N, 4) int64: size, mtime, ctime and inode of the files `folder` + name, -1 for a missing file."""
+    """(N, 4) int64: size, mtime, ctime and inode of the files or tar files at `folder` + name; -1 if missing."""
     states = array("q")
     for name in names:
         try:
-            states.extend(_state(os.stat(folder + name)))  # noqa: PTH116 - see file_state
+            states.extend(_state(stat_content(folder + name)))
         except OSError:
             states.extend((-1, -1, -1, -1))
     return np.frombuffer(states, dtype=np.int64).reshape(-1, 4)
@@ -262,11 +263,9 @@ def _find_index(folder: str) -> tuple[_Index, str]:
 def _digest(file: str, most_bytes: int) -> tuple[bytes, tuple[int, int, int, int]]:
     """The digest of a file's bytes, and its state after they were read."""
     try:
-        with open_regular(file, most_bytes=most_bytes) as stream:
-            digest = blake2b(digest_size=_DIGEST_BYTES)
-            while block := stream.read(1 << 20):
-                digest.update(block)
-            return digest.digest(), _state(os.fstat(stream.fileno()))
+        with open_content(file, most_bytes=most_bytes) as stream:
+            digest = file_digest(stream, lambda: blake2b(digest_size=_DIGEST_BYTES))  # type: ignore[arg-type]
+            return digest.digest(), _state(stat_opened(stream))
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}). Restore the file, or prepare again.") from None
 

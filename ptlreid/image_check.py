@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from ptlreid.cores import available_cores
-from ptlreid.files import read_regular
 from ptlreid.image_files import decode_image
 from ptlreid.progress import Progress
+from ptlreid.tar_members import open_content
 from ptlreid.workers import WorkerPool
 
 State = Literal["fine", "missing", "empty", "truncated", "undecodable"]
@@ -56,7 +56,8 @@ def check_images(paths: Sequence[Path], progress: Progress, processes: int | Non
 def check_image(path: Path) -> ImageCheck:
     """The state of one file, found by reading and decoding it."""
     try:
-        content = read_regular(path)
+        with open_content(path) as stream:
+            content = stream.read()
     except OSError as error:
         return ImageCheck("missing", "", error.strerror or str(error))
     if not content:

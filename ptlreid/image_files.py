@@ -21,7 +21,7 @@ from PIL.ImageFile import ImageFile
 
 from ptlreid.errors import DataError
 from ptlreid.file_kinds import identify
-from ptlreid.files import open_regular
+from ptlreid.tar_members import open_content
 
 # Pillow's names of the formats, most frequent first, and the suffixes of their files, in any case. Pillow opens no
 # other format, whatever the suffix: for EPS, it would start Ghostscript.
@@ -63,9 +63,12 @@ _BROKEN_EXIF = (OSError, SyntaxError, ValueError, TypeError, struct.error)
 
 
 def read_image(path: Path, draft: tuple[int, int] | None = None) -> Image.Image:
-    """The image in the file at `path`, see `decode_image`. `DataError` if it is not a regular file or not an image."""
+    """The image in the file at `path`, or in a member of a tar file that it names; see `decode_image`.
+
+    `DataError` if it is not a regular file or not an image.
+    """
     try:
-        with open_regular(path) as stream:
+        with open_content(path) as stream:
             return decode_image(stream, draft and ("RGB", draft))
     except (OSError, ValueError) as error:
         reason = error.strerror or error if isinstance(error, OSError) else error

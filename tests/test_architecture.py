@@ -21,7 +21,7 @@ PACKAGE = Path(ptlreid.__file__).parent
 RANKS = [
     [
         *("__init__", "errors", "signals", "records", "plugins", "progress", "names", "cores"),
-        *("files", "file_kinds", "hdf5_strings", "locks", "network_types"),
+        *("files", "file_kinds", "hdf5_strings", "locks", "network_types", "tar_members", "tar_headers"),
     ],
     [
         *("settings", "distributed", "devices", "workers", "contents", "image_files", "json_files", "schemas"),
@@ -45,6 +45,11 @@ ALLOWED_WITHIN_RANK = {
     ("files", "locks"),
     ("locks", "errors"),
     ("locks", "progress"),
+    ("tar_headers", "errors"),
+    ("tar_headers", "file_kinds"),
+    ("tar_members", "errors"),
+    ("tar_members", "files"),
+    ("tar_members", "tar_headers"),
     ("thresholds_schema", "schemas"),
     ("card_schema", "thresholds_schema"),
     ("shards_schema", "schemas"),

@@ -18,7 +18,7 @@ from ptlreid.records import UNKNOWN_CAMERA
 
 _REQUIRED = ("path", "pid", "camid")
 _NUMBER = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")  # also 7.0, as programs write columns with gaps
-_EMPTY = ("", "nan", "NaN", "None", "NULL", "<NA>")  # what programs write where there is nothing
+EMPTY = ("", "nan", "NaN", "None", "NULL", "<NA>")  # what programs write where there is nothing
 _INT64 = 2**63
 
 
@@ -43,8 +43,8 @@ def read_list(file: Path, reject: Reject = refuse, *, unlabelled: bool) -> tuple
         )
     originals = _find_originals(rows)
     _refuse_doubles(file, rows, originals)
-    pids = _unify([row.image.identity for row in rows])
-    camids = _unify([row.image.camera for row in rows])
+    pids = unify_numbers([row.image.identity for row in rows])
+    camids = unify_numbers([row.image.camera for row in rows])
     images = [replace(row.image, identity=p, camera=c) for row, p, c in zip(rows, pids, camids, strict=True)]
     return sorted(images, key=lambda image: image.origin), _note_outside(file, originals)
 
@@ -56,7 +56,8 @@ def read_bare_list(file: Path) -> list[OwnImage]:
     checked.
     """
     rows = _read_all(file, refuse, unlabelled=False, bare=True)
-    pids, camids = _unify([row.image.identity for row in rows]), _unify([row.image.camera for row in rows])
+    pids = unify_numbers([row.image.identity for row in rows])
+    camids = unify_numbers([row.image.camera for row in rows])
     return [replace(row.image, identity=p, camera=c) for row, p, c in zip(rows, pids, camids, strict=True)]
 
 
@@ -71,7 +72,7 @@ def _read_all(file: Path, reject: Reject, *, unlabelled: bool, bare: bool) -> li
     return rows
 
 
-def _unify(values: list[str]) -> list[str]:
+def unify_numbers(values: list[str]) -> list[str]:
     """The values, in one form if all are numbers, so that 7, 007 and 7.0 are the same."""
     numbers = all(_NUMBER.fullmatch(value) for value in values if value)
     return [value and str(_to_number(value)) for value in values] if numbers else values
@@ -101,9 +102,9 @@ def _read_rows(file: Path, reject: Reject, *, unlabelled: bool, bare: bool) -> I
         values = {name: value.strip() for name, value in zip(names, row, strict=False)}
         if unlabelled and parse_part(values.get("split", "")) in TRAINING:
             values["pid"] = NO_IDENTITY
-        if bare and values.get("pid", "") in _EMPTY:
+        if bare and values.get("pid", "") in EMPTY:
             values["pid"] = NO_IDENTITY
-        if bare and values.get("camid", "") in (*_EMPTY, str(UNKNOWN_CAMERA)):
+        if bare and values.get("camid", "") in (*EMPTY, str(UNKNOWN_CAMERA)):
             values["camid"] = ""
         image = _read_row(file, line, values, ("path", "pid") if bare else _REQUIRED)
         if bare or (image.file.is_file() and image.file.suffix.lower() in IMAGE_SUFFIXES):
@@ -132,25 +133,28 @@ def _read_header(file: Path, header: str, required: tuple[str, ...]) -> tuple[li
 
 def _read_row(file: Path, line: int, values: dict[str, str], required: tuple[str, ...]) -> OwnImage:
     path, pid, camid, split = (values.get(name, "") for name in (*_REQUIRED, "split"))
-    empty = [name for name in required if values.get(name, "") in _EMPTY]
+    empty = [name for name in required if values.get(name, "") in EMPTY]
     if empty:
         hint = ", or add --unlabelled if the identities of training images are not known" if empty == ["pid"] else ""
         raise DataError(f"{file}, line {line}: {', '.join(empty)} is empty. Fill it in, or remove the line{hint}.")
-    part = "" if split in _EMPTY else parse_part(split)
-    if split not in _EMPTY and not part:
+    part = "" if split in EMPTY else parse_part(split)
+    if split not in EMPTY and not part:
         raise DataError(
             f"{file}, line {line}: split = {split!r}: expected train, val, test, query, gallery or nothing."
         )
-    for name, value, least in (("pid", pid, DISTRACTOR), ("camid", camid, 0)):
-        if _NUMBER.fullmatch(value) and not least <= _to_number(value) < _INT64:
-            raise DataError(
-                f"{file}, line {line}: {name} = {value}: expected a number from {least} to 2^63 - 1, or a name."
-            )
+    check_labels(f"{file}, line {line}", pid, camid)
     image = file.parent / path
     if not image.is_file() and "\\" in path:  # written on Windows
         path = path.replace("\\", "/")
         image = file.parent / path
     return OwnImage(image, path, pid, camid, part)
+
+
+def check_labels(where: str, pid: str, camid: str) -> None:
+    """Raise `DataError` for a number that no identity or camera has. `where`: what the message begins with."""
+    for name, value, least in (("pid", pid, DISTRACTOR), ("camid", camid, 0)):
+        if _NUMBER.fullmatch(value) and not least <= _to_number(value) < _INT64:
+            raise DataError(f"{where}: {name} = {value}: expected a number from {least} to 2^63 - 1, or a name.")
 
 
 def _to_number(value: str) -> int:

@@ -1,4 +1,4 @@
-"""Images that are used where they are, without `prepare`: from folders, lists, a CSV or as single files.
+"""Images that are used where they are, without `prepare`: from folders, tar files, lists, a CSV or as single files.
 
 Nothing about them has to be known. Identities and cameras are those that a CSV, folders or file names give, read as
 `prepare` reads them; where nothing gives them, they are unknown.
@@ -21,10 +21,12 @@ from ptlreid.datasets._left_out import LeftOut, describe_left_out
 from ptlreid.datasets._name_pattern import match_files
 from ptlreid.datasets._own_image import NO_IDENTITY, OwnImage, assign_numbers
 from ptlreid.datasets._source_files import SourceFile, list_images
+from ptlreid.datasets._tar_images import label_by_samples, list_tar, list_tars_in, name_tars, note_tars
 from ptlreid.datasets.reader import IMAGE_SUFFIXES, Records
 from ptlreid.errors import DataError
 from ptlreid.file_kinds import identify
 from ptlreid.records import UNKNOWN_CAMERA
+from ptlreid.tar_members import split_member
 
 STANDARD_INPUT = "-"
 _LISTS = (".csv", ".tsv", ".txt")
@@ -32,11 +34,11 @@ _LISTS = (".csv", ".tsv", ".txt")
 
 @dataclass(frozen=True)
 class LooseImages:
-    """N images in the order of their source: sorted in a folder, as listed in a list.
+    """N images in the order of their source: sorted in a folder or tar file, as listed in a list.
 
-    `name`: what the source is called. `folder`: the folder that all are in, if one was given. `records`: pid -1 where
-    the identity is unknown, camid `UNKNOWN_CAMERA` where the camera is; their source is `name`. `identities`,
-    `cameras`: (N,) object arrays of str, what the source calls them, "" where unknown. `notes`: for the user, on how
+    `name`: what the source is called. `folder`: the folder or tar file that all are in, if one was given. `records`:
+    pid -1 where the identity is unknown, camid `UNKNOWN_CAMERA` where the camera is; their source is `name`.
+    `identities`, `cameras`: (N,) object arrays of str, what the source calls them, "" where unknown. `notes`: on how
     the source was read.
     """
 
@@ -61,7 +63,7 @@ def find_loose_images(
     listed: Sequence[Path] = (),
     labelled: bool = True,
 ) -> LooseImages:
-    """The images of all `sources`, at least one: folders, lists, a CSV alone, image files; `-` stands for `listed`.
+    """The images of all `sources`, at least one: folders, tar files, lists, a CSV alone, images; `-` is `listed`.
 
     `layout`, `pattern`: see `find_images`; where they are given, they must fit. Otherwise, images that no reading fits
     have no identities and cameras, and a note says why. Not `labelled`: names and folders are not read. Raises
@@ -84,11 +86,11 @@ def find_loose_images(
     if not files:
         raise DataError(
             f"{sources[0]}: holds no image ({', '.join(IMAGE_SUFFIXES)}), expected at least one. Give the folder, the "
-            "list or the files of your images."
+            "list, the tar files or the files of your images."
         )
     unknown = [OwnImage(file.file, file.origin, NO_IDENTITY, "") for file in files]
     images, notes = _label(Path(name), files, layout, pattern) if labelled else (unknown, [])
-    is_folder = folder is not None and sources[0] != STANDARD_INPUT and folder.is_dir()
+    is_folder = folder is not None and sources[0] != STANDARD_INPUT and (folder.is_dir() or folder in name_tars(folder))
     return _number(name, folder if is_folder else None, images, [*notes, *describe_left_out(left_out)])
 
 
@@ -104,9 +106,10 @@ def _list_source(source: str, listed: Sequence[Path], *, alone: bool) -> tuple[l
     """The images of one source. `alone`: the folder that it is says nothing about them."""
     path = Path(source)
     if source == STANDARD_INPUT:
-        return [_as_source(one, one) for one in listed], []
+        return _list_all(listed, listed)
     if path.is_dir():
         images, left_out = list_images(path)
+        images, left_out = (images, note_tars(left_out)) if images else list_tars_in(path, left_out)
         if alone:
             return images, left_out
         outer = _folders(path / "image")
@@ -114,17 +117,33 @@ def _list_source(source: str, listed: Sequence[Path], *, alone: bool) -> tuple[l
     if path.is_file() and path.suffix.lower() in _LISTS:
         if _is_csv(path):
             raise DataError(f"{source}: a CSV states all of its images: expected it alone. Leave the others out.")
-        return [_as_source(path.parent / line, Path(line)) for line in _read_lines(path)], []
-    if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES:
+        lines = [Path(line) for line in _read_lines(path)]
+        return _list_all([path.parent / line for line in lines], lines)
+    if path.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES and not name_tars(path):
         raise DataError(
-            f"{source}: {identify(path)}: expected a folder, an image ({', '.join(IMAGE_SUFFIXES)}) or a list of "
-            f"images ({', '.join(_LISTS)}). Give one of them."
+            f"{source}: {identify(path)}: expected a folder, a tar file, an image ({', '.join(IMAGE_SUFFIXES)}) or a "
+            f"list of images ({', '.join(_LISTS)}). Give one of them."
         )
-    return [_as_source(path, path)], []
+    return _list_all([path], [path], alone=alone)
 
 
-def _as_source(file: Path, origin: Path) -> SourceFile:
-    return SourceFile(file, str(origin), _folders(origin))
+def _list_all(
+    files: Sequence[Path], origins: Sequence[Path], *, alone: bool = False
+) -> tuple[list[SourceFile], list[LeftOut]]:
+    """The files, and of tar files the images in them. `origins`: the same as the source calls them."""
+    images: list[SourceFile] = []
+    left_out: list[LeftOut] = []
+    for file, origin in zip(files, origins, strict=True):
+        tars, before = name_tars(file), len(str(file)) - len(str(origin))
+        for tar in tars:
+            more, others = list_tar(tar, str(tar)[before:], () if alone else _folders(origin))
+            images += more
+            left_out += others
+        if not tars:
+            member = split_member(file)
+            folders = [one for one in _folders(origin) if not member or one != Path(member[0]).name]
+            images.append(SourceFile(file, str(origin), tuple(folders)))
+    return images, left_out
 
 
 def _folders(path: Path) -> tuple[str, ...]:
@@ -197,7 +216,9 @@ def _name_cameras(files: Sequence[SourceFile], reading: str, pattern: str | None
 
 
 def _find_labels(source: Path, files: list[SourceFile]) -> tuple[list[OwnImage], str]:
-    """The files as the one reading that fits labels them; none, with the reason in place of the reading."""
+    """The files as their samples in tar files or the one reading that fits labels them; none, with the reason."""
+    if found := label_by_samples(files):
+        return found, "the identities and cameras of samples in tar files (--layout files for none)"
     try:
         found, reading, _ = read_files(source, files, None)
         return found, f"{reading} (--layout files for none)"

@@ -145,13 +145,16 @@ def _list_entries(folder: Path) -> tuple[tuple[int, int], list[os.DirEntry[str]]
 
 def _find_reason(entry: os.DirEntry[str]) -> str:
     """Why this is not taken as an image; "" if it is."""
-    if _is_hidden(entry.name):
+    return find_name_fault([entry.name]) or ("" if entry.is_file() else "is not a regular file")
+
+
+def find_name_fault(parts: Sequence[str]) -> str:
+    """Why a file is not taken as an image, by its name, the last of `parts`, and its folders'; "" if it is."""
+    if any(map(_is_hidden, parts)):
         return "is hidden, or was left by a file manager"
-    suffix = Path(entry.name).suffix.lower()
+    suffix = os.path.splitext(parts[-1])[1].lower()  # noqa: PTH122 - a tenth of the time of Path
     if suffix not in IMAGE_SUFFIXES:
         return f"has the suffix {suffix}, which is none of an image that can be read" if suffix else "has no suffix"
-    if not entry.is_file():
-        return "is not a regular file"
     return ""
 
 
