@@ -170,8 +170,8 @@ def _make_damage(tar: str, found: bytes, at: int) -> DataError:
 
 def _make_refusal(tar: str, name: bytes, kind: str) -> DataError:
     return DataError(
-        f"{tar}: {_show(name) or 'a member'} is {kind}: expected files and folders. Repack the images themselves with `tar "
-        "--dereference --hard-dereference -cf`."
+        f"{tar}: {_show(name) or 'a member'} is {kind}: expected files and folders. Repack the images themselves with "
+        "`tar --dereference --hard-dereference -cf`."
     )
 
 

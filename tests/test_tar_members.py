@@ -172,8 +172,8 @@ def flip(content: bytearray, at: int) -> bytearray:
         (lambda content: flip(content, 2560 + 124), "no header of a member at byte 2,560: it is damaged"),
         (lambda content: content + content, "holds more behind its end mark"),
         (lambda content: b"", "is an empty file: expected a tar file"),
-        (lambda content: b"some text", 'is a text that begins with "some text": expected a tar file'),
-        (lambda content: gzip.compress(content), "is a gzip archive: expected a tar file without compression"),
+        (lambda content: b"some text", "is text ('some text'): expected a tar file"),
+        (gzip.compress, "is a gzip archive: expected a tar file without compression"),
     ],
 )
 def test_a_cut_damaged_or_compressed_file_is_refused(tmp_path, change, message):
@@ -190,7 +190,7 @@ def test_one_block_of_zeros_is_an_end(tmp_path):
     [
         (
             member("b.jpg", kind=tarfile.SYMTYPE, linkname="a.jpg"),
-            "b.jpg is a symbolic link: expected files and folders",
+            "b.jpg is a symbolic link: expected files",
         ),
         (member("b.jpg", kind=tarfile.LNKTYPE, linkname="a.jpg"), "b.jpg is a hard link"),
         (member("b.jpg", kind=tarfile.FIFOTYPE), "b.jpg is a device, a pipe or of an unknown kind"),
@@ -254,6 +254,7 @@ def test_a_file_that_was_cut_while_it_was_open_is_an_error(tmp_path):
             tar.open("d.jpg")
 
 
+@settings(max_examples=20)
 @given(st.binary(min_size=512, max_size=512))
 def test_the_checksum_is_the_sum_of_all_bytes(block):
     assert zlib.adler32(block) & 0xFFFF == (1 + sum(block)) % tar_headers._ADLER

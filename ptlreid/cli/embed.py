@@ -20,7 +20,7 @@ def embed(
     given: Given,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SOURCE...", help="Folder, list, images, - for standard input, or dataset."),
+        typer.Argument(metavar="SOURCE...", help="Folder, tar files, list, images, - for standard input, or dataset."),
     ] = None,
     run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Run: its name or folder.")] = None,
     model: Model = None,
@@ -34,10 +34,11 @@ def embed(
 ) -> None:
     """Extract the features of any images, for `ptlreid search` or other programs.
 
-    A source is a folder, read with all folders in it; a list with a path in each line; a CSV with a column path; image
-    files; - for paths on standard input; or the name of a prepared dataset. Identities and cameras are kept where
-    names, folders or a CSV give them. Features are cached in the run folder, and an interrupted extraction resumes.
-    With --shards, --out is a folder that any number of processes fill together, and nothing is cached.
+    A source is a folder, read with all folders in it; a tar file of images; a list with a path in each line; a CSV
+    with a column path; image files; - for paths on standard input; or the name of a prepared dataset. Identities and
+    cameras are kept where names, folders, samples in tar files or a CSV give them. Features are cached in the run
+    folder, and an interrupted extraction resumes. With --shards, --out is a folder that any number of processes fill
+    together, and nothing is cached.
 
     Examples:
       ptlreid embed my_crops --run market-resnet50-ptl-s0 --out my_crops.h5
