@@ -25,7 +25,7 @@ RANKS = [
     ],
     [
         *("settings", "distributed", "devices", "workers", "contents", "image_files", "json_files", "schemas"),
-        *("thresholds_schema", "card_schema", "shards_schema"),
+        *("thresholds_schema", "card_schema", "shards_schema", "index_schema"),
     ],
     ["datasets", "images", "image_check", "packs", "views", "samplers", "runs", "environment", "precision"],
     ["models", "losses", "retrieval"],
@@ -53,6 +53,8 @@ ALLOWED_WITHIN_RANK = {
     ("thresholds_schema", "schemas"),
     ("card_schema", "thresholds_schema"),
     ("shards_schema", "schemas"),
+    ("index_schema", "schemas"),
+    ("index_schema", "shards_schema"),
     ("card_schema", "schemas"),
     ("distributed", "devices"),
     ("images", "views"),

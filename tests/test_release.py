@@ -26,6 +26,7 @@ INSTALLED_AS = {
     "tomli_w": "tomli-w",
     "typing_extensions": "typing-extensions",
     "markupsafe": "jinja2",
+    "faiss": "faiss-cpu",
     "pydantic_core": "pydantic",
 }
 
@@ -146,7 +147,7 @@ def test_what_is_imported_is_what_is_declared():
                 imported.add(node.module.split(".")[0])
     outside = {INSTALLED_AS.get(name, name) for name in imported - sys.stdlib_module_names - {"ptlreid"}}
     declared = {re.split(r"[<>=]", line)[0] for line in lines(setup()["options"]["install_requires"])}
-    extras = "\n".join(setup()["options.extras_require"][name] for name in ("parquet", "export", "openvino"))
+    extras = "\n".join(setup()["options.extras_require"][name] for name in ("parquet", "export", "openvino", "index"))
     optional = {re.split(r"[<>=]", line)[0] for line in lines(extras)}
     assert outside == declared | optional
 

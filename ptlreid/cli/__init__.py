@@ -38,6 +38,7 @@ COMMANDS = {
     "Use": {
         "search": "Find people in a gallery of images: the nearest images of each query, and whether they are matches.",
         "embed": "Extract the features of any images, for `ptlreid search` or other programs.",
+        "index": "Build an index over shards, for searches in galleries that are too large to be read each time.",
         "export": "Write the network of a run as a graph for other programs, if it agrees with the run.",
     },
     "More": {

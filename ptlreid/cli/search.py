@@ -30,12 +30,13 @@ def search(
     gallery: Annotated[
         str | None, typer.Option("--gallery", metavar="PATH", help="Folder, list or features of the images to search.")
     ] = None,
+    index: Annotated[
+        Path | None, typer.Option("--index", metavar="DIR", help="Index to search, in place of a gallery.")
+    ] = None,
     features: Annotated[
         Path | None, typer.Option("--features", metavar="FILE", help="Query features of any program, without a run.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write a page with pictures, .html.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Page with pictures, .html.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the hits as CSV.")] = None,
     *,
     attention: Annotated[
@@ -56,18 +57,31 @@ def search(
       ptlreid search --features q.npz --gallery g.npz --metric cosine --json
     """
     _check_out(out, run, attention=attention)
-    settings = given.resolve(SearchSettings)
+    settings, gallery = given.resolve(SearchSettings), _find_gallery(gallery, index)
     if features is not None and run is None and model is None:
         result = _search_files(queries or [], features, gallery, given)
     elif (run is None) != (model is None) and features is None and gallery is not None and queries:
         result = _search_run(queries, find_source(run, model, runs, given), gallery, settings)
     else:
         raise OptionError(
-            "Nothing to search: expected QUERY... with --run RUN or --model FILE and --gallery PATH, or --features "
-            "FILE. Give them."
+            "Nothing to search: expected QUERY... with --run RUN or --model FILE and --gallery PATH or --index DIR, "
+            "or --features FILE. Give them."
         )
     _write(result, out, csv, _explain(result, run, runs, settings) if attention and run else [])
     console.show_json(result) if json else _show(result, out)
+
+
+def _find_gallery(gallery: str | None, index: Path | None) -> str | None:
+    """The gallery, or the index that is given instead."""
+    if index is None:
+        return gallery
+    from ptlreid.retrieval.index_file import is_index_folder
+
+    if gallery is not None:
+        raise OptionError("--index and --gallery: expected one of them. Leave one out.")
+    if not is_index_folder(index):
+        raise OptionError(f"--index {index}: is no index, expected a folder of `ptlreid index build`. Correct it.")
+    return str(index)
 
 
 def _search_run(queries: list[str], run: RunFolder, gallery: str, settings: SearchSettings) -> dict[str, Any]:
@@ -135,6 +149,12 @@ def _show(result: Mapping[str, Any], out: Path | None) -> None:
     from ptlreid.reports.search_page import describe_verdict
 
     threshold = result["threshold"]
+    if "index" in result and not result["index"]["exact"]:
+        recall = result["index"]["recall"]
+        console.say(
+            f"By the index, which finds {100 * recall['mean']:.1f}% of the nearest {recall['at']} images (95% interval "
+            f"{100 * recall['low']:.1f} to {100 * recall['high']:.1f}, {recall['queries']:,} queries without filters)."
+        )
     columns = ("rank", "image", "distance", *([] if threshold is None else ["verdict"]))
     for one in result["queries"]:
         rows = [

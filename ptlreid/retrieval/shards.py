@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,16 @@ from ptlreid.retrieval.types import Features
 from ptlreid.shards_schema import KIND, Manifest, ShardEntry
 
 _REMEDY = "Repeat the command that wrote the folder, `ptlreid embed --shards`."
+# Keys of the manifest that features must share to be compared, as messages call them.
+KINDS = {
+    "weights": "weights",
+    "network": "network",
+    "readout": "readout",
+    "view": "view",
+    "cameras": "statistics of cameras",
+    "width": "width",
+    "names": "names of identities or cameras",
+}
 _BLOCK = 1 << 16  # rows that are converted at a time
 
 
@@ -56,15 +66,19 @@ def count_shards(manifest: Manifest) -> int:
 
 @dataclass(frozen=True)
 class Shards:
-    """A complete folder of shards. Row r of all is row r - `starts[i]` of shard i.
+    """A complete folder of shards, or several, one after another. Row r of all is row r - `starts[i]` of shard i.
 
-    `matrices`: the features of each, read-only maps of the files in the type that they are stored in.
+    `folder`, `manifest`: of the first. `places`: the folder of each shard and its entry there. `matrices`: the features
+    of each, read-only maps of the files in the type that they are stored in. `removed`: (R,) int64, ascending rows that
+    no search finds.
     """
 
     folder: Path
     manifest: Manifest
+    places: Sequence[tuple[Path, ShardEntry]]
     matrices: Sequence[np.ndarray]
     starts: Sequence[int]
+    removed: np.ndarray
 
     @classmethod
     def open(cls, folder: Path, progress: Progress | None = None) -> Shards:
@@ -86,7 +100,23 @@ class Shards:
             for done, entry in enumerate(manifest["shards"], start=1):
                 check_digests(folder, entry)
                 advance(done)
-        return cls(folder, manifest, matrices, starts)
+        places = [(folder, entry) for entry in manifest["shards"]]
+        return cls(folder, manifest, places, matrices, starts, np.empty(0, dtype=np.int64))
+
+    def join(self, others: Iterable[Shards]) -> Shards:
+        """These shards and those of other folders, in order, as one; `DataError` where features are of another kind."""
+        places, matrices = [*self.places], [*self.matrices]
+        for other in others:
+            differing = [words for key, words in KINDS.items() if self.manifest[key] != other.manifest[key]]  # type: ignore[literal-required]  # keys of both
+            if differing:
+                raise DataError(
+                    f"{other.folder}: its features are of other {' and other '.join(differing)} than those of "
+                    f"{self.folder}: expected the same. Extract both with the same run and options."
+                )
+            places += other.places
+            matrices += other.matrices
+        starts = np.cumsum([0, *(len(matrix) for matrix in matrices)]).tolist()
+        return replace(self, places=places, matrices=matrices, starts=starts)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -102,17 +132,25 @@ class Shards:
         described = {name: json.dumps(manifest[name], sort_keys=True) for name in ("network", "readout", "view")}
         return described | {name: manifest[name] for name in ("weights", "cameras", "dtype")}
 
+    def drop_removed(self, rows: np.ndarray) -> np.ndarray:
+        """Ascending `rows` without those that were removed."""
+        if not (len(rows) and len(self.removed)):
+            return rows
+        low, high = np.searchsorted(self.removed, [rows[0], rows[-1] + 1])
+        return np.setdiff1d(rows, self.removed[low:high], assume_unique=True)
+
     def read_columns(self, index: int, *wanted: str) -> Columns:
         """The columns of a shard: the numbers, and of the texts those `wanted`."""
-        entry = self.manifest["shards"][index]
-        return read_columns(self.folder, entry["number"], rows=entry["rows"], wanted=wanted)
+        folder, entry = self.places[index]
+        return read_columns(folder, entry["number"], rows=entry["rows"], wanted=wanted)
 
     def read_blocks(self, index: int, rows: int) -> Iterator[tuple[int, np.ndarray]]:
         """A shard in blocks of at most so many rows: the first row in the shard, and (B, D) as stored, in memory.
 
         They are read and not mapped, as pages of a map that were touched count as memory of the process.
         """
-        file, matrix = matrix_file(self.folder, self.manifest["shards"][index]["number"]), self.matrices[index]
+        folder, entry = self.places[index]
+        file, matrix = matrix_file(folder, entry["number"]), self.matrices[index]
         with file.open("rb") as stream:
             stream.seek(-matrix.nbytes, os.SEEK_END)
             for first in range(0, len(matrix), rows):
@@ -127,8 +165,8 @@ class Shards:
         found: dict[int, str] = {}
         shard_of = np.searchsorted(self.starts, rows, side="right") - 1
         for index in np.unique(shard_of).tolist():
-            here, entry = rows[shard_of == index], self.manifest["shards"][index]
-            paths = read_paths(self.folder, entry["number"], here - self.starts[index], rows=entry["rows"])
+            here, (folder, entry) = rows[shard_of == index], self.places[index]
+            paths = read_paths(folder, entry["number"], here - self.starts[index], rows=entry["rows"])
             found |= dict(zip(here.tolist(), paths, strict=True))
         return found
 
@@ -140,6 +178,17 @@ class Shards:
                 if path in wanted:
                     found.setdefault(path, start + row)
         return found
+
+    def read_matrix(self, rows: np.ndarray) -> np.ndarray:
+        """(R, D) float32: the features at these rows, in their order."""
+        matrix = np.empty((len(rows), self.width), dtype=np.float32)
+        shard_of = np.searchsorted(self.starts, rows, side="right") - 1
+        for index in np.unique(shard_of).tolist():
+            here = np.flatnonzero(shard_of == index)
+            for first in range(0, len(here), _BLOCK):
+                part = here[first : first + _BLOCK]
+                matrix[part] = self.matrices[index][rows[part] - self.starts[index]]
+        return matrix
 
     def select(self, rows: np.ndarray) -> tuple[Features, dict[str, np.ndarray]]:
         """The features at these rows, in their order, as float32, with the further columns of text.
@@ -154,15 +203,12 @@ class Shards:
                 "block."
             )
         names = self.manifest["names"]
-        matrix, numbers = np.empty((len(rows), self.width), dtype=np.float32), np.empty((len(rows), 3), dtype=np.int64)
+        numbers = np.empty((len(rows), 3), dtype=np.int64)
         texts = np.empty((len(rows), 1 + len(names)), dtype=object)
         shard_of, labelled = np.searchsorted(self.starts, rows, side="right") - 1, False
         for index in np.unique(shard_of).tolist():
             here, columns = np.flatnonzero(shard_of == index), self.read_columns(index, "paths", *names)
             local = rows[here] - self.starts[index]
-            for place in range(0, len(here), _BLOCK):
-                part = slice(place, place + _BLOCK)
-                matrix[here[part]] = self.matrices[index][local[part]]
             labelled = columns.clothes is not None
             clothes = columns.clothes if columns.clothes is not None else columns.pids
             for place, column in enumerate((columns.pids, columns.camids, clothes)):
@@ -170,12 +216,12 @@ class Shards:
             for place, column in enumerate((columns.paths, *(columns.names[name] for name in names))):
                 texts[here, place] = column[local]
         pids, camids, clothes = (np.ascontiguousarray(numbers[:, place]) for place in range(3))
-        features = Features(matrix, pids, camids, texts[:, 0].copy(), clothes if labelled else None)
+        features = Features(self.read_matrix(rows), pids, camids, texts[:, 0].copy(), clothes if labelled else None)
         return features, {name: texts[:, place].copy() for place, name in enumerate(names, start=1)}
 
     def read(self) -> tuple[Features, dict[str, np.ndarray]]:
-        """The same of all features, in memory."""
-        return self.select(np.arange(len(self)))
+        """The same of all features that were not removed, in memory."""
+        return self.select(self.drop_removed(np.arange(len(self))))
 
 
 def map_shard(folder: Path, manifest: Manifest, entry: ShardEntry) -> np.ndarray:

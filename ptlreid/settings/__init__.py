@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ptlreid.settings.export import ExportSettings
     from ptlreid.settings.finetune import FinetuneSettings
     from ptlreid.settings.graph import GraphSettings
+    from ptlreid.settings.index import IndexSettings
     from ptlreid.settings.prepare import OwnImagesSettings, PackSettings, SyntheticSettings
     from ptlreid.settings.search import SearchSettings
 
@@ -34,6 +35,7 @@ __all__ = [
     "ExtractionSettings",
     "FinetuneSettings",
     "GraphSettings",
+    "IndexSettings",
     "OwnImagesSettings",
     "PackSettings",
     "RootSettings",
@@ -56,6 +58,7 @@ _MODULES = {
     "export": ("ExportSettings",),
     "finetune": ("FinetuneSettings",),
     "graph": ("GraphSettings",),
+    "index": ("IndexSettings",),
     "prepare": ("OwnImagesSettings", "PackSettings", "SyntheticSettings"),
     "search": ("SearchSettings",),
 }

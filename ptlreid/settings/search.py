@@ -52,6 +52,7 @@ class SearchSettings(ImagesSettings):
     query_camera: Annotated[str | None, Option(metavar="NAME", default="by its name or path")] = Field(
         None, description="Camera of all query images."
     )
+    exact: Annotated[bool, COMMON] = Field(False, description="With an index: search all its shards instead.")
     rerank: Annotated[bool, COMMON] = Field(False, description="k-reciprocal re-ranking within the gallery.")
     rerank_k1: int = Field(20, ge=1, le=10_000, description="k1 of re-ranking: neighbours considered.")
     rerank_k2: int = Field(6, ge=1, le=10_000, description="k2 of re-ranking: neighbours averaged.")

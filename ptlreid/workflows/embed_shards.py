@@ -30,6 +30,7 @@ from ptlreid.retrieval.feature_exports import SUFFIXES
 from ptlreid.retrieval.feature_files import NAMES
 from ptlreid.retrieval.shard_files import Columns, matrix_file, write_shard
 from ptlreid.retrieval.shards import (
+    KINDS,
     check_digests,
     count_shards,
     is_shard_folder,
@@ -43,17 +44,7 @@ from ptlreid.workflows import embed
 
 _POLL_SECONDS = 1.0  # between looks at shards that other processes extract
 # Keys of the manifest that the shards of a folder share, as messages call them.
-_SHARED = {
-    "weights": "weights",
-    "network": "network",
-    "readout": "readout",
-    "view": "view",
-    "cameras": "statistics of cameras",
-    "dtype": "dtype",
-    "rows_per_shard": "rows a shard",
-    "list": "images, labels or cameras",
-    "names": "names of identities or cameras",
-}
+_SHARED = KINDS | {"dtype": "dtype", "rows_per_shard": "rows a shard", "list": "images, labels or cameras"}
 
 
 def check_folder(folder: Path) -> None:

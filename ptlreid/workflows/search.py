@@ -15,6 +15,7 @@ from ptlreid.errors import DataError, OptionError
 from ptlreid.files import atomic_write
 from ptlreid.progress import Progress
 from ptlreid.retrieval import feature_files
+from ptlreid.retrieval.index_file import Index, is_index_folder
 from ptlreid.retrieval.search import (
     Hits,
     Side,
@@ -26,6 +27,7 @@ from ptlreid.retrieval.search import (
 from ptlreid.retrieval.shards import Shards, is_shard_folder
 from ptlreid.settings import SearchSettings
 from ptlreid.workflows.search_filter import GalleryFilter, group_queries
+from ptlreid.workflows.search_index import describe_index, search_index
 from ptlreid.workflows.search_shards import Found, FoundPaths, search_shards, select_side
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ def search_run(
 
     found = load_gallery(gallery, run, Extractor.from_run(run, settings), settings, progress)
     query = load_queries(queries, run, found, settings, progress, listed=listed)
-    target = found.shards or found.side
+    target = found.index or found.shards or found.side
     _check_widths(query, target, str(run.path), gallery)
     threshold = _find_threshold(run, settings, found.extractor)
     readout = found.extractor.readout
@@ -69,12 +71,16 @@ def search_files(
         )
     content = _open(file, settings, progress)
     query = _select_queries(content, queries, file)
-    target = content if gallery is None else _open(gallery, settings, progress)
+    target = content if gallery is None else _open_gallery(gallery, settings, progress)
     _check_widths(query, target, str(file), str(gallery))
     if settings.query_camera is not None:
         query = replace(query, cameras=np.full(len(query.features), settings.query_camera, dtype=object))
     about = {"features": str(file), "gallery": str(gallery or file)}
     return _search(query, target, settings, settings.threshold_distance, about=about, progress=progress)
+
+
+def _open_gallery(file: Path, settings: SearchSettings, progress: Progress) -> Side | Shards | Index:
+    return Index.open(file, progress) if is_index_folder(file) else _open(file, settings, progress)
 
 
 def _open(file: Path, settings: SearchSettings, progress: Progress) -> Side | Shards:
@@ -107,8 +113,8 @@ def _find_threshold(run: RunFolder, settings: SearchSettings, extractor: Extract
     return find_threshold(run, settings.threshold, FeatureOrigin.of(extractor, settings.distance))
 
 
-def _check_widths(query: Side, gallery: Side | Shards, first: str, second: str) -> None:
-    width = gallery.width if isinstance(gallery, Shards) else gallery.features.width
+def _check_widths(query: Side, gallery: Side | Shards | Index, first: str, second: str) -> None:
+    width = gallery.features.width if isinstance(gallery, Side) else gallery.width
     if query.features.width != width:
         raise DataError(
             f"{second} has features of width {width}, {first} of width {query.features.width}: "
@@ -118,7 +124,7 @@ def _check_widths(query: Side, gallery: Side | Shards, first: str, second: str) 
 
 def _search(
     query: Side,
-    gallery: Side | Shards,
+    gallery: Side | Shards | Index,
     settings: SearchSettings,
     threshold: float | None,
     *,
@@ -126,17 +132,21 @@ def _search(
     progress: Progress,
 ) -> dict[str, Any]:
     """The answers, with the settings in effect."""
-    found = (
-        search_shards(query, gallery, settings, progress)
-        if isinstance(gallery, Shards)
-        else _search_side(query, gallery, settings)
-    )
+    if settings.exact and not isinstance(gallery, Index):
+        raise OptionError("--exact without --index: expected both, as every other search is exact. Leave it out.")
+    if isinstance(gallery, Index):
+        found = search_index(query, gallery, settings, progress)
+    elif isinstance(gallery, Shards):
+        found = search_shards(query, gallery, settings, progress)
+    else:
+        found = _search_side(query, gallery, settings)
     answers = [
         _answer(query.features.paths[one.rows].tolist(), hits, found.paths, threshold)
         for one, hits in zip(found.people, found.hits, strict=True)
     ]
     in_effect = settings.model_copy(update={"metric": settings.distance}).model_dump() | dict(about)
-    return {"queries": answers, "threshold": threshold, "settings": in_effect}
+    about_index = {"index": describe_index(gallery, settings)} if isinstance(gallery, Index) else {}
+    return {"queries": answers, "threshold": threshold, **about_index, "settings": in_effect}
 
 
 def _search_side(query: Side, gallery: Side, settings: SearchSettings) -> Found:

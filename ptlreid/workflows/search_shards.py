@@ -80,10 +80,13 @@ def _read_blocks(
                 part, kept = slice(first, first + len(matrix)), np.arange(len(matrix))
                 if chosen.active:
                     kept = np.flatnonzero(chosen.keep(paths[part], cameras[part]))
+                kept = shards.drop_removed(start + first + kept) - (start + first)
                 if by_path or by_camera:
                     people = _renumber(group_queries(query, paths[part][kept], cameras[part][kept], settings), settings)
                 if len(kept):
-                    yield GalleryBlock(matrix[kept] if chosen.active else matrix, start + first + kept, people)
+                    yield GalleryBlock(
+                        matrix[kept] if len(kept) < len(matrix) else matrix, start + first + kept, people
+                    )
                 advance(start + part.stop)
 
 

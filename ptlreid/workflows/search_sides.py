@@ -22,6 +22,7 @@ from ptlreid.progress import Progress
 from ptlreid.records import UNKNOWN_CAMERA
 from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.array_files import SUFFIXES
+from ptlreid.retrieval.index_file import Index, is_index_folder
 from ptlreid.retrieval.search import Side, find_own, name_cameras
 from ptlreid.retrieval.shards import Shards, is_shard_folder
 from ptlreid.retrieval.types import Features
@@ -39,7 +40,7 @@ class Gallery:
 
     `sources`: (N,) object array of str, the dataset of each image, "" where it is of none. `current`: whether the
     features are those of the images as they are now. `shards`: those that are searched in place of `side`, which then
-    has one image of them.
+    has one image of them. `index`: the one that searches them.
     """
 
     side: Side
@@ -47,6 +48,7 @@ class Gallery:
     sources: np.ndarray
     current: bool
     shards: Shards | None = None
+    index: Index | None = None
 
 
 def load_gallery(
@@ -54,11 +56,12 @@ def load_gallery(
 ) -> Gallery:
     """The gallery in a feature file, of a prepared dataset, or of any images, whose features are cached in the run."""
     file = Path(gallery)
-    if is_shard_folder(file) and not settings.rerank:
-        shards = Shards.open(file, progress)
+    index = Index.open(file, progress) if is_index_folder(file) else None
+    if index or (is_shard_folder(file) and not settings.rerank):
+        shards = index.shards if index else Shards.open(file, progress)
         side = select_side(shards, np.arange(1))
         extractor = _agree(file, shards.attributes, extractor, settings)
-        return Gallery(side, extractor, np.full(1, "", dtype=object), current=False, shards=shards)
+        return Gallery(side, extractor, np.full(1, "", dtype=object), current=False, shards=shards, index=index)
     if file.suffix in SUFFIXES or is_shard_folder(file):
         side, extractor = _read_gallery(file, extractor, settings, progress)
         return Gallery(side, extractor, np.full(len(side.features), "", dtype=object), current=False)
