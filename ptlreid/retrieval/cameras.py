@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
-from ptlreid.retrieval.metrics import AveragePrecision, average_precisions, match_ranks
+from ptlreid.retrieval.match_ranks import ExactDistances, match_ranks
+from ptlreid.retrieval.metrics import AveragePrecision, average_precisions
 from ptlreid.retrieval.own_matches import find_own_images
 from ptlreid.retrieval.protocols import Judge
 from ptlreid.retrieval.types import Retrieval
@@ -74,9 +75,11 @@ def camera_scores(retrieval: Retrieval, blocks: Blocks, *, ap: AveragePrecision)
             keys = keys[order]
             columns = position[verdict.matches]
             of_camera = firsts.searchsorted(columns, side="right") - 1
+            exact = block.exact_of(row) if block.exact_of else None
             for camera in np.unique(of_camera):
-                start = firsts[camera]
-                ranks = match_ranks(keys[start : ends[camera]], columns[of_camera == camera] - start)
+                of_all = order[firsts[camera] : ends[camera]]  # its images, in gallery order
+                images = columns[of_camera == camera] - firsts[camera]
+                ranks = match_ranks(keys[firsts[camera] : ends[camera]], images, _select(exact, of_all))
                 ranks.sort()
                 precision[row, camera] = average_precisions(ranks, np.array([0, len(ranks)]), ap)[0]
                 first[row, camera] = ranks[0] == 1
@@ -84,6 +87,13 @@ def camera_scores(retrieval: Retrieval, blocks: Blocks, *, ap: AveragePrecision)
     for block in check_coverage(blocks, len(query), len(gallery)):
         map_rows(rank, block.rows, block.num_gallery)
     return _mean_by_camera(query.camids, cameras, precision, first)
+
+
+def _select(exact: ExactDistances | None, columns: np.ndarray) -> ExactDistances | None:
+    """The distances of the images at `columns`, which are numbered from 0."""
+    if exact is None:
+        return None
+    return replace(exact, distances_of=lambda chosen: exact.distances_of(columns[chosen]))
 
 
 def _mean_by_camera(camids: np.ndarray, cameras: np.ndarray, precision: np.ndarray, first: np.ndarray) -> CameraScores:

@@ -78,8 +78,32 @@ def rough_below(squares: np.ndarray, width: int) -> np.ndarray:
     enough. So from this limit on, the relative errors of squared distances are at most `RELATIVE_BOUND`, and
     distances that differ by more are in order. The second term is for products so small that float32 has fewer digits.
     """
-    relative = (4 * width**0.5 + 52) * _ROUNDING / RELATIVE_BOUND
+    relative = _relative_error(width) / RELATIVE_BOUND
     return (relative * squares + width * 2.0**-134).astype(np.float32)
+
+
+def key_errors(keys: np.ndarray, limit: float, width: int) -> np.ndarray:
+    """(N,) the largest errors of squared distances `keys` in float32, by the assumption of `rough_below`.
+
+    `limit`: what `rough_below` gives for the query. A longer image, |g| > 2 |q|, is at least |g| / 2 away, so that the
+    error is relative to the squared distance in place of |q|².
+    """
+    return RELATIVE_BOUND * np.maximum(limit, _relative_error(width) / RELATIVE_BOUND * keys)
+
+
+def exact_distances(vector: np.ndarray, images: np.ndarray, rows: np.ndarray, metric: Metric) -> np.ndarray:
+    """(N,) float64: the distances that ranks are by. Euclidean, or 1 - cosine, from `squared_distances`."""
+    return to_distances(squared_distances(vector, images, rows, metric), metric)
+
+
+def to_distances(squares: np.ndarray, metric: Metric) -> np.ndarray:
+    """Distances from squared ones, which are 2 - 2 cos for cosine distance."""
+    return np.sqrt(squares) if metric == "euclidean" else squares / 2
+
+
+def to_squares(distances: np.ndarray, metric: Metric) -> np.ndarray:
+    """The squared distances of `to_distances`, up to their last bits."""
+    return np.square(distances) if metric == "euclidean" else 2 * distances
 
 
 def squared_distances(vector: np.ndarray, images: np.ndarray, rows: np.ndarray, metric: Metric) -> np.ndarray:
@@ -105,6 +129,11 @@ def to_double(matrix: np.ndarray, metric: Metric) -> np.ndarray:
         lengths = np.sqrt(np.square(rows).sum(axis=1))
         rows /= np.where(lengths > 0, lengths, 1)[:, None]
     return rows
+
+
+def _relative_error(width: int) -> float:
+    """Of a squared distance, relative to the larger of |q|² and the squared distance itself: see `rough_below`."""
+    return (4 * width**0.5 + 52) * _ROUNDING
 
 
 def _power_of_two(value: float) -> float:

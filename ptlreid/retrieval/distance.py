@@ -26,6 +26,7 @@ import numpy as np
 from ptlreid.cores import available_cores
 from ptlreid.errors import DataError
 from ptlreid.retrieval.centring import Metric
+from ptlreid.retrieval.match_ranks import ExactDistances
 from ptlreid.retrieval.memory_plan import plan_blocks
 from ptlreid.retrieval.ranking_keys import RankingKeys
 from ptlreid.retrieval.types import Retrieval
@@ -41,13 +42,15 @@ class Block:
 
     `keys_of(row)`, for a row in `rows`, returns a new (G,) float array, so that one row after another is processed
     while it is in the cache. Several threads may call it. Valid until the next block is requested. `unit`: a squared
-    distance is a key times this; that of vectors of length 1, 2 - 2 cos, for cosine distance.
+    distance is a key times this; that of vectors of length 1, 2 - 2 cos, for cosine distance. `exact_of(row)`: what
+    decides between keys that rounding may have exchanged; None where the keys themselves decide.
     """
 
     rows: range
     num_gallery: int
     keys_of: Callable[[int], np.ndarray]
     unit: float = 1.0
+    exact_of: Callable[[int], ExactDistances] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ def key_blocks(
                     np.matmul(strip.factors, tile.T, out=full)
                     part[...] = full[offset : offset + len(part)]
             rows = range(first + offset, first + offset + len(products))
-            yield Block(rows, len(images), partial(ranking.keys_of, strip, products, rows), ranking.unit)
+            keys_of, exact_of = partial(ranking.keys_of, strip, products, rows), partial(ranking.exact_of, strip)
+            yield Block(rows, len(images), keys_of, ranking.unit, exact_of)
 
 
 def matrix_blocks(distances: np.ndarray) -> Blocks:

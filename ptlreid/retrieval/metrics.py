@@ -10,6 +10,7 @@ import numpy as np
 from ptlreid.errors import DataError
 from ptlreid.records import JUNK
 from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
+from ptlreid.retrieval.match_ranks import match_ranks
 from ptlreid.retrieval.own_matches import find_own_images
 from ptlreid.retrieval.protocols import Judge
 from ptlreid.retrieval.single_shot import SingleShotCMC
@@ -56,7 +57,8 @@ def score(
             if len(verdict.matches):
                 keys = block.keys_of(row)
                 judge.hide(keys, verdict)
-                ranks = match_ranks(keys, verdict.matches)
+                exact = block.exact_of(row) if block.exact_of else None
+                ranks = match_ranks(keys, verdict.matches, exact)
                 order = ranks.argsort()
                 curve = single_shot.curve(keys, verdict.matches, row) if single_shot else None
                 hits[row] = _Hits(ranks[order], verdict.matches[order], curve)
@@ -81,22 +83,6 @@ def _match_advice(retrieval: Retrieval) -> str:
     if protocol.ignore_own_camera_matches or protocol.other_cameras_only:
         return "Where identities were seen by one camera only, use --protocol any-camera."
     return "The only match of each query is its own image: add other images of these identities to the gallery."
-
-
-def match_ranks(keys: np.ndarray, matches: np.ndarray) -> np.ndarray:
-    """(M,) int64, the 1-based ranks of the gallery columns `matches`; equal keys keep gallery order.
-
-    `keys`: (G,), infinite where an image is absent. M >= 1. A rank is one more than the number of images before the
-    match, so only the images at least as near as the farthest match are sorted, never the gallery.
-    """
-    match_keys = keys[matches]
-    near = keys[(keys <= match_keys.max()).nonzero()[0]]
-    near.sort()
-    nearer = near.searchsorted(match_keys)  # number of images that are nearer
-    not_farther = near.searchsorted(match_keys, side="right")  # or equally near, including the match itself
-    for tied in (not_farther - nearer > 1).nonzero()[0]:
-        nearer[tied] += np.count_nonzero(keys[: matches[tied]] == match_keys[tied])
-    return nearer + 1
 
 
 def average_precisions(ranks: np.ndarray, starts: np.ndarray, ap: AveragePrecision) -> np.ndarray:

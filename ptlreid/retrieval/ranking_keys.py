@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import cast
 
 import numpy as np
 
-from ptlreid.retrieval.centring import Centring, Metric, choose_centring, rough_below, squared_distances
+from ptlreid.retrieval.centring import (
+    Centring,
+    Metric,
+    choose_centring,
+    exact_distances,
+    key_errors,
+    rough_below,
+    squared_distances,
+)
+from ptlreid.retrieval.match_ranks import ExactDistances
 from ptlreid.retrieval.memory_plan import SQUARED_ROWS
 
 _SQUARES = (2.0**-100, 2.0**120)  # sums of float32 squares that have all their digits
@@ -104,6 +114,21 @@ class RankingKeys:
         if len(self.copies):
             keys[self.copies] = keys[self.originals]
         return keys
+
+    def exact_of(self, strip: QueryStrip, row: int) -> ExactDistances:
+        """What the keys of query `row` stand for."""
+        limit, width = strip.limits[row - strip.rows.start], self.factors.shape[1]
+        return ExactDistances(partial(key_errors, limit=limit, width=width), partial(self._distances_of, row))
+
+    def _distances_of(self, row: int, columns: np.ndarray) -> np.ndarray:
+        """(K,) float64; of equal images, the first is compared."""
+        vector, metric = self.queries[row], self.centring.metric
+        if not len(self.copies):
+            return exact_distances(vector, self.images, columns, metric)
+        places = np.minimum(self.copies.searchsorted(columns), len(self.copies) - 1)
+        firsts = np.where(self.copies[places] == columns, self.originals[places], columns)
+        different, which = np.unique(firsts, return_inverse=True)
+        return exact_distances(vector, self.images, different, metric)[which]
 
 
 def squared_lengths(matrix: np.ndarray) -> np.ndarray:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptlreid.errors import OptionError
-from ptlreid.retrieval.centring import Metric, squared_distances
+from ptlreid.retrieval.centring import Metric, exact_distances
 from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
-from ptlreid.retrieval.nearest import nearest
+from ptlreid.retrieval.nearest import nearest, within_reach
 from ptlreid.retrieval.own_matches import find_own_images
 from ptlreid.retrieval.protocols import Judge
 from ptlreid.retrieval.types import Retrieval
@@ -47,14 +47,15 @@ def rank_list(retrieval: Retrieval, blocks: Blocks, size: int, *, metric: Metric
         for row in rows:
             keys = block.keys_of(row)
             judge.hide(keys, judge.verdict(row, own.get(row)))
-            listed = nearest(keys, size)
-            listed = listed[keys[listed] < np.inf]
-            values = keys[listed]
-            if metric is not None:
-                values = squared_distances(query.matrix[row], gallery.matrix, listed, metric)
-                values = np.sqrt(values) if metric == "euclidean" else values / 2
-                order = np.lexsort((listed, values))  # keys are less exact
-                listed, values = listed[order], values[order]
+            if metric is None:
+                listed = nearest(keys, size)
+                listed = listed[keys[listed] < np.inf]
+                values = keys[listed]
+            else:
+                near = within_reach(keys, size)  # keys are less exact
+                exact = exact_distances(query.matrix[row], gallery.matrix, near, metric)
+                order = np.lexsort((near, exact))[:size]
+                listed, values = near[order], exact[order]
             columns[row, : len(listed)], distances[row, : len(listed)] = listed, values
 
     for block in check_coverage(blocks, len(query), len(gallery)):

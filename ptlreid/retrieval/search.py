@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ptlreid.records import DISTRACTOR, UNKNOWN_CAMERA
-from ptlreid.retrieval.centring import Metric, squared_distances, to_double
+from ptlreid.retrieval.centring import Metric, squared_distances, to_distances, to_double
 from ptlreid.retrieval.distance import Block, Blocks, distance_blocks
-from ptlreid.retrieval.nearest import nearest
+from ptlreid.retrieval.nearest import nearest, within_reach
 from ptlreid.retrieval.protocols import PROTOCOLS
 from ptlreid.retrieval.types import Features, Retrieval
-
-_NEARLY = 1e-3  # more than twice the relative error of a key: see `centring.RELATIVE_BOUND`
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,11 @@ def rank_gallery(
     found = []
     for one, keys in _nearest_keys(blocks, people):
         keys[one.hidden] = np.inf
-        near = _within_reach(keys, size)
+        near = within_reach(keys, size)
         squares = np.min(
             [squared_distances(query.matrix[row], gallery.matrix, near, metric) for row in one.rows], axis=0
         )
-        distances = np.sqrt(squares) if metric == "euclidean" else squares / 2
+        distances = to_distances(squares, metric)
         order = np.lexsort((near, distances))[:size]
         found.append(Hits(near[order], distances[order]))
     return found
@@ -141,14 +139,6 @@ def _row_keys(blocks: Blocks) -> Iterator[np.ndarray]:
     for block in blocks:
         for row in block.rows:
             yield block.keys_of(row)
-
-
-def _within_reach(keys: np.ndarray, size: int) -> np.ndarray:
-    """Ascending columns of all keys that rounding may have kept from the `size` smallest, without hidden ones."""
-    last = keys[nearest(keys, size)[-1]]
-    if not np.isfinite(last):
-        return np.flatnonzero(keys < np.inf)
-    return np.flatnonzero(keys <= last + np.float32(_NEARLY) * abs(last))
 
 
 def name_cameras(camids: np.ndarray, names: Mapping[str, np.ndarray]) -> np.ndarray:
