@@ -199,8 +199,28 @@ def run_on_main(call: Callable[[], T]) -> T:
             result[1] = error
     distributed.broadcast_object_list(result, src=0)
     if result[1] is not None:
+        result[1].on_all = True
         raise result[1]
     return result[0]
+
+
+def run_together(call: Callable[[], T]) -> T:
+    """The result of `call()`, which every process runs for itself.
+
+    Where some raise a `PtlreidError`, every process raises one: the first by rank.
+    """
+    result, error = None, None
+    try:
+        result = call()
+    except PtlreidError as raised:
+        error = raised
+    if not active() and error:
+        raise error
+    for one in all_gather(error):
+        if one is not None:
+            one.on_all = True
+            raise one
+    return result  # type: ignore[return-value]  # there was no error
 
 
 def any_process(flags: list[bool]) -> list[bool]:

@@ -8,7 +8,12 @@ import errno
 
 
 class PtlreidError(Exception):
-    """Something that the user can correct."""
+    """Something that the user can correct.
+
+    `on_all`: several processes raise it together, so that the main one alone prints it.
+    """
+
+    on_all = False
 
 
 class DataError(PtlreidError):

@@ -136,12 +136,17 @@ def read_retrieval(
     """The features in two files, of any program; `DataError` names the file and the row at fault."""
     protocol = find_protocol(settings.protocol or PROTOCOL_OF_FILES)
     query, gallery = feature_files.read(query_file), feature_files.read(gallery_file)
-    if query.width != gallery.width:
-        raise DataError(
-            f"{query_file} has features of width {query.width}, {gallery_file} of width {gallery.width}: expected the "
-            "same width. Extract both with the same weights."
-        )
+    check_widths(query_file, gallery_file, (query.width, gallery.width))
     return _note_doubts(Retrieval(query, gallery, protocol), progress or Silent())
+
+
+def check_widths(query_file: Path, gallery_file: Path, widths: tuple[int, int]) -> None:
+    """Raise `DataError` unless the features of both have the same width."""
+    if widths[0] != widths[1]:
+        raise DataError(
+            f"{query_file} has features of width {widths[0]}, {gallery_file} of width {widths[1]}: expected the same "
+            "width. Extract both with the same weights."
+        )
 
 
 def _note_doubts(retrieval: Retrieval, progress: Progress) -> Retrieval:

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from ptlreid import distributed
 from ptlreid.cli import console
 from ptlreid.cli.options import ALL_OPTIONS
 from ptlreid.errors import PtlreidError, Stopped, is_out_of_memory
@@ -111,7 +112,8 @@ def _report_errors(function: Callable[..., None]) -> Callable[..., None]:
             console.show_error(f"{stop} To resume: {_command_line()}")
             raise typer.Exit(stop.code) from None
         except PtlreidError as error:
-            console.show_error(str(error))
+            if distributed.is_main() or not error.on_all:
+                console.show_error(str(error))
             raise typer.Exit(1) from None
         except (OSError, RuntimeError, ImportError, MemoryError) as error:
             if is_out_of_memory(error):

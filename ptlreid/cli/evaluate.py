@@ -114,11 +114,18 @@ def _evaluate_run(
 def _evaluate_files(
     query: Path, gallery: Path, settings: EvaluateSettings, *, dry_run: bool, csv: Path | None, ranklist: Path | None
 ) -> dict[str, Any]:
+    from ptlreid.distributed import process_group
     from ptlreid.workflows import evaluate as workflow
+    from ptlreid.workflows import evaluate_shards as by_blocks
 
+    tables = workflow.Tables(csv, ranklist)
+    streamed = by_blocks.reads_blocks(gallery, settings, tables)
     if dry_run:
-        return workflow.preview_files(query, gallery, settings)
-    return workflow.evaluate_files(query, gallery, settings, console.Reporter(), workflow.Tables(csv, ranklist))
+        preview = by_blocks.preview_shards if streamed else workflow.preview_files
+        return preview(query, gallery, settings)
+    with process_group(settings.device):
+        evaluate = by_blocks.evaluate_shards if streamed else workflow.evaluate_files
+        return evaluate(query, gallery, settings, console.Reporter(), tables)
 
 
 def _show(title: str, result: dict[str, Any]) -> None:

@@ -9,13 +9,14 @@ are compared with it by differences in float64.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from ptlreid.retrieval.memory_plan import SQUARED_ROWS
 
 Metric = Literal["euclidean", "cosine"]
+Numbers = TypeVar("Numbers", float, np.ndarray)
 
 RELATIVE_BOUND = 1e-4  # distances that differ by less may be ranked either way; twice that for 1 - cosine
 _ROUNDING = 2.0**-24  # relative error of float32
@@ -101,9 +102,9 @@ def to_distances(squares: np.ndarray, metric: Metric) -> np.ndarray:
     return np.sqrt(squares) if metric == "euclidean" else squares / 2
 
 
-def to_squares(distances: np.ndarray, metric: Metric) -> np.ndarray:
+def to_squares(distances: Numbers, metric: Metric) -> Numbers:
     """The squared distances of `to_distances`, up to their last bits."""
-    return np.square(distances) if metric == "euclidean" else 2 * distances
+    return distances * distances if metric == "euclidean" else 2 * distances
 
 
 def squared_distances(vector: np.ndarray, images: np.ndarray, rows: np.ndarray, metric: Metric) -> np.ndarray:
@@ -115,11 +116,28 @@ def squared_distances(vector: np.ndarray, images: np.ndarray, rows: np.ndarray, 
     squares = np.empty(len(rows))
     for start in range(0, len(rows), SQUARED_ROWS):
         part = slice(start, start + SQUARED_ROWS)
-        gaps = to_double(images[rows[part]], metric)
-        no_direction = metric == "cosine" and ~(gaps.any(axis=1) & query.any())
-        gaps -= query
-        squares[part] = np.where(no_direction, 2, np.square(gaps, out=gaps).sum(axis=1))
+        squares[part] = _square_differences(query, to_double(images[rows[part]], metric), metric)
     return squares
+
+
+def pair_distances(
+    queries: np.ndarray, images: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], metric: Metric
+) -> np.ndarray:
+    """(N,) float64: the `exact_distances` of pairs: (N,) rows of the `queries`, and as many of the `images`."""
+    rows, columns = pairs
+    squares = np.empty(len(rows))
+    for start in range(0, len(rows), SQUARED_ROWS):
+        part = slice(start, start + SQUARED_ROWS)
+        left, right = to_double(queries[rows[part]], metric), to_double(images[columns[part]], metric)
+        squares[part] = _square_differences(left, right, metric)
+    return to_distances(squares, metric)
+
+
+def _square_differences(queries: np.ndarray, images: np.ndarray, metric: Metric) -> np.ndarray:
+    """(N,) squared distances, as in `squared_distances`, of float64 rows; `images`, (N, D), are overwritten."""
+    no_direction = metric == "cosine" and ~(images.any(axis=1) & queries.any(axis=1))
+    images -= queries
+    return np.where(no_direction, 2, np.square(images, out=images).sum(axis=1))
 
 
 def to_double(matrix: np.ndarray, metric: Metric) -> np.ndarray:

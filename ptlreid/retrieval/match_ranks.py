@@ -13,7 +13,7 @@ class Split:
     """Where a row of keys lies relative to M intervals.
 
     `nearer`: (M,) int64, the number of keys below each. `doubtful`: the columns of the keys inside, by the number of an
-    interval with more than one.
+    interval that holds enough of them.
     """
 
     nearer: np.ndarray
@@ -42,7 +42,7 @@ def match_ranks(keys: np.ndarray, matches: np.ndarray, exact: ExactDistances | N
     match_keys = keys[matches]
     # Two keys may both be wrong. The rest is for the rounding of the sums here.
     margins = 0 if exact is None else np.float32(2.1) * exact.errors_of(match_keys)
-    split = split_keys(keys, match_keys - margins, match_keys + margins)
+    split = split_keys(keys, match_keys - margins, match_keys + margins, fewest=2)
     nearer = split.nearer
     if not split.doubtful:
         return nearer + 1
@@ -54,16 +54,19 @@ def match_ranks(keys: np.ndarray, matches: np.ndarray, exact: ExactDistances | N
     return nearer + 1
 
 
-def split_keys(keys: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> Split:
-    """Where the keys, (G,), lie relative to the intervals from `lower` to `upper`, (M,) of the same type each."""
+def split_keys(keys: np.ndarray, lower: np.ndarray, upper: np.ndarray, *, fewest: int) -> Split:
+    """Where the keys, (G,), lie relative to the intervals from `lower` to `upper`, (M,) of the same type each.
+
+    `fewest`: keys in an interval that make them doubtful: one, or two where the match itself is one of them.
+    """
     columns = (keys <= upper.max()).nonzero()[0]
     near = keys[columns]
     in_order = np.sort(near)
     nearer = in_order.searchsorted(lower)
-    several = in_order.searchsorted(upper, side="right") - nearer > 1
+    enough = in_order.searchsorted(upper, side="right") - nearer >= fewest
     doubtful = {
         number: columns[((near >= lower[number]) & (near <= upper[number])).nonzero()[0]]
-        for number in several.nonzero()[0].tolist()
+        for number in enough.nonzero()[0].tolist()
     }
     return Split(nearer, doubtful)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ from ptlreid.records import JUNK
 from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
 from ptlreid.retrieval.match_ranks import match_ranks
 from ptlreid.retrieval.own_matches import find_own_images
-from ptlreid.retrieval.protocols import Judge
+from ptlreid.retrieval.protocols import Judge, Protocol
 from ptlreid.retrieval.single_shot import SingleShotCMC
 from ptlreid.retrieval.types import Retrieval, Scores
 
@@ -21,12 +22,18 @@ MAX_RANK = 50  # of the CMC curve
 
 
 @dataclass(frozen=True)
-class _Hits:
+class MatchRanks:
     """One query's true matches, nearest first, and its CMC under a single-shot protocol."""
 
     ranks: np.ndarray
     columns: np.ndarray
     curve: np.ndarray | None
+
+    @classmethod
+    def sort(cls, ranks: np.ndarray, columns: np.ndarray, curve: np.ndarray | None) -> MatchRanks:
+        """The same, from ranks and columns in any order."""
+        order = ranks.argsort()
+        return cls(ranks[order], columns[order], curve)
 
 
 def score(
@@ -49,7 +56,7 @@ def score(
     single_shot = (
         SingleShotCMC(gallery.pids, max_rank, samples=single_shot_samples, seed=seed) if protocol.single_shot else None
     )
-    hits: dict[int, _Hits] = {}
+    hits: dict[int, MatchRanks] = {}
 
     def rank(rows: range) -> None:
         for row in rows:
@@ -59,24 +66,28 @@ def score(
                 judge.hide(keys, verdict)
                 exact = block.exact_of(row) if block.exact_of else None
                 ranks = match_ranks(keys, verdict.matches, exact)
-                order = ranks.argsort()
                 curve = single_shot.curve(keys, verdict.matches, row) if single_shot else None
-                hits[row] = _Hits(ranks[order], verdict.matches[order], curve)
+                hits[row] = MatchRanks.sort(ranks, verdict.matches, curve)
 
     for block in check_coverage(blocks, len(query.matrix), len(gallery.matrix)):
         map_rows(rank, block.rows, block.num_gallery)
     if not hits:
-        raise DataError(
-            f"None of the {len(query)} queries has a true match in the gallery under the protocol {protocol.name!r}: "
-            f"expected at least one. {_match_advice(retrieval)}"
-        )
-    return _make_scores(retrieval, hits, ap, max_rank)
+        raise no_matches(protocol, query.pids, gallery.pids)
+    sizes = GallerySizes(len(gallery), int(np.count_nonzero(gallery.pids == JUNK)))
+    return make_scores(protocol, len(query), sizes, hits, ap=ap, max_rank=max_rank)
 
 
-def _match_advice(retrieval: Retrieval) -> str:
+def no_matches(protocol: Protocol, query_pids: np.ndarray, gallery_pids: np.ndarray) -> DataError:
+    """The error where no query has a true match. `gallery_pids`: at least those of the queries' identities."""
+    return DataError(
+        f"None of the {len(query_pids)} queries has a true match in the gallery under the protocol {protocol.name!r}: "
+        f"expected at least one. {_match_advice(protocol, query_pids, gallery_pids)}"
+    )
+
+
+def _match_advice(protocol: Protocol, query_pids: np.ndarray, gallery_pids: np.ndarray) -> str:
     """What helps where no query has a true match."""
-    query, gallery, protocol = retrieval.query, retrieval.gallery, retrieval.protocol
-    if not np.isin(query.pids[query.pids >= 0], gallery.pids).any():
+    if not np.isin(query_pids[query_pids >= 0], gallery_pids).any():
         return "Query and gallery share no identity: check that both number the same identities alike."
     if protocol.ignore_own_clothes_matches:
         return "Only images of the query's identity by other cameras and in other clothes count: see --protocol market."
@@ -102,17 +113,34 @@ def average_precisions(ranks: np.ndarray, starts: np.ndarray, ap: AveragePrecisi
     return np.asarray(np.add.reduceat(precision, starts[:-1]) / counts)
 
 
-def _make_scores(retrieval: Retrieval, hits: dict[int, _Hits], ap: AveragePrecision, max_rank: int) -> Scores:
+@dataclass(frozen=True)
+class GallerySizes:
+    """The number of images of a gallery, and of the junk among them."""
+
+    images: int
+    junk: int
+
+
+def make_scores(
+    protocol: Protocol,
+    num_queries: int,
+    gallery: GallerySizes,
+    hits: Mapping[int, MatchRanks],
+    *,
+    ap: AveragePrecision,
+    max_rank: int = MAX_RANK,
+) -> Scores:
+    """The scores from the ranks of true matches, by query row; at least one query has some."""
     rows = sorted(hits)  # threads finish in any order
     ranks = np.concatenate([hits[row].ranks for row in rows])
     starts = np.cumsum([0, *(len(hits[row].ranks) for row in rows)])
     curves = [hit.curve for hit in (hits[row] for row in rows) if hit.curve is not None]
     hit_by_rank = ranks[starts[:-1], None] <= np.arange(1, max_rank + 1)
     return Scores(
-        protocol=retrieval.protocol.name,
-        num_queries=len(retrieval.query.matrix),
-        num_gallery=len(retrieval.gallery.matrix),
-        num_junk=int(np.count_nonzero(retrieval.gallery.pids == JUNK)),
+        protocol=protocol.name,
+        num_queries=num_queries,
+        num_gallery=gallery.images,
+        num_junk=gallery.junk,
         rows=np.array(rows),
         average_precision=average_precisions(ranks, starts, ap),
         inp=np.diff(starts) / ranks[starts[1:] - 1],

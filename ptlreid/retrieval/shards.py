@@ -144,21 +144,29 @@ class Shards:
         folder, entry = self.places[index]
         return read_columns(folder, entry["number"], rows=entry["rows"], wanted=wanted)
 
-    def read_blocks(self, index: int, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    def read_blocks(self, index: int, rows: int, within: range | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """A shard in blocks of at most so many rows: the first row in the shard, and (B, D) as stored, in memory.
 
-        They are read and not mapped, as pages of a map that were touched count as memory of the process.
+        They are read and not mapped, as pages of a map that were touched count as memory of the process. `within`:
+        the rows of the shard that are read; None for all.
         """
         folder, entry = self.places[index]
         file, matrix = matrix_file(folder, entry["number"]), self.matrices[index]
+        chosen = within if within is not None else range(len(matrix))
         with file.open("rb") as stream:
-            stream.seek(-matrix.nbytes, os.SEEK_END)
-            for first in range(0, len(matrix), rows):
-                shape = min(rows, len(matrix) - first), self.width
+            stream.seek(chosen.start * matrix.strides[0] - matrix.nbytes, os.SEEK_END)
+            for first in range(chosen.start, chosen.stop, rows):
+                shape = min(rows, chosen.stop - first), self.width
                 block = np.fromfile(stream, matrix.dtype, shape[0] * shape[1])
                 if block.size != shape[0] * shape[1]:
                     raise DataError(f"{file}: was cut off while it was read: expected {len(matrix)} rows. {_REMEDY}")
                 yield first, block.reshape(shape)
+
+    def read_rows(self, index: int, rows: np.ndarray) -> np.ndarray:
+        """(N, D) as stored: the features at these ascending rows of a shard, read and not mapped."""
+        runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+        parts = [block for run in runs for _, block in self.read_blocks(index, len(run), range(run[0], run[-1] + 1))]
+        return np.concatenate(parts)
 
     def find_paths(self, rows: np.ndarray) -> dict[int, str]:
         """The path of each of these rows."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptlreid.retrieval.centring import Metric, squared_distances, to_double
+from ptlreid.retrieval.centring import Metric, squared_distances, to_distances, to_double, to_squares
 from ptlreid.retrieval.nearest import nearest
 from ptlreid.retrieval.search import Hits, Person, rank_gallery
 from ptlreid.retrieval.types import Features
@@ -40,9 +40,13 @@ class GalleryBlock:
 
 def plan_rows(num_queries: int, width: int, memory_budget: int | None) -> int:
     """The rows of a block, so that blocks and products stay within the budget, by default 256 MB; 1,024 at least."""
-    row_bytes = 4 * min(num_queries, _STRIP) + 3 * 2 * 4 * width  # three blocks: read, prepared, in use
     budget = _BLOCK_BYTES if memory_budget is None else min(memory_budget, _BLOCK_BYTES)
-    return max(_FEWEST_ROWS, min(_MOST_ROWS, budget // row_bytes))
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, budget // count_block_bytes(1, num_queries, width)))
+
+
+def count_block_bytes(rows: int, num_queries: int, width: int) -> int:
+    """The memory that blocks of so many rows take: three of them (read, prepared and in use), and the products."""
+    return rows * (4 * min(num_queries, _STRIP) + 3 * 2 * 4 * width)
 
 
 def rank_blocks(query: Features, blocks: Iterable[GalleryBlock], *, size: int, metric: Metric) -> list[Hits]:
@@ -52,7 +56,7 @@ def rank_blocks(query: Features, blocks: Iterable[GalleryBlock], *, size: int, m
     what is hidden from them; no block gives an empty list.
     """
     best: list[Hits] = []
-    for block, reduced in _prepare_ahead(query, blocks, metric):
+    for block, reduced in prepare_ahead(query, blocks, metric):
         best = best or [Hits(np.empty(0, dtype=np.int64), np.empty(0)) for _ in block.people]
         for number, hits in _rank_block(query, block, reduced, best, size=size, metric=metric):
             best[number] = _merge(best[number], hits, size)
@@ -60,7 +64,7 @@ def rank_blocks(query: Features, blocks: Iterable[GalleryBlock], *, size: int, m
 
 
 @dataclass(frozen=True)
-class _Reduced:
+class Reduced:
     """Queries and images of a block, ready for q·x - |x|²/2, which is (|q|² - d²) / 2 for a distance d.
 
     `queries`: (Q, D), `images`: (N, D) float32, centred. `halves`: (N,) float32, |x|²/2. `squares`, `margins`: (Q,)
@@ -74,14 +78,14 @@ class _Reduced:
     margins: np.ndarray
 
 
-def _prepare_ahead(
+def prepare_ahead(
     query: Features, blocks: Iterable[GalleryBlock], metric: Metric
-) -> Iterator[tuple[GalleryBlock, _Reduced | None]]:
+) -> Iterator[tuple[GalleryBlock, Reduced | None]]:
     """The blocks, ready for products, or with None where these would not do; the next is prepared meanwhile."""
     found = iter(blocks)
     reducer: _Reducer | None = None
 
-    def step() -> tuple[GalleryBlock, _Reduced | None] | None:
+    def step() -> tuple[GalleryBlock, Reduced | None] | None:
         nonlocal reducer
         block = next(found, None)
         if block is None:
@@ -98,7 +102,7 @@ def _prepare_ahead(
 
 @dataclass(frozen=True)
 class _Reducer:
-    """Makes `_Reduced` of one block after another, all with the same `centre`, (D,) float32; None for no centre.
+    """Makes `Reduced` of one block after another, all with the same `centre`, (D,) float32; None for no centre.
 
     `queries`: None where they are too long, too short or, for cosine distance, zero.
     """
@@ -119,7 +123,7 @@ class _Reducer:
         lengths = np.sqrt(np.square(queries.astype(np.float64)).sum(axis=1))
         return cls(metric, centre, centred if _are_usual(lengths, metric) else None, squares)
 
-    def reduce(self, matrix: np.ndarray) -> _Reduced | None:
+    def reduce(self, matrix: np.ndarray) -> Reduced | None:
         """None where lengths in the block are unusual."""
         if self.queries is None:
             return None
@@ -140,7 +144,7 @@ class _Reducer:
         margins = (2 * width + 16) * _ROUNDING * (queries * longest + longest**2 / 2)
         margins += 4 * _ROUNDING * self.squares
         margins += 2 * (width + 8) * _ROUNDING * scale * (queries + longest)
-        return _Reduced(self.queries, images, halves, self.squares, margins)
+        return Reduced(self.queries, images, halves, self.squares, margins)
 
 
 def _widen(matrix: np.ndarray) -> np.ndarray:
@@ -168,7 +172,7 @@ def _are_usual(lengths: np.ndarray, metric: Metric) -> bool:
 
 
 def _rank_block(
-    query: Features, block: GalleryBlock, reduced: _Reduced | None, best: Sequence[Hits], *, size: int, metric: Metric
+    query: Features, block: GalleryBlock, reduced: Reduced | None, best: Sequence[Hits], *, size: int, metric: Metric
 ) -> Iterator[tuple[int, Hits]]:
     """For people by number, the images of the block that may be among the nearest, in any order."""
     if reduced is None:
@@ -180,16 +184,16 @@ def _rank_block(
     for number, near in _find_near(reduced, block.people, limits, size):
         rows = block.people[number].rows.tolist()
         squares = np.min([squared_distances(query.matrix[row], block.matrix, near, metric) for row in rows], axis=0)
-        yield number, Hits(block.columns[near], np.sqrt(squares) if metric == "euclidean" else squares / 2)
+        yield number, Hits(block.columns[near], to_distances(squares, metric))
 
 
 def _square(distance: float, metric: Metric) -> float:
     """The squared distance, 2 - 2 cos for cosine distance, rounded up."""
-    return (distance**2 if metric == "euclidean" else 2 * distance) * (1 + 1e-12)
+    return to_squares(distance, metric) * (1 + 1e-12)
 
 
 def _find_near(
-    reduced: _Reduced, people: Sequence[Person], limits: np.ndarray, size: int
+    reduced: Reduced, people: Sequence[Person], limits: np.ndarray, size: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """By number of the people, positions of all images that may be within the squared distance `limits` of one.
 
@@ -216,7 +220,7 @@ def _find_near(
         yield number, np.flatnonzero((squares <= last) & (squares < np.inf))
 
 
-def _multiply(reduced: _Reduced, least: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _multiply(reduced: Reduced, least: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """The rows of queries with a product of at least `least`, (Q,), and their products with all images, (N,)."""
     for first in range(0, len(reduced.queries), _STRIP):
         products = reduced.queries[first : first + _STRIP] @ reduced.images.T

@@ -66,7 +66,7 @@ def evaluate_run(
     assert isinstance(model, WeightsFile | GraphFile), "a run has weights, and a model a graph"
     calibration = _find_calibration(thresholds, extractor, settings) if thresholds else None
     retrieval = load_retrieval(run, splits, settings, progress, extractor=extractor)
-    in_effect = _settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout)
+    in_effect = settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout)
     about = {"run": str(run.path), "data": splits.name, "weights_digest": model.digest, "settings": in_effect}
     scores = distributed.run_on_main(lambda: _evaluate(retrieval, settings, progress, tables, calibration))
     own = model.readout  # unless the settings say otherwise
@@ -77,10 +77,14 @@ def evaluate_files(
     query: Path, gallery: Path, settings: EvaluateSettings, progress: Progress, tables: Tables
 ) -> dict[str, Any]:
     """The same scores for two feature files, from any program."""
-    retrieval = read_retrieval(query, gallery, settings, progress)
-    in_effect = _settings_in_effect(settings, retrieval.protocol.name)
-    about = {"files": {"query": str(query), "gallery": str(gallery)}, "settings": in_effect}
-    return about | _evaluate(retrieval, settings, progress, tables)
+
+    def score() -> dict[str, Any]:
+        retrieval = read_retrieval(query, gallery, settings, progress)
+        in_effect = settings_in_effect(settings, retrieval.protocol.name)
+        about = {"files": {"query": str(query), "gallery": str(gallery)}, "settings": in_effect}
+        return about | _evaluate(retrieval, settings, progress, tables)
+
+    return distributed.run_on_main(score)
 
 
 def preview_run(run: RunFolder, splits: Splits, settings: EvaluateSettings) -> dict[str, Any]:
@@ -95,7 +99,7 @@ def preview_run(run: RunFolder, splits: Splits, settings: EvaluateSettings) -> d
     width = extractor.network.feature_width
     return {
         "run": str(run.path),
-        "settings": _settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout),
+        "settings": settings_in_effect(settings, splits.protocol, data=splits.name, readout=extractor.readout),
         "query": splits.query.count(),
         "gallery": splits.gallery.count(),
         "features": features | {"width": width},
@@ -109,7 +113,7 @@ def preview_files(query: Path, gallery: Path, settings: EvaluateSettings) -> dic
     num_queries, num_gallery, width = len(retrieval.query), len(retrieval.gallery), retrieval.query.width
     return {
         "files": {"query": str(query), "gallery": str(gallery)},
-        "settings": _settings_in_effect(settings, retrieval.protocol.name),
+        "settings": settings_in_effect(settings, retrieval.protocol.name),
         "query": {"images": num_queries},
         "gallery": {"images": num_gallery},
         "features": {"width": width},
@@ -139,22 +143,28 @@ def _evaluate(
         progress.note(excess)
     ranking = rank(retrieval, settings, progress)
     scores = score_ranking(ranking, settings, progress)
-    summary = scores.summary()
-    if settings.bootstrap:
-        summary["intervals"] = score_intervals(scores, query.pids, resamples=settings.bootstrap, seed=settings.seed)
+    summary = summarize(scores, query, settings, tables)
     if settings.per_camera:
         blocks = report_blocks(ranking, "rank by camera", progress)
         summary["cameras"] = camera_scores(ranking.retrieval, blocks, ap=settings.ap).cells()
     if calibration:
         summary["thresholds"] = apply_calibration(calibration, retrieval, settings, progress)
-    if tables.queries:
-        _write_queries(tables.queries, query, scores)
     if tables.ranks:
         _write_rank_lists(tables.ranks, ranking, settings)
     return summary
 
 
-def _settings_in_effect(
+def summarize(scores: Scores, query: Features, settings: EvaluateSettings, tables: Tables) -> dict[str, Any]:
+    """The scores for JSON, with intervals if wanted; the table of queries is written."""
+    summary = scores.summary()
+    if settings.bootstrap:
+        summary["intervals"] = score_intervals(scores, query.pids, resamples=settings.bootstrap, seed=settings.seed)
+    if tables.queries:
+        _write_queries(tables.queries, query, scores)
+    return summary
+
+
+def settings_in_effect(
     settings: EvaluateSettings, protocol: str, *, data: str | None = None, readout: Readout | None = None
 ) -> dict[str, Any]:
     """The settings with defaults filled in: the protocol, and for a run its dataset and its network's readout."""
