@@ -95,7 +95,7 @@ def test_from_records_and_a_network_to_map(market_folder):
         blocks = distance_blocks(retrieval, metric="euclidean", memory_budget=None)
         mean_ap = score(retrieval, blocks, ap="step", single_shot_samples=None, seed=0).mean_ap
     assert 0 < mean_ap < 1
-    assert within(hops, functions=72, files=23, depth=8), describe(hops)
+    assert within(hops, functions=75, files=23, depth=8), describe(hops)
 
 
 @pytest.mark.parametrize("data", ["market"])
@@ -112,6 +112,7 @@ def test_an_evaluation_from_the_command_line_with_nothing_cached(
     assert code == 0, err
     # The target is 150, 36 and 11. The excess: options built from settings, the index of image digests, files whose
     # writes never fail for HDF5, image files and JSON of which nothing is trusted, all faults of a dataset, output for
-    # any terminal, settings that are loaded when they are used, and files that may be in tar files.
-    # Up to 288: some functions run once in a process, so the number depends on the tests before.
-    assert within(hops, functions=289, files=56, depth=18), describe(hops)
+    # any terminal, settings that are loaded when they are used, files that may be in tar files, and ranks
+    # that rounding does not decide.
+    # Up to 293: some functions run once in a process, so the number depends on the tests before.
+    assert within(hops, functions=294, files=56, depth=18), describe(hops)

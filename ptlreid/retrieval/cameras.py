@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
-from ptlreid.retrieval.match_ranks import ExactDistances, match_ranks
-from ptlreid.retrieval.metrics import AveragePrecision, average_precisions
+from ptlreid.retrieval.metrics import AveragePrecision, average_precisions, match_ranks
 from ptlreid.retrieval.own_matches import find_own_images
 from ptlreid.retrieval.protocols import Judge
+from ptlreid.retrieval.ranking_keys import ExactDistances
 from ptlreid.retrieval.types import Retrieval
 
 

@@ -79,7 +79,7 @@ def rough_below(squares: np.ndarray, width: int) -> np.ndarray:
     enough. So from this limit on, the relative errors of squared distances are at most `RELATIVE_BOUND`, and
     distances that differ by more are in order. The second term is for products so small that float32 has fewer digits.
     """
-    relative = _relative_error(width) / RELATIVE_BOUND
+    relative = (4 * width**0.5 + 52) * _ROUNDING / RELATIVE_BOUND
     return (relative * squares + width * 2.0**-134).astype(np.float32)
 
 
@@ -89,7 +89,7 @@ def key_errors(keys: np.ndarray, limit: float, width: int) -> np.ndarray:
     `limit`: what `rough_below` gives for the query. A longer image, |g| > 2 |q|, is at least |g| / 2 away, so that the
     error is relative to the squared distance in place of |q|².
     """
-    return RELATIVE_BOUND * np.maximum(limit, _relative_error(width) / RELATIVE_BOUND * keys)
+    return np.maximum(RELATIVE_BOUND * limit, (4 * width**0.5 + 52) * _ROUNDING * keys)
 
 
 def exact_distances(vector: np.ndarray, images: np.ndarray, rows: np.ndarray, metric: Metric) -> np.ndarray:
@@ -147,11 +147,6 @@ def to_double(matrix: np.ndarray, metric: Metric) -> np.ndarray:
         lengths = np.sqrt(np.square(rows).sum(axis=1))
         rows /= np.where(lengths > 0, lengths, 1)[:, None]
     return rows
-
-
-def _relative_error(width: int) -> float:
-    """Of a squared distance, relative to the larger of |q|² and the squared distance itself: see `rough_below`."""
-    return (4 * width**0.5 + 52) * _ROUNDING
 
 
 def _power_of_two(value: float) -> float:

@@ -26,9 +26,8 @@ import numpy as np
 from ptlreid.cores import available_cores
 from ptlreid.errors import DataError
 from ptlreid.retrieval.centring import Metric
-from ptlreid.retrieval.match_ranks import ExactDistances
 from ptlreid.retrieval.memory_plan import plan_blocks
-from ptlreid.retrieval.ranking_keys import RankingKeys
+from ptlreid.retrieval.ranking_keys import ExactDistances, RankingKeys
 from ptlreid.retrieval.types import Retrieval
 
 MAX_THREADS = min(4, available_cores())  # more only wait for memory

@@ -11,9 +11,9 @@ import numpy as np
 from ptlreid.errors import DataError
 from ptlreid.records import JUNK
 from ptlreid.retrieval.distance import Blocks, check_coverage, map_rows
-from ptlreid.retrieval.match_ranks import match_ranks
 from ptlreid.retrieval.own_matches import find_own_images
 from ptlreid.retrieval.protocols import Judge, Protocol
+from ptlreid.retrieval.ranking_keys import ExactDistances
 from ptlreid.retrieval.single_shot import SingleShotCMC
 from ptlreid.retrieval.types import Retrieval, Scores
 
@@ -28,12 +28,6 @@ class MatchRanks:
     ranks: np.ndarray
     columns: np.ndarray
     curve: np.ndarray | None
-
-    @classmethod
-    def sort(cls, ranks: np.ndarray, columns: np.ndarray, curve: np.ndarray | None) -> MatchRanks:
-        """The same, from ranks and columns in any order."""
-        order = ranks.argsort()
-        return cls(ranks[order], columns[order], curve)
 
 
 def score(
@@ -67,14 +61,15 @@ def score(
                 exact = block.exact_of(row) if block.exact_of else None
                 ranks = match_ranks(keys, verdict.matches, exact)
                 curve = single_shot.curve(keys, verdict.matches, row) if single_shot else None
-                hits[row] = MatchRanks.sort(ranks, verdict.matches, curve)
+                order = ranks.argsort()
+                hits[row] = MatchRanks(ranks[order], verdict.matches[order], curve)
 
     for block in check_coverage(blocks, len(query.matrix), len(gallery.matrix)):
         map_rows(rank, block.rows, block.num_gallery)
     if not hits:
         raise no_matches(protocol, query.pids, gallery.pids)
-    sizes = GallerySizes(len(gallery), int(np.count_nonzero(gallery.pids == JUNK)))
-    return make_scores(protocol, len(query), sizes, hits, ap=ap, max_rank=max_rank)
+    sizes = GallerySizes(len(gallery.matrix), int(np.count_nonzero(gallery.pids == JUNK)))
+    return make_scores(protocol, len(query.matrix), sizes, hits, ap=ap, max_rank=max_rank)
 
 
 def no_matches(protocol: Protocol, query_pids: np.ndarray, gallery_pids: np.ndarray) -> DataError:
@@ -94,6 +89,62 @@ def _match_advice(protocol: Protocol, query_pids: np.ndarray, gallery_pids: np.n
     if protocol.ignore_own_camera_matches or protocol.other_cameras_only:
         return "Where identities were seen by one camera only, use --protocol any-camera."
     return "The only match of each query is its own image: add other images of these identities to the gallery."
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where a row of keys lies relative to M intervals.
+
+    `nearer`: (M,) int64, the number of keys below each. `doubtful`: the columns of the keys inside, by the number of an
+    interval that holds enough of them.
+    """
+
+    nearer: np.ndarray
+    doubtful: Mapping[int, np.ndarray]
+
+
+def match_ranks(keys: np.ndarray, matches: np.ndarray, exact: ExactDistances | None) -> np.ndarray:
+    """(M,) int64, the 1-based ranks of the gallery columns `matches`; equal distances keep gallery order.
+
+    `keys`: (G,), infinite where an image is absent. M >= 1. `exact`: None where the keys are the distances. A rank is
+    one more than the number of images before the match, so only the images at least as near as the farthest match are
+    sorted, never the gallery.
+    """
+    match_keys = keys[matches]
+    # Two keys may both be wrong. The rest is for the rounding of the sums here.
+    margins = 0 if exact is None else np.float32(2.1) * exact.errors_of(match_keys)
+    split = split_keys(keys, match_keys - margins, match_keys + margins, fewest=2)
+    nearer = split.nearer
+    if not split.doubtful:
+        return nearer + 1
+    columns = np.unique(np.concatenate(list(split.doubtful.values())))  # with the matches that they are close to
+    distances = keys[columns] if exact is None else exact.distances_of(columns)
+    for number, near in split.doubtful.items():
+        distance = distances[columns.searchsorted(matches[number])]
+        nearer[number] += count_before(distances[columns.searchsorted(near)], near, distance, matches[number])
+    return nearer + 1
+
+
+def split_keys(keys: np.ndarray, lower: np.ndarray, upper: np.ndarray, *, fewest: int) -> Split:
+    """Where the keys, (G,), lie relative to the intervals from `lower` to `upper`, (M,) of the same type each.
+
+    `fewest`: keys in an interval that make them doubtful: one, or two where the match itself is one of them.
+    """
+    columns = (keys <= upper.max()).nonzero()[0]
+    near = keys[columns]
+    in_order = np.sort(near)
+    nearer = in_order.searchsorted(lower)
+    enough = in_order.searchsorted(upper, side="right") - nearer >= fewest
+    doubtful = {
+        number: columns[((near >= lower[number]) & (near <= upper[number])).nonzero()[0]]
+        for number in enough.nonzero()[0].tolist()
+    }
+    return Split(nearer, doubtful)
+
+
+def count_before(distances: np.ndarray, columns: np.ndarray, distance: float, column: int) -> int:
+    """How many images, (K,) `distances` at the gallery `columns`, precede the one at `column`."""
+    return int(np.count_nonzero((distances < distance) | ((distances == distance) & (columns < column))))
 
 
 def average_precisions(ranks: np.ndarray, starts: np.ndarray, ap: AveragePrecision) -> np.ndarray:

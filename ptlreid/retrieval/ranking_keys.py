@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -18,10 +19,21 @@ from ptlreid.retrieval.centring import (
     rough_below,
     squared_distances,
 )
-from ptlreid.retrieval.match_ranks import ExactDistances
 from ptlreid.retrieval.memory_plan import SQUARED_ROWS
 
 _SQUARES = (2.0**-100, 2.0**120)  # sums of float32 squares that have all their digits
+
+
+@dataclass(frozen=True)
+class ExactDistances:
+    """What decides where the keys of a query are too close to one another.
+
+    `errors_of(keys)`: (M,) the largest errors of these keys. `distances_of(columns)`: (K,) float64 distances of the
+    query and these gallery images; equal images have the same.
+    """
+
+    errors_of: Callable[[np.ndarray], np.ndarray]
+    distances_of: Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)

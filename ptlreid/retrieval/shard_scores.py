@@ -56,7 +56,9 @@ def score_shards(
     for index, row in enumerate(valid.tolist()):
         own = slice(*targets.starts[index : index + 2].tolist())
         hidden = _hidden_before(looked, pairs, row, verdicts[row], (targets.distances[own], targets.columns[own]))
-        hits[row] = MatchRanks.sort(counts[own] - hidden + 1, targets.columns[own], None)
+        ranks = counts[own] - hidden + 1
+        order = ranks.argsort()
+        hits[row] = MatchRanks(ranks[order], targets.columns[own][order], None)
     sizes = GallerySizes(len(shards), looked.num_junk)
     return make_scores(protocol, len(query), sizes, hits, ap=ap)
 

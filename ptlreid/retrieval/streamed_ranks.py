@@ -1,4 +1,4 @@
-"""How many images precede each true match in a gallery that is read block by block: the ranks of `match_ranks`.
+"""How many images precede each true match in a gallery that is read block by block: the ranks of `metrics.match_ranks`.
 
 A product in float32 decides for images whose distance differs from the match's by more than a bound on the rounding
 errors; the others are compared by float64 distances, which depend on the two features alone. So neither the blocks, nor
@@ -15,7 +15,7 @@ import numpy as np
 
 from ptlreid.retrieval.centring import Metric, exact_distances, to_squares
 from ptlreid.retrieval.distance import key_blocks
-from ptlreid.retrieval.match_ranks import count_before, split_keys
+from ptlreid.retrieval.metrics import count_before, split_keys
 from ptlreid.retrieval.streamed_search import GalleryBlock, Reduced, prepare_ahead
 from ptlreid.retrieval.types import Features
 
