@@ -186,7 +186,7 @@ def test_the_gate_notices_weights_that_another_program_changed(export, made):
     weights[-1].CopyFrom(numpy_helper.from_array(values, weights[-1].name))
     onnx.save(model, "other.onnx")
     code, _, err = export("--gate", "other.onnx")
-    assert (code, "features differ by up to" in err) == (1, True)
+    assert (code, "features differ by up to" in err) == (1, True), err
 
 
 def test_features_of_another_runtime_pass_the_gate_if_they_are_those_of_the_run(export, run, market_folder):

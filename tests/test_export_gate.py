@@ -82,14 +82,14 @@ def test_ranks_and_decisions_that_changed_are_counted():
     assert found.scores == {"mAP": {"before": 1.0, "after": 0.5}, "CMC-1": {"before": 1.0, "after": 0.0}}
     assert found.map_loss == 50
     assert faults == [
-        "features differ by up to 2 of their length (limit 0.0005)",
+        "features differ by up to 2 of their length (limit 0.001)",
         "mAP falls by 50.00 points from 100.00 (limit 0.1)",
     ]
 
 
 def test_each_limit_is_a_setting_and_half_precision_has_wider_ones():
     after = np.array([[0, 0.1], [1, 0.01], [0, 2]], dtype=np.float32)  # a cosine of 0.99995, 0.01 of the length
-    assert compared(after, {})[1] == ["features differ by up to 0.01 of their length (limit 0.0005)"]
+    assert compared(after, {})[1] == ["features differ by up to 0.01 of their length (limit 0.001)"]
     assert compared(after, {}, half=True)[1] == []
     assert compared(after, {}, max_difference=0.02)[1] == []
     faults = compared(after, {}, max_difference=0.02, min_cosine=0.99999)[1]

@@ -38,7 +38,7 @@ class ExportSettings(EvaluateSettings):
     min_cosine: Annotated[float | None, Option(common=True, default="0.9999, with --half 0.999")] = Field(
         None, ge=-1, le=1, description="Smallest cosine between the run's features of an image and the graph's."
     )
-    max_difference: Annotated[float | None, Option(default="0.0005, with --half 0.02")] = Field(
+    max_difference: Annotated[float | None, Option(default="0.001, with --half 0.02")] = Field(
         None, ge=0, le=2, description="Largest difference of an image's features, relative to their length."
     )
     max_map_loss: Annotated[float, COMMON] = Field(
@@ -67,4 +67,4 @@ class ExportSettings(EvaluateSettings):
     @property
     def difference_limit(self) -> float:
         """The largest relative difference that passes."""
-        return self.max_difference if self.max_difference is not None else 0.02 if self.half else 0.0005
+        return self.max_difference if self.max_difference is not None else 0.02 if self.half else 0.001
