@@ -26,7 +26,7 @@ def embed(
     model: Model = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="PATH", help="File (.h5, .npz, .npy or .parquet), or folder."),
+        typer.Option("--out", metavar="PATH", help="File (.h5, .npz, .npy, .arrow or .parquet), or folder."),
     ] = None,
     *,
     runs: Runs = Path("runs"),

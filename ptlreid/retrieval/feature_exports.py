@@ -1,4 +1,4 @@
-"""Features as files for other programs: a NumPy archive, a matrix with a CSV, or Parquet. HDF5: `feature_files`."""
+"""Features as files for other programs: a NumPy archive, a matrix with a CSV, Arrow, Parquet. HDF5: `feature_files`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from ptlreid.errors import OptionError
+from ptlreid.errors import DataError, OptionError
 from ptlreid.files import atomic_write
 from ptlreid.retrieval.types import Features
 
 HDF5 = (".h5", ".hdf5")
-SUFFIXES = (*HDF5, ".npz", ".npy", ".parquet")
+TABLES = (".arrow", ".feather", ".parquet")  # the first two are the same format
+SUFFIXES = (*HDF5, ".npz", ".npy", *TABLES)
+_TABLE_ROWS = 1 << 16  # of a batch in an Arrow file
 
 
 def check_format(file: Path) -> None:
-    """Raise `OptionError` for a suffix of no format, and for Parquet without the package that writes it."""
+    """Raise `OptionError` for a suffix of no format, and for Arrow or Parquet without the package for it."""
     if file.suffix not in SUFFIXES:
         raise OptionError(
             f"--out {file}: unknown file format, expected a name that ends in {', '.join(SUFFIXES)}, or a folder. "
             "Rename it."
         )
-    if file.suffix == ".parquet":
+    if file.suffix in TABLES:
         _import_pyarrow(file)
 
 
@@ -54,7 +56,7 @@ def export(file: Path, features: Features, names: Mapping[str, np.ndarray], *, d
         with atomic_write(file, matrix.nbytes) as temporary, temporary.open("wb") as stream:
             np.save(stream, matrix)
     else:
-        _write_parquet(file, matrix, columns | dict(names))
+        _write_table(file, matrix, columns | dict(names))
 
 
 def _write_csv(file: Path, columns: Mapping[str, np.ndarray]) -> None:
@@ -69,13 +71,26 @@ def _write_csv(file: Path, columns: Mapping[str, np.ndarray]) -> None:
         writer.writerows(zip(range(len(values[0])), *values, strict=True))
 
 
-def _write_parquet(file: Path, matrix: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+def _write_table(file: Path, matrix: np.ndarray, columns: Mapping[str, np.ndarray]) -> None:
+    """Write an Arrow IPC file, whose features can be mapped into memory, or Parquet, which is compressed."""
     pyarrow, parquet = _import_pyarrow(file)
     flat = pyarrow.array(np.ascontiguousarray(matrix).reshape(-1))
-    arrays = {name: pyarrow.array(column.tolist()) for name, column in columns.items()}
+    try:
+        arrays = {name: pyarrow.array(column.tolist()) for name, column in columns.items()}
+    except UnicodeEncodeError as error:
+        name = error.object.encode("utf-8", "backslashreplace").decode()
+        raise DataError(
+            f"{file}: {name} is not UTF-8, which all texts in a {file.suffix} are. Rename the image or its folder, or "
+            "write .h5, .npz or .npy."
+        ) from None
     arrays["feature"] = pyarrow.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+    table = pyarrow.table(arrays)
     with atomic_write(file, matrix.nbytes) as temporary:
-        parquet.write_table(pyarrow.table(arrays), temporary)
+        if file.suffix == ".parquet":
+            parquet.write_table(table, temporary)
+            return
+        with temporary.open("wb") as stream, pyarrow.ipc.new_file(stream, table.schema) as writer:
+            writer.write_table(table, max_chunksize=_TABLE_ROWS)
 
 
 def _import_pyarrow(file: Path) -> tuple[Any, Any]:
@@ -84,7 +99,7 @@ def _import_pyarrow(file: Path) -> tuple[Any, Any]:
         from pyarrow import parquet
     except ImportError:
         raise OptionError(
-            f"--out {file}: Parquet needs the package pyarrow, which is not installed. Install it with "
+            f"--out {file}: needs the package pyarrow, which is not installed. Install it with "
             "`pip install 'ptlreid[parquet]'`, or write .h5, .npz or .npy."
         ) from None
     return pyarrow, parquet
