@@ -395,6 +395,7 @@ def test_a_search_reads_and_shows_members(ptlreid, embed, crops):
         (query,) = json.loads(out)["queries"]
         assert query["paths"] == [f"city-000.tar/{crops[1]}"]
         assert len(query["hits"]) == 3
+        assert query["paths"][0] not in [hit["path"] for hit in query["hits"]]
         assert all(Path(hit["path"]).parts[-2].endswith(".tar") for hit in query["hits"])
         assert Path("page.html").read_text().count("data:image/jpeg;base64") == 4
 
