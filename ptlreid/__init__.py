@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         write_report,
     )
     from ptlreid.api_models import open_model
-    from ptlreid.api_search import embed, search, search_features
+    from ptlreid.api_search import build_index, embed, search, search_features
     from ptlreid.api_thresholds import calibrate_run, find_threshold
     from ptlreid.errors import PtlreidError
     from ptlreid.features import Extractor
@@ -47,6 +47,7 @@ __all__ = [
     "Scores",
     "Splits",
     "adapt_run",
+    "build_index",
     "build_network",
     "calibrate_run",
     "compare",
@@ -83,6 +84,7 @@ _MODULES = {
     "RunFolder": "ptlreid.runs",
     "Scores": "ptlreid.retrieval.types",
     "Splits": "ptlreid.records",
+    "build_index": "ptlreid.api_search",
     "calibrate_run": "ptlreid.api_thresholds",
     "embed": "ptlreid.api_search",
     "find_threshold": "ptlreid.api_thresholds",

@@ -8,7 +8,7 @@ from typing import Any
 
 from ptlreid.progress import Progress, Silent
 from ptlreid.runs import RunFolder, find_run
-from ptlreid.settings import EmbedSettings, SearchSettings
+from ptlreid.settings import EmbedSettings, IndexSettings, SearchSettings
 
 _RUNS = Path("runs")
 
@@ -45,8 +45,8 @@ def search(
 ) -> dict[str, Any]:
     """The nearest gallery images of each query, and whether they are matches. Same as `ptlreid search --json`.
 
-    `query`: an image, a folder or a list, one or several. `gallery`: a folder, a list or a feature file. For features
-    without a run, see `search_features`.
+    `query`: an image, a folder or a list, one or several. `gallery`: a folder, a list, a feature file, or the folder of
+    an index, see `build_index`. For features without a run, see `search_features`.
     """
     from ptlreid.workflows.search import search_run
 
@@ -65,3 +65,18 @@ def search_features(
     chosen = SearchSettings.resolve(None, **settings)
     target = None if gallery is None else Path(gallery)
     return search_files([], Path(features), target, chosen, progress or Silent())
+
+
+def build_index(
+    shards: Path | str | Sequence[Path | str],
+    out: Path | str,
+    *,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Builds an index of one or more folders of shards; what it is and finds. Same as `ptlreid index build --json`."""
+    from ptlreid.workflows.index import build_index
+
+    folders = [shards] if isinstance(shards, str | Path) else shards
+    chosen = IndexSettings.resolve(None, **settings)
+    return build_index([Path(one) for one in folders], Path(out), chosen, progress or Silent())

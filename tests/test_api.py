@@ -30,6 +30,7 @@ NAMES = [
     "Scores",
     "Splits",
     "adapt_run",
+    "build_index",
     "build_network",
     "calibrate_run",
     "compare",

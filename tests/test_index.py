@@ -191,12 +191,12 @@ def test_candidates_in_batches_are_those_of_one(files, monkeypatch):
 
 
 def test_features_far_from_zero_are_centred(built, tmp_path):
-    """At an offset of 3,000, distances of 1 are beyond float32 products, as faiss computes them."""
+    """At an offset of 30,000, distances of 1 are beyond float32 products, as faiss computes them."""
     from ptlreid.settings import IndexSettings
     from ptlreid.workflows.index import build_index
 
     near = clustered_features(3, 2000, "far")
-    make_shards(tmp_path / "far", Features(near.matrix + 3000, near.pids, near.camids, near.paths), rows=2000)
+    make_shards(tmp_path / "far", Features(near.matrix + 30_000, near.pids, near.camids, near.paths), rows=2000)
     made = build_index([tmp_path / "far"], tmp_path / "ix", IndexSettings.resolve(None, kind="flat"), Silent())
     assert made["recall"]["mean"] > 0.999
 
@@ -281,6 +281,15 @@ def test_searches_that_an_index_cannot_answer(ptlreid, files):
     ]:
         code, _, err = ptlreid(*given, *arguments)
         assert (code, message in err.replace("\n", " ")) == (1, True), err
+
+
+def test_python_builds_and_searches_it(ptlreid, files):
+    import ptlreid as package
+
+    made = package.build_index(["city", Path("may")], "both", kind="flat", metric="cosine")
+    assert (made["rows"], made["recall"]["queries"]) == (ROWS + 300, 100)
+    found = package.search_features("q.h5", "both", metric="cosine")
+    assert pairs(found) == pairs(search(ptlreid, "--index", "both", "--metric", "cosine"))
 
 
 def test_normalised_features_have_one_order(ptlreid, files):
