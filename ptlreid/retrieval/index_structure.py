@@ -17,7 +17,6 @@ _TRAINING_ROWS = 39  # for each list, the fewest that faiss trains with without 
 _CENTROIDS = 256  # of each byte of a code
 _FEWEST_ROWS = _TRAINING_ROWS * _CENTROIDS
 _MOST_LISTS = 65_536
-_MANY_LISTS = 1024  # from here on the nearest lists are found by a graph
 _DEFAULT_CODE = 64
 
 
@@ -70,10 +69,10 @@ def plan_structure(
             raise OptionError(f"num_lists = {num_lists:,}: expected at most {most:,}, one for {_TRAINING_ROWS} images.")
         count = 1 << int(math.log2(most))
     training = max(_FEWEST_ROWS, _TRAINING_ROWS * count)
-    coarse = f"_HNSW{_NEIGHBOURS}" if count >= _MANY_LISTS else ""
     filled, trained = 3 * rows * (code + 8) // 2, 8 * width * (training + count)
+    # The lists are compared one by one: a graph of 8,192 of them (_HNSW32) reached 744, of features in many directions.
     # "np": without training for polysemous codes, which takes seconds for each byte, and which no search here uses.
-    return Plan(f"IVF{count}{coarse},PQ{code}np", training, max(filled, trained) + 4 * width * count)
+    return Plan(f"IVF{count},PQ{code}np", training, max(filled, trained) + 4 * width * count)
 
 
 def default_code(width: int) -> int:
