@@ -67,6 +67,41 @@ def test_equal_to_a_ranking_in_memory_with_ties_copies_junk_and_every_protocol(t
             check(folder, query, gallery, PROTOCOL_CHOICES[seed % 5], metric)
 
 
+def near_ties(seed: int, scale: float) -> tuple[Features, Features]:
+    """Distances that differ by a hundredth of what a product in float32 tells apart, among them to copies."""
+    rng = np.random.default_rng(seed)
+    directions = rng.normal(size=(300, 64))
+    directions *= ((1 + 1e-8 * rng.permutation(300)) / np.linalg.norm(directions, axis=1))[:, None]
+    sides = []
+    for matrix in (np.tile(rng.normal(size=64) * scale, (5, 1)), directions):
+        pids = np.arange(len(matrix)) % 5
+        paths = np.array([str(row) for row in range(len(matrix))], dtype=object)
+        sides.append(Features(matrix.astype(np.float32), pids, pids, paths))
+    sides[1].matrix[250:] = sides[1].matrix[:50]
+    return sides[0], sides[1]
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_ranks_are_by_distances_that_a_product_cannot_tell_apart(tmp_path, monkeypatch, metric):
+    """The order is that of a loop in float64; with cosine, of features of nearly one direction."""
+    monkeypatch.setattr(shard_scores, "plan_rows", lambda *_: 70)
+    query, gallery = near_ties(0, 1e-3)
+    if metric == "cosine":
+        gallery = replace(gallery, matrix=(query.matrix[0] * 1e3 + gallery.matrix * 1e-7).astype(np.float32))
+        query = replace(query, matrix=query.matrix[::-1] * np.float32(-1))
+    scores = check(make_shards(tmp_path / "g", gallery, rows=100), query, gallery, PROTOCOLS["any-image"], metric)
+    images = gallery.matrix.astype(float)
+    vectors = query.matrix.astype(float)
+    if metric == "cosine":
+        images, vectors = (one / np.sqrt(np.square(one).sum(axis=1))[:, None] for one in (images, vectors))
+    for row, vector in enumerate(vectors):
+        squares = np.square(images - vector).sum(axis=1)
+        distances = np.sqrt(squares) if metric == "euclidean" else squares / 2
+        order = np.argsort(distances, kind="stable")
+        ranks = 1 + np.flatnonzero(gallery.pids[order] == query.pids[row])
+        np.testing.assert_array_equal(scores.match_ranks[slice(*scores.match_starts[row : row + 2])], ranks)
+
+
 @pytest.fixture
 def files(tmp_path, monkeypatch) -> Path:
     """`q.h5`, `g.h5` and the same gallery in shards, `g`; where commands run."""

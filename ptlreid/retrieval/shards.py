@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -154,18 +155,15 @@ class Shards:
         file, matrix = matrix_file(folder, entry["number"]), self.matrices[index]
         chosen = within if within is not None else range(len(matrix))
         with file.open("rb") as stream:
-            stream.seek(chosen.start * matrix.strides[0] - matrix.nbytes, os.SEEK_END)
             for first in range(chosen.start, chosen.stop, rows):
-                shape = min(rows, chosen.stop - first), self.width
-                block = np.fromfile(stream, matrix.dtype, shape[0] * shape[1])
-                if block.size != shape[0] * shape[1]:
-                    raise DataError(f"{file}: was cut off while it was read: expected {len(matrix)} rows. {_REMEDY}")
-                yield first, block.reshape(shape)
+                yield first, _read_part(stream, matrix, range(first, min(first + rows, chosen.stop)))
 
     def read_rows(self, index: int, rows: np.ndarray) -> np.ndarray:
-        """(N, D) as stored: the features at these ascending rows of a shard, read and not mapped."""
+        """(N, D) as stored: the features at these ascending rows of a shard, N >= 1, read and not mapped."""
+        folder, entry = self.places[index]
         runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-        parts = [block for run in runs for _, block in self.read_blocks(index, len(run), range(run[0], run[-1] + 1))]
+        with matrix_file(folder, entry["number"]).open("rb") as stream:
+            parts = [_read_part(stream, self.matrices[index], range(run[0], run[-1] + 1)) for run in runs]
         return np.concatenate(parts)
 
     def find_paths(self, rows: np.ndarray) -> dict[int, str]:
@@ -207,8 +205,8 @@ class Shards:
         if needed > free:
             raise DataError(
                 f"{self.folder}: its features take {needed / 1e9:,.1f} GB as float32, and {free / 1e9:,.1f} GB of "
-                "memory are free: expected features that fit. Use `ptlreid search --gallery`, which reads block by "
-                "block."
+                "memory are free: expected features that fit. `ptlreid search --gallery` and `ptlreid evaluate "
+                "--gallery` read block by block."
             )
         names = self.manifest["names"]
         numbers = np.empty((len(rows), 3), dtype=np.int64)
@@ -230,6 +228,15 @@ class Shards:
     def read(self) -> tuple[Features, dict[str, np.ndarray]]:
         """The same of all features that were not removed, in memory."""
         return self.select(self.drop_removed(np.arange(len(self))))
+
+
+def _read_part(stream: BinaryIO, matrix: np.ndarray, rows: range) -> np.ndarray:
+    """These rows of a matrix, from the end of whose file they are counted."""
+    stream.seek(rows.start * matrix.strides[0] - matrix.nbytes, os.SEEK_END)
+    block = np.fromfile(stream, matrix.dtype, len(rows) * matrix.shape[1])
+    if block.size != len(rows) * matrix.shape[1]:
+        raise DataError(f"{stream.name}: was cut off while it was read: expected {len(matrix)} rows. {_REMEDY}")
+    return block.reshape(len(rows), -1)
 
 
 def map_shard(folder: Path, manifest: Manifest, entry: ShardEntry) -> np.ndarray:
