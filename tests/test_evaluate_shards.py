@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import re
 import sys
+import tracemalloc
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import fields, replace
 from pathlib import Path
@@ -85,9 +86,9 @@ def near_ties(seed: int, scale: float) -> tuple[Features, Features]:
 def test_ranks_are_by_distances_that_a_product_cannot_tell_apart(tmp_path, monkeypatch, metric):
     """The order is that of a loop in float64; with cosine, of features of nearly one direction."""
     monkeypatch.setattr(shard_scores, "plan_rows", lambda *_: 70)
-    query, gallery = near_ties(0, 1e-3)
+    query, gallery = near_ties(0, 1e-7)
     if metric == "cosine":
-        gallery = replace(gallery, matrix=(query.matrix[0] * 1e3 + gallery.matrix * 1e-7).astype(np.float32))
+        gallery = replace(gallery, matrix=(query.matrix[0] * 1e7 + gallery.matrix * 1e-7).astype(np.float32))
         query = replace(query, matrix=query.matrix[::-1] * np.float32(-1))
     scores = check(make_shards(tmp_path / "g", gallery, rows=100), query, gallery, PROTOCOLS["any-image"], metric)
     images = gallery.matrix.astype(float)
@@ -218,6 +219,45 @@ def test_a_missing_cut_or_swapped_shard_is_named(ptlreid, files, damage, file, m
     code, _, err = ptlreid("evaluate", "--query", "q.h5", "--gallery", "g")
     assert code == 1
     assert re.search(message, err), err
+
+
+def test_a_gallery_is_not_held_in_memory(tmp_path):
+    """15 MB of features within 2 MB, with the blocks that the smallest budget allows, labels and products."""
+    gallery, query = (random_features(seed, size, width=64, whole=False) for seed, size in ((1, 60_000), (2, 4)))
+    gallery = replace(gallery, pids=np.arange(60_000))
+    retrieval = ShardRetrieval(
+        replace(query, pids=np.arange(4)),
+        Shards.open(make_shards(tmp_path / "g", gallery, rows=6000)),
+        PROTOCOLS["any-image"],
+    )
+    tracemalloc.start()
+    try:
+        score_shards(retrieval, metric="euclidean", ap="step", memory_budget=1, progress=Silent())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 << 20
+
+
+def test_a_dry_run_states_memory_and_opens_no_shard(ptlreid, files, monkeypatch):
+    monkeypatch.setattr(Shards, "open", fail)
+    code, out, err = ptlreid("evaluate", "--query", "q.h5", "--gallery", "g", "--dry-run", "--json")
+    assert code == 0, err
+    plan = json.loads(out)
+    assert plan["gallery"] == {"images": 50, "shards": 7}
+    assert (plan["query"], plan["features"]) == ({"images": 8}, {"width": 5})
+    # Eight queries of five float32; three blocks of 16,384 rows in two copies, and eight products with one of them.
+    assert plan["memory_bytes"]["features"] == 8 * 5 * 4
+    assert plan["memory_bytes"]["ranking"] == 16_384 * (3 * 2 * 5 * 4 + 8 * 4)
+    code, out, err = ptlreid("evaluate", "--query", "q.h5", "--gallery", "g", "--dry-run")
+    assert code == 0, err
+
+
+def test_other_widths_are_one_message(ptlreid, files):
+    feature_files.write(Path("wide.h5"), random_features(3, 4, width=6), {}, dtype="float32")
+    for options in ([], ["--dry-run"]):
+        code, _, err = ptlreid("evaluate", "--query", "wide.h5", "--gallery", "g", *options)
+        assert (code, "wide.h5 has features of width 6, g of width 5: expected the same" in err) == (1, True), err
 
 
 def test_all_processes_end_with_one_message(files):

@@ -88,3 +88,15 @@ def test_no_memory_budget_changes_a_list():
 def test_a_list_of_none_is_an_error():
     with pytest.raises(OptionError, match="0 images"):
         ranklist(features([[0]], [7], [1]), features([[1]], [7], [2]), MARKET, 0)
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_the_last_listed_image_is_that_of_exact_distances(size):
+    """Distances differ by a hundredth of what a product in float32 tells apart."""
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(200, 64))
+    directions *= ((1 + 1e-8 * rng.permutation(200)) / np.linalg.norm(directions, axis=1))[:, None]
+    query, gallery = features([rng.normal(size=64) * 1e-7], [1], [1]), features(directions, [2] * 200, [2] * 200)
+    squares = np.square(gallery.matrix.astype(float) - query.matrix[0].astype(float)).sum(axis=1)
+    found = ranklist(query, gallery, PROTOCOLS["any-image"], size)
+    assert found.columns[0].tolist() == np.argsort(np.sqrt(squares), kind="stable")[:size].tolist()

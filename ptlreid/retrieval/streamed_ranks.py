@@ -38,12 +38,12 @@ class Targets:
 
 @dataclass(frozen=True)
 class _Row:
-    """The keys of a query to a block, (N,) float32, with an interval around that of each target.
+    """The keys of a query to a block, (N,) float32, with an interval around that of each of its `targets`.
 
     An image whose key is outside an interval is nearer than the target, or farther, for certain.
     """
 
-    query: int
+    targets: slice
     keys: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
@@ -59,14 +59,13 @@ def count_preceding(query: Features, targets: Targets, blocks: Iterable[GalleryB
         else:
             rows = _rows_of_products(query, targets, block, reduced, metric)
         for row in rows:
-            own = slice(*targets.starts[row.query : row.query + 2].tolist())
             split = split_keys(row.keys, row.lower, row.upper, fewest=1)
-            counts[own] += split.nearer
+            counts[row.targets] += split.nearer
             if split.doubtful:
                 near = np.unique(np.concatenate(list(split.doubtful.values())))
                 distances = row.distances_of(near)
                 for number, images in split.doubtful.items():
-                    target, found = own.start + number, distances[near.searchsorted(images)]
+                    target, found = row.targets.start + number, distances[near.searchsorted(images)]
                     columns = block.columns[images]
                     counts[target] += count_before(found, columns, targets.distances[target], targets.columns[target])
     return counts
@@ -81,13 +80,14 @@ def _rows_of_products(
     middle, margins = (squares - reduced.squares[query_of]) / 2, reduced.margins[query_of] + _LAST_BITS * squares
     lower = np.nextafter((middle - margins).astype(np.float32), np.float32(-np.inf))
     upper = np.nextafter((middle + margins).astype(np.float32), np.float32(np.inf))
+    starts = targets.starts.tolist()
     for first in range(0, len(query), _STRIP):
         keys = reduced.queries[first : first + _STRIP] @ reduced.images.T
         np.subtract(reduced.halves, keys, out=keys)
         for row in range(first, first + len(keys)):
-            own = slice(*targets.starts[row : row + 2].tolist())
+            own = slice(starts[row], starts[row + 1])
             compare = partial(exact_distances, query.matrix[row], block.matrix, metric=metric)
-            yield _Row(row, keys[row - first], lower[own], upper[own], compare)
+            yield _Row(own, keys[row - first], lower[own], upper[own], compare)
 
 
 def _rows_of_keys(query: Features, targets: Targets, block: GalleryBlock, metric: Metric) -> Iterator[_Row]:
@@ -99,4 +99,4 @@ def _rows_of_keys(query: Features, targets: Targets, block: GalleryBlock, metric
             own, exact = slice(*targets.starts[row : row + 2].tolist()), part.exact_of(row)
             middle = (to_squares(targets.distances[own], metric) / part.unit).astype(np.float32)
             margins = np.float32(1.1) * exact.errors_of(middle)
-            yield _Row(row, part.keys_of(row), middle - margins, middle + margins, exact.distances_of)
+            yield _Row(own, part.keys_of(row), middle - margins, middle + margins, exact.distances_of)
