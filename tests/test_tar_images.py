@@ -107,7 +107,7 @@ def test_samples_state_identities_and_cameras_by_json_and_cls():
     pack(
         "city.tar",
         {
-            **sample("000", jpg=b"", json={"pid": 7, "camid": "door", "more": [1]}),
+            **sample("000", jpg=b"", json={"pid": 7, "camid": "door", "more": [1]}, cls=b"8"),
             **sample("001", json={"pid": 7.0, "camid": None}, jpg=b""),
             **sample("a/002", jpg=b"", json={"camid": " yard "}, cls=b"12\n"),
             **sample("003", jpg=b"", json=[1]),
