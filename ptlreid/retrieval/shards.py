@@ -161,10 +161,24 @@ class Shards:
     def read_rows(self, index: int, rows: np.ndarray) -> np.ndarray:
         """(N, D) as stored: the features at these ascending rows of a shard, N >= 1, read and not mapped."""
         folder, entry = self.places[index]
-        runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-        with matrix_file(folder, entry["number"]).open("rb") as stream:
-            parts = [_read_part(stream, self.matrices[index], range(run[0], run[-1] + 1)) for run in runs]
-        return np.concatenate(parts)
+        matrix = self.matrices[index]
+        found = np.empty((len(rows), self.width), dtype=matrix.dtype)
+        size, row_bytes = 0, matrix.strides[0]
+        starts = np.flatnonzero(np.diff(rows, prepend=-2) > 1)  # of runs of rows, each of which is read at once
+        with (
+            matrix_file(folder, entry["number"]).open("rb", buffering=0) as stream,
+            found.data.cast("B") as content,
+        ):
+            data = stream.seek(0, os.SEEK_END) - matrix.nbytes
+            for first, last in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
+                stream.seek(data + int(rows[first]) * row_bytes)
+                size += stream.readinto(content[first * row_bytes : last * row_bytes]) or 0
+        if size != found.nbytes:
+            raise DataError(
+                f"{matrix_file(folder, entry['number'])}: was cut off while it was read: expected {len(matrix)} rows. "
+                f"{_REMEDY}"
+            )
+        return found
 
     def find_paths(self, rows: np.ndarray) -> dict[int, str]:
         """The path of each of these rows."""
@@ -193,7 +207,8 @@ class Shards:
             here = np.flatnonzero(shard_of == index)
             for first in range(0, len(here), _BLOCK):
                 part = here[first : first + _BLOCK]
-                matrix[part] = self.matrices[index][rows[part] - self.starts[index]]
+                local, place = np.unique(rows[part] - self.starts[index], return_inverse=True)
+                matrix[part] = self.read_rows(index, local)[place]
         return matrix
 
     def select(self, rows: np.ndarray) -> tuple[Features, dict[str, np.ndarray]]:
