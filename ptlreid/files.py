@@ -127,7 +127,9 @@ class Output(FileIO):
                 left = left[super().write(left) :]
         except OSError as error:
             self.error = error
-        self._end = max(self._end, super().seek(start + size))
+        end = super().seek(start + size)
+        if size:  # writing nothing beyond the end does not move it
+            self._end = max(self._end, end)
         return size
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:

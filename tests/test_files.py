@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ptlreid import files, json_files
@@ -87,6 +87,7 @@ def test_a_library_sees_no_write_fail_and_the_caller_sees_the_first_that_did(tmp
 
 
 @given(st.lists(st.tuples(st.sampled_from("wst"), st.integers(0, 50), st.binary(max_size=20)), max_size=12))
+@example([("w", 0, b"1"), ("t", 0, b""), ("w", 0, b""), ("s", 0, b"")])  # nothing is written beyond the end
 def test_an_output_is_a_file_like_any_other(tmp_path_factory, steps):
     """The same writes, moves and cuts give the same bytes as in memory, whatever was reserved."""
     path, memory = tmp_path_factory.getbasetemp() / "output", io.BytesIO()

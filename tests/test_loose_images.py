@@ -133,7 +133,7 @@ def test_standard_input_is_read_by_lines_or_by_zero_bytes():
     ("sources", "message"),
     [
         (["empty"], "empty: holds no image"),
-        (["notes.md"], r"notes.md: text \('hello'\): expected a folder, an image"),
+        (["notes.md"], r"notes.md: text \('hello'\): expected a folder, a tar file, an image"),
         (["a.jpg", "list.csv"], "list.csv: a CSV states all of its images"),
         (["-"], "-: holds no image"),
     ],
