@@ -357,6 +357,17 @@ def test_a_build_that_is_stopped_leaves_the_old_index(ptlreid, files, monkeypatc
     assert json.loads(ptlreid("index", "info", "ivfpq", "--json")[1]) == before
 
 
+def test_what_a_killed_build_leaves_is_no_obstacle(ptlreid, files):
+    """Its lock, a file that was not complete, and one that was, without the file that would name it."""
+    Path("new").mkdir()
+    for name in (".index.json.lock", ".graph-1.faiss.abcd1234.part", "arrays-1.npz"):
+        (Path("new") / name).write_bytes(b"")
+    assert ptlreid("index", "build", "may", "--kind", "flat", "--out", "new")[0] == 0
+    names = {path.name for path in Path("new").iterdir()}
+    assert names - {".contents.npz"} == {"index.json", "graph-2.faiss", "arrays-2.npz"}
+    assert json.loads(ptlreid("index", "info", "new", "--json")[1])["rows"] == 300
+
+
 def test_without_faiss_there_is_a_message(ptlreid, files, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     code, _, err = ptlreid("index", "build", "city", "--out", "new")

@@ -28,6 +28,7 @@ from ptlreid.retrieval.shards import Shards, manifest_file
 
 _REMEDY = "Build the index again with `ptlreid index build`."
 _OWN = re.compile(r"(graph|arrays)-(\d+)\.(faiss|npz)")
+_LEFT = re.compile(r"\.(index\.json|(graph|arrays)-\d+)\..*|\.contents\.npz")  # by a process that was killed
 
 
 def index_file(folder: Path) -> Path:
@@ -47,6 +48,11 @@ def is_index_folder(path: Path) -> bool:
 def read_manifest(folder: Path) -> IndexManifest:
     """What the index in a folder is; `DataError` where the file is damaged."""
     return read_json(index_file(folder), IndexManifest, _REMEDY)
+
+
+def holds_others(folder: Path) -> bool:
+    """Whether a folder holds anything that is not of an index, complete or not."""
+    return any(not (_OWN.fullmatch(name) or _LEFT.fullmatch(name)) for name in _list_names(folder))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ptlreid.progress import Progress
 from ptlreid.retrieval.index_file import (
     Index,
     describe_source,
+    holds_others,
     index_file,
     is_index_folder,
     prepare,
@@ -42,7 +43,7 @@ def build_index(folders: Sequence[Path], out: Path, settings: IndexSettings, pro
     Raises `OptionError` where there is something else, or an index already, or the memory budget does not suffice.
     """
     faiss = start_faiss()
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not is_index_folder(out)):
+    if out.is_file() or (not is_index_folder(out) and holds_others(out)):
         raise OptionError(f"--out {out}: holds something else, expected a new folder or an index. Choose another.")
     parts = _open(folders, progress)
     shards = parts[0].join(parts[1:])
