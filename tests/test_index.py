@@ -115,6 +115,15 @@ def test_other_kinds_find_what_they_say_with_exact_distances(ptlreid, files, kin
     assert recall["low"] - 0.1 < found / shares <= 1
 
 
+def test_the_table_and_the_page_state_the_recall(ptlreid, files):
+    recall = json.loads(ptlreid("index", "info", "ivfpq", "--json")[1])["recall"]
+    text = f"which finds {100 * recall['mean']:.1f}% of the nearest 20 images"
+    for more, stated in ([], True), (["--exact"], False):
+        code, out, err = ptlreid("search", "--features", "q.h5", "--index", "ivfpq", "--out", "found.html", *more)
+        assert code == 0, err
+        assert (text in out.replace("\n", " "), text in Path("found.html").read_text()) == (stated, stated)
+
+
 def test_the_recall_is_within_its_interval_of_that_of_every_image(files):
     """The truth: each of 3,000 other images is searched for, by the index and by `rank_gallery`."""
     index = Index.open(Path("ivfpq"))

@@ -146,15 +146,11 @@ def _write(
 
 
 def _show(result: Mapping[str, Any], out: Path | None) -> None:
-    from ptlreid.reports.search_page import describe_verdict
+    from ptlreid.reports.search_page import describe_recall, describe_verdict
 
     threshold = result["threshold"]
-    if "index" in result and not result["index"]["exact"]:
-        recall = result["index"]["recall"]
-        console.say(
-            f"By the index, which finds {100 * recall['mean']:.1f}% of the nearest {recall['at']} images (95% interval "
-            f"{100 * recall['low']:.1f} to {100 * recall['high']:.1f}, {recall['queries']:,} queries without filters)."
-        )
+    if recall := describe_recall(result):
+        console.say(recall)
     columns = ("rank", "image", "distance", *([] if threshold is None else ["verdict"]))
     for one in result["queries"]:
         rows = [

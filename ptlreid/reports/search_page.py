@@ -26,7 +26,7 @@ def make_search_page(document: Mapping[str, Any], agreements: Sequence[Sequence[
     limit = "" if threshold is None else f" below {format_number(threshold)}"
     people = f"{len(queries):,} {'query' if len(queries) == 1 else 'queries'}: {found:,} with a match{limit}"
     rows = [_make_row(one, settings, threshold) for one in queries[:SHOWN_QUERIES]]
-    notes = []
+    notes = [text] if (text := describe_recall(document)) else []
     if len(queries) > SHOWN_QUERIES:
         notes.append(f"Shown are the first {SHOWN_QUERIES} of {len(queries):,} queries.")
     sections = [Section("results", "Results", [_explain(threshold)], crop_rows=rows)]
@@ -35,6 +35,18 @@ def make_search_page(document: Mapping[str, Any], agreements: Sequence[Sequence[
         sections.append(Section("agreement", "Where query and hit agree", [_AGREEMENT], crop_rows=pairs))
     sections.append(Section("settings", "Settings", tables=[_describe(settings)]))
     return Page(f"Search in {settings['gallery']}", people, sections, notes=notes, incomplete=True)
+
+
+def describe_recall(document: Mapping[str, Any]) -> str:
+    """How much the index finds that gave the answers in words; empty for an exact search."""
+    if "index" not in document or document["index"]["exact"]:
+        return ""
+    recall = document["index"]["recall"]
+    low, mean, high = (f"{100 * recall[name]:.1f}" for name in ("low", "mean", "high"))
+    return (
+        f"By the index, which finds {mean}% of the nearest {recall['at']} images (95% interval {low} to {high}, "
+        f"{recall['queries']:,} queries without filters)."
+    )
 
 
 def _explain(threshold: float | None) -> str:
