@@ -187,6 +187,7 @@ def test_a_filter_that_the_lists_miss_is_searched_exactly(ptlreid, files):
     code, out, err = ptlreid("search", "--features", "q.h5", "--index", "ivfpq", "--glob", "*/yard/1*", "--json")
     assert code == 0
     assert "so all shards are searched" in err
+    assert json.loads(out)["index"]["exact"]
     assert pairs(json.loads(out)) == pairs(search(ptlreid, "--gallery", "city", "--glob", "*/yard/1*"))
 
 
@@ -263,6 +264,7 @@ CASES = [
     (["build", "city", "--out", "new", "--num-lists", "400"], "num_lists = 400: expected at most 307"),
     (["build", "city", "--out", "new", "--memory-budget", "100KB"], "the memory budget is 0.0001 GB"),
     (["add", "ivfpq", "city"], "city: is in the index ivfpq already"),
+    (["add", "hnsw", "may", "--memory-budget", "1KB"], "kind = 'hnsw': the index needs"),
     (["add", "ivfpq"], "index add: expected INDEX SHARDS..."),
     (["add", "ivfpq", "may", "--kind", "flat"], "index add with --kind flat: has no effect"),
     (["remove", "ivfpq", "nobody.jpg"], "no image is called nobody.jpg, expected a path such as city/yard/0.jpg"),

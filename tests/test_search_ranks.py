@@ -7,19 +7,10 @@ import math
 import numpy as np
 import pytest
 from ranking import rerank as rerank_blocks_of
+from shard_folders import random_features as make
 
 from ptlreid.retrieval.search import Person, average, rank_gallery, rerank_gallery
 from ptlreid.retrieval.types import Features
-
-
-def make(seed: int, size: int, *, width: int = 5, whole: bool = True) -> Features:
-    """Every sixth row equals the first; some are junk. `whole`: of whole numbers, so that many distances are equal."""
-    rng = np.random.default_rng(seed)
-    matrix = (rng.integers(-2, 3, (size, width)) if whole else rng.normal(size=(size, width))).astype(np.float32)
-    matrix[::6] = matrix[0]
-    matrix[5::30] = 0
-    paths = np.array([f"{seed}/{row}.jpg" for row in range(size)], dtype=object)
-    return Features(matrix, rng.integers(-2, 4, size), rng.integers(0, 3, size), paths)
 
 
 def distance(left: np.ndarray, right: np.ndarray, metric: str) -> float:

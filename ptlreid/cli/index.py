@@ -66,9 +66,11 @@ def _run(action: str, paths: list[str], out: Path | None, glob: str | None, give
     if action == "add":
         return workflow.add_to_index(folder, [Path(path) for path in others], settings, progress)
     if action == "remove":
-        listed = sys.stdin.read().splitlines() if "-" in others else []
+        from ptlreid.datasets._loose_images import parse_listed
+
+        listed = parse_listed(sys.stdin.buffer.read()) if "-" in others else []
         named = [path for path in others if path != "-"]
-        return workflow.remove_from_index(folder, named + listed, glob, progress)
+        return workflow.remove_from_index(folder, [*named, *map(str, listed)], glob, progress)
     if action == "measure":
         return workflow.measure_index(folder, settings, progress)
     return workflow.describe_index(folder, progress)

@@ -50,7 +50,7 @@ def build_index(folders: Sequence[Path], out: Path, settings: IndexSettings, pro
     plan = plan_structure(
         settings.kind, len(shards), shards.width, code_bytes=settings.code_bytes, num_lists=settings.num_lists
     )
-    _check_budget(plan.build_bytes, settings)
+    _check_budget(plan.build_bytes, settings.kind, settings.budget_bytes)
     rng = np.random.default_rng(settings.seed)
     drawn = np.sort(rng.choice(len(shards), min(len(shards), max(plan.training_rows, _CENTRE_ROWS)), replace=False))
     nothing = np.zeros(shards.width, dtype=np.float32)
@@ -92,7 +92,7 @@ def add_to_index(folder: Path, folders: Sequence[Path], settings: IndexSettings,
         sources = [*index.manifest["sources"], *(describe_source(folder, one) for one in others)]
         structure, code = index.manifest["structure"], _code_bytes(index)
         plan = plan_structure(structure, len(joined), joined.width, code_bytes=code or None, num_lists=None)
-        _check_budget(plan.build_bytes, settings)
+        _check_budget(plan.build_bytes, structure, settings.budget_bytes)
         about = cast(IndexManifest, {**index.manifest, "rows": len(joined), "sources": sources})
         graph = index.read_graph(change=True)
         extended = Index(folder, about, joined, index.centre)
@@ -159,13 +159,13 @@ def _open(folders: Sequence[Path], progress: Progress) -> list[Shards]:
     return [Shards.open(folder, progress) for folder in folders]
 
 
-def _check_budget(needed: int, settings: IndexSettings) -> None:
+def _check_budget(needed: int, structure: str, memory_budget: int | None) -> None:
     """Raise `OptionError` where an index needs more than the budget, or than the free memory."""
-    budget = settings.budget_bytes or free_memory_bytes()
+    budget = memory_budget or free_memory_bytes()
     if needed > budget:
-        which = "the memory budget" if settings.budget_bytes else "free memory"
+        which = "the memory budget" if memory_budget else "free memory"
         raise OptionError(
-            f"kind = {settings.kind!r}: the index needs {needed / 1e9:,.3g} GB while it is built, {which} is "
+            f"kind = {structure!r}: the index needs {needed / 1e9:,.3g} GB while it is built, {which} is "
             f"{budget / 1e9:,.3g} GB: expected less. Use --kind ivfpq or fewer --code-bytes."
         )
 

@@ -145,7 +145,7 @@ def _search(
         for one, hits in zip(found.people, found.hits, strict=True)
     ]
     in_effect = settings.model_copy(update={"metric": settings.distance}).model_dump() | dict(about)
-    about_index = {"index": describe_index(gallery, settings)} if isinstance(gallery, Index) else {}
+    about_index = {"index": describe_index(gallery, exact=found.exact)} if isinstance(gallery, Index) else {}
     return {"queries": answers, "threshold": threshold, **about_index, "settings": in_effect}
 
 

@@ -47,13 +47,13 @@ def search_index(query: Side, index: Index, settings: SearchSettings, progress: 
         progress.note(f"{index.folder}: finds too few of the images that are left, so all shards are searched")
         return search_shards(query, index.shards, settings, progress)
     rows = np.unique(np.concatenate([one.columns for one in hits]))
-    return Found(people, hits, index.shards.find_paths(rows))
+    return Found(people, hits, index.shards.find_paths(rows), exact=False)
 
 
-def describe_index(index: Index, settings: SearchSettings) -> dict[str, Any]:
-    """What an answer says of the index, in the form of `--json`."""
+def describe_index(index: Index, *, exact: bool) -> dict[str, Any]:
+    """What an answer says of the index, in the form of `--json`. `exact`: whether all shards were searched instead."""
     recall = index.manifest["recall"]
-    return {"folder": str(index.folder), "structure": index.manifest["structure"], "exact": settings.exact} | {
+    return {"folder": str(index.folder), "structure": index.manifest["structure"], "exact": exact} | {
         "recall": {key: recall[key] for key in ("at", "mean", "low", "high", "queries")}
     }
 

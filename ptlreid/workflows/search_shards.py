@@ -19,11 +19,12 @@ FoundPaths = np.ndarray | Mapping[int, str]  # paths of gallery images by their 
 
 @dataclass(frozen=True)
 class Found:
-    """The people who were searched for, and the nearest images of each."""
+    """The people who were searched for, and the nearest images of each. `exact`: not by an index."""
 
     people: list[Person]
     hits: list[Hits]
     paths: FoundPaths
+    exact: bool = True
 
 
 def search_shards(query: Side, shards: Shards, settings: SearchSettings, progress: Progress) -> Found:
