@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,10 +29,16 @@ def place(tmp_path_factory):
 def test_the_second_time_everything_is_reused(place):
     settings = DemoSettings.resolve(None, root=str(place / "data"), epochs=1, identities=8, device="cpu")
     first = run_demo(settings, place / "runs", StoppedAt(-1))
+    found = first.search["queries"]
     assert list(first.scores) == ["as it is", "adapted without labels", "fine-tuned"]
-    # A search of the first query's person among the images of the other cameras.
-    (found,) = first.search["queries"]
-    assert len(found["hits"]) == 20
+    # All four test people are searched, by one image each, among the images of other cameras.
+    names = [[Path(one["paths"][0]).name, *(Path(hit["path"]).name for hit in one["hits"])] for one in found]
+    assert len({query[:4] for query, *_ in names}) == len(names) == 4
+    assert not [hit for query, *hits in names for hit in hits if hit[4:7] == query[4:7]]
+    nearest = [
+        one["hits"][0]["accepted"] and hit[:4] == query[:4] for one, (query, hit, *_) in zip(found, names, strict=True)
+    ]
+    assert first.num_right == sum(nearest)
     points = {one["name"]: one for part in ("open_set", "operating_points") for one in first.calibration[part]}
     assert first.search["threshold"] == points[first.search["settings"]["threshold"]]["threshold"]
     assert first.page.is_file()

@@ -57,3 +57,4 @@ def test_images_between_two_times_are_searched(ptlreid, options, found):
     assert code == 0, err
     hits = json.loads(out)["queries"][0]["hits"]
     assert sorted(paths.index(str(Path(one["path"]))) for one in hits) == found
+    assert ("1 of 4 paths state no time: left out; the first is unknown.jpg" in err) == bool(options)

@@ -325,6 +325,10 @@ def test_a_gallery_of_other_weights_is_refused(ptlreid, run, crops):
         (["--features", "narrow.npz", "--together", "--metric", "euclidean"], "metric = 'euclidean' with together"),
         (["--features", "narrow.npz", "--combine", "max"], "combine = 'max' without together"),
         (["other.jpg", "--run", "tiny", "--gallery", "crops", "--exclude-same-camera"], "its camera is not known"),
+        (
+            ["other.jpg", "--run", "tiny", "--gallery", "other.jpg", "--exclude-same-camera", "--query-camera", "door"],
+            "of none of 1 gallery images is the camera known",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_message(ptlreid, run, crops, tmp_path, arguments, message):

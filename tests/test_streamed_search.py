@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from shard_folders import make_shards, random_features
 
+from ptlreid.records import UNKNOWN_CAMERA
 from ptlreid.retrieval import feature_files, streamed_search
 from ptlreid.retrieval.search import Person, rank_gallery
 from ptlreid.retrieval.streamed_search import GalleryBlock, plan_rows, rank_blocks
@@ -128,10 +129,25 @@ def files(tmp_path, monkeypatch) -> Path:
     gallery, query = random_features(1, 50), random_features(2, 6)
     gallery.paths[11], gallery.paths[37] = query.paths[2], query.paths[2]
     gallery.paths[7] = "door/2024-05-01_12-30-05.jpg"
+    gallery.camids[::7] = UNKNOWN_CAMERA
     feature_files.write(Path("g.h5"), gallery, {}, dtype="float32")
     feature_files.write(Path("q.h5"), query, {}, dtype="float32")
     make_shards(Path("g"), gallery, rows=8)
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        (["--camera", "0,2"], "8 of 50 gallery images are by no known camera: left out"),
+        (["--exclude-same-camera", "--query-camera", "0"], "by no known camera: searched for every query"),
+        (["--after", "2024-05-01"], "49 of 50 paths state no time: left out; the first is 1/0.jpg"),
+    ],
+)
+@pytest.mark.parametrize("gallery", ["g", "g.h5"])
+def test_images_of_which_camera_or_time_is_not_known_are_counted(ptlreid, files, gallery, options, note):
+    code, _, err = ptlreid("search", "--features", "q.h5", "--gallery", gallery, *options)
+    assert (code, note in err) == (0, True), err
 
 
 @pytest.mark.parametrize(

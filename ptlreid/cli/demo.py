@@ -23,11 +23,12 @@ def demo(settings: DemoSettings, *, runs: Runs = Path("runs"), json: Json = Fals
 
     demo = run_demo(settings, runs, console.Reporter())
     if json:
-        found = {"runs": demo.scores, "calibration": demo.calibration, "search": demo.search, "page": str(demo.page)}
+        found: dict[str, Any] = {"runs": demo.scores, "calibration": demo.calibration, "search": demo.search}
+        found |= {"num_right": demo.num_right, "page": str(demo.page)}
         console.show_json({"settings": settings.model_dump(), **found})
         return
     _show(demo.scores)
-    _show_search(demo.search)
+    _show_search(demo.search, demo.num_right)
     tuned = demo.page.parent
     places = _flag("--root", settings.root, "data") + _flag("--runs", str(runs), "runs")
     console.say(f"Report: {tuned / 'report.html'}. The search with pictures: {demo.page}. Open both in a browser.")
@@ -50,13 +51,14 @@ def _show(scores: Mapping[str, Mapping[str, Any]]) -> None:
     )
 
 
-def _show_search(search: Mapping[str, Any]) -> None:
-    """Print what a search for one person found."""
-    one = search["queries"][0]
-    accepted = [hit for hit in one["hits"] if hit["accepted"]]
-    found = f"{len(accepted)} of the {len(one['hits'])} nearest images by other cameras are accepted"
+def _show_search(search: Mapping[str, Any], num_right: int) -> None:
+    """Print how many people were found."""
+    found = sum(one["verdict"] == "match" for one in search["queries"])
     threshold = f"{search['settings']['threshold']}, {search['threshold']:.3f}"
-    console.say(f"Search for the person in {one['paths'][0]} (threshold {threshold}): {found}.")
+    console.say(
+        f"Search for {len(search['queries'])} people of site B by one image each, among those of other cameras "
+        f"(threshold {threshold}): a match for {found}, the right person for {num_right}; nobody for the others."
+    )
 
 
 def _flag(flag: str, value: str, default: str) -> str:

@@ -139,7 +139,7 @@ def _search(
     elif isinstance(gallery, Shards):
         found = search_shards(query, gallery, settings, progress)
     else:
-        found = _search_side(query, gallery, settings)
+        found = _search_side(query, gallery, settings, progress)
     answers = [
         _answer(query.features.paths[one.rows].tolist(), hits, found.paths, threshold)
         for one, hits in zip(found.people, found.hits, strict=True)
@@ -149,12 +149,12 @@ def _search(
     return {"queries": answers, "threshold": threshold, **about_index, "settings": in_effect}
 
 
-def _search_side(query: Side, gallery: Side, settings: SearchSettings) -> Found:
+def _search_side(query: Side, gallery: Side, settings: SearchSettings, progress: Progress) -> Found:
     """What is found in a gallery in memory."""
     side, chosen = gallery, GalleryFilter(settings)
     if chosen.active:
         side = gallery.select(chosen.keep(gallery.features.paths, gallery.cameras))
-        chosen.check()
+        chosen.finish(progress)
     people = group_queries(query, side.features.paths, side.cameras, settings)
     features, searched = average(query.features, people) if settings.averages else (query.features, people)
     common: dict[str, Any] = {"size": settings.top, "memory_budget": settings.budget_bytes}

@@ -73,7 +73,7 @@ def _group_people(
 ) -> list[tuple[list[int], np.ndarray | None]]:
     """The numbers of people who may find the same images, and (N,) bool which these are; None for all."""
     chosen = GalleryFilter(settings)
-    if not (chosen.active or settings.exclude_same_camera):
+    if not chosen.active:
         return [(list(range(len(people))), None)]
     own: dict[frozenset[str], list[int]] = {}
     for number, one in enumerate(people):
@@ -86,12 +86,11 @@ def _group_people(
         for number, start in enumerate(shards.starts[:-1]):
             columns, part = shards.read_columns(number, *wanted), slice(start, shards.starts[number + 1])
             cameras = name_cameras(columns.camids, columns.names)
-            kept = chosen.keep(columns.paths, cameras) if chosen.active else np.ones(len(cameras), dtype=bool)
+            kept = chosen.keep(columns.paths, cameras)
             for names, mask in allowed.items():
                 mask[part] = kept & ~np.isin(cameras.astype(str), sorted(names)) if names else kept
             advance(part.stop)
-    if chosen.active:
-        chosen.check()
+    chosen.finish(progress)
     return [(numbers, allowed[names]) for names, numbers in own.items()]
 
 

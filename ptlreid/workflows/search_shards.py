@@ -35,7 +35,7 @@ def search_shards(query: Side, shards: Shards, settings: SearchSettings, progres
     blocks = _read_blocks(query, shards, settings, chosen, progress)
     hits = rank_blocks(features, blocks, size=settings.top, metric=settings.distance)
     if chosen.active:
-        chosen.check()
+        chosen.finish(progress)
     rows = np.unique(np.concatenate([one.columns for one in hits]))
     return Found(people, hits, shards.find_paths(rows))
 
@@ -67,7 +67,7 @@ def _read_blocks(
     query: Side, shards: Shards, settings: SearchSettings, chosen: GalleryFilter, progress: Progress
 ) -> Iterator[GalleryBlock]:
     """The images that are searched, block by block. Paths and cameras are read only where they decide."""
-    by_path, by_camera = chosen.needs_paths or settings.exclude_query, settings.camera or settings.exclude_same_camera
+    by_path, by_camera = chosen.needs_paths or settings.exclude_query, chosen.needs_cameras
     wanted = [*(["paths"] if by_path else []), *(shards.manifest["names"] if by_camera else [])]
     rows = plan_rows(len(query.features), shards.width, settings.budget_bytes)
     paths = cameras = np.empty(0, dtype=object)
