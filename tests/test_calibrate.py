@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import tiny_network, write_image
+from damage import damage_examples, damaged, within_seconds
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
 import ptlreid
@@ -215,6 +219,21 @@ def test_an_edited_file_is_refused_and_replaced(calibrated, run):
         find_threshold(run, "eer", origin_of(run))
     calibrated()
     assert find_threshold(run, "eer", origin_of(run)) > 0
+
+
+@damage_examples()
+@given(data=st.data())
+def test_a_damaged_file_gives_the_same_threshold_or_an_error(calibrated, run, data):
+    if not run.thresholds.exists():
+        calibrated()
+    content, origin = run.thresholds.read_bytes(), origin_of(run)
+    expected = find_threshold(run, "eer", origin)
+    try:
+        run.thresholds.write_bytes(data.draw(damaged(content)))
+        with within_seconds(), suppress(DataError):
+            assert find_threshold(run, "eer", origin) == expected
+    finally:
+        run.thresholds.write_bytes(content)
 
 
 def test_a_dry_run_measures_nothing(ptlreid, run, market_folder):
