@@ -195,6 +195,7 @@ def test_tar_files_are_found_in_folders_lists_and_patterns(city):
     for number in (8, 9, 10):
         pack(f"n/c-{number:03d}.tar", {"1.jpg": b""})
     assert paths(find("n/c-{008..010}.tar")) == [f"n/c-{number:03d}.tar/1.jpg" for number in (8, 9, 10)]
+    assert paths(find("n/c-{010..008}.tar")) == [f"n/c-{number:03d}.tar/1.jpg" for number in (10, 9, 8)]
     pack("n/{1..2}.tar", {"0.jpg": b""})
     assert paths(find("n/{1..2}.tar")) == ["n/{1..2}.tar/0.jpg"]
 
@@ -236,6 +237,8 @@ def test_tar_files_next_to_loose_images_are_not_read_and_a_note_says_so():
     [
         ("none.tar", "none.tar: cannot be read (No such file or directory): expected a tar file of images"),
         ("city/a/{0..1}.tar", "city/a/1.tar: cannot be read (No such file"),
+        ("c-{0..999999999999}.tar", "c-{0..999999999999}.tar: stands for more than 100,000 tar files"),
+        ("{0..999}{0..999}.tar", "{0..999}{0..999}.tar: stands for more than 100,000 tar files"),
         ("x.tar.gz", "x.tar.gz: is a compressed tar file: expected one without compression"),
         ("x.tgz", "x.tgz: is a compressed tar file"),
         ("zipped", "zipped/x.tar.xz: is a compressed tar file"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,28 @@ from ptlreid.tar_members import SUFFIX, OpenTar, split_member
 _COMPRESSED = re.compile(r".+\.(tar\.(gz|bz2|xz|zst|lz4|Z)|tgz|tbz2?|txz)")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_MAX_TARS = 100_000
 
 
 def name_tars(source: Path) -> list[Path]:
     """The tar files that `source` stands for, which need not exist; none if it is no name of a tar file.
 
     As in a shell, `{000..123}` stands for each of these numbers, and `{day,night}` for both. `DataError` for a
-    compressed tar file.
+    compressed tar file, and for a pattern of more than 100,000.
     """
     if _COMPRESSED.fullmatch(source.name):
         _refuse_compressed(source)
     if source.suffix != SUFFIX or source.is_dir():
         return []
-    return [source] if source.is_file() else [Path(name) for name in _expand(str(source))]
+    if source.is_file():
+        return [source]
+    names = [Path(name) for name in islice(_expand(str(source)), _MAX_TARS + 1)]
+    if len(names) > _MAX_TARS:
+        raise DataError(
+            f"{source}: stands for more than {_MAX_TARS:,} tar files, expected at most as many. Correct the numbers in "
+            "braces, or give the folder of the files."
+        )
+    return names
 
 
 def list_tar(tar: Path, origin: str, folders: tuple[str, ...] = ()) -> tuple[list[SourceFile], list[LeftOut]]:
@@ -160,18 +169,25 @@ def _find_tar(file: SourceFile) -> str:
     return found[0] if found else ""
 
 
-def _expand(text: str) -> list[str]:
+def _expand(text: str) -> Iterator[str]:
     """The texts that a pattern with braces stands for; itself if it has none."""
     braces = _BRACES.search(text)
     if not braces:
-        return [text]
-    limits = _RANGE.fullmatch(braces[1])
-    parts = (
-        [str(number).zfill(len(limits[1])) for number in range(int(limits[1]), int(limits[2]) + 1)]
-        if limits
-        else braces[1].split(",")
-    )
-    return [text[: braces.start()] + part + rest for part in parts for rest in _expand(text[braces.end() :])]
+        yield text
+        return
+    for part in _parts_of(braces[1]):
+        for rest in _expand(text[braces.end() :]):
+            yield text[: braces.start()] + part + rest
+
+
+def _parts_of(choice: str) -> Iterable[str]:
+    """What the content of braces stands for: texts with commas between them, or numbers, up or down."""
+    limits = _RANGE.fullmatch(choice)
+    if not limits:
+        return choice.split(",")
+    first, last = int(limits[1]), int(limits[2])
+    step = 1 if first <= last else -1
+    return (str(number).zfill(len(limits[1])) for number in range(first, last + step, step))
 
 
 def _refuse_compressed(tar: Path) -> None:
