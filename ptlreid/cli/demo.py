@@ -16,7 +16,7 @@ def demo(settings: DemoSettings, *, runs: Runs = Path("runs"), json: Json = Fals
     """Take a small network from one camera site to another, without labels and with them.
 
     Renders two synthetic sites, trains a network on the first, and scores it on the second: as it is, adapted to the
-    cameras without labels, and fine-tuned with labels. Takes several minutes on two CPU cores, and needs neither a
+    cameras without labels, and fine-tuned with labels. Takes one to three minutes on two CPU cores, and needs neither a
     GPU nor a download. The same command again reuses everything.
     """
     from ptlreid.workflows.demo import TARGET, run_demo
