@@ -15,7 +15,9 @@ from typing import Any
 from ptlreid.errors import DataError, OptionError
 from ptlreid.features import Extractor
 from ptlreid.json_files import read_json, write_json
+from ptlreid.locks import wait_for_lock
 from ptlreid.network_types import Readout
+from ptlreid.progress import Progress
 from ptlreid.retrieval.centring import Metric
 from ptlreid.runs import RunFolder
 from ptlreid.thresholds_schema import Calibration, Thresholds
@@ -115,19 +117,20 @@ def read_calibrations(run: RunFolder) -> list[Calibration]:
     return [*run.issued_calibrations, *measured]
 
 
-def save_calibration(run: RunFolder, calibration: Calibration) -> str | None:
+def save_calibration(run: RunFolder, calibration: Calibration, progress: Progress) -> str | None:
     """Add a calibration to those of the run, in place of one of the same origin; the dataset of that one, if any.
 
-    A damaged file is replaced.
+    A damaged file is replaced. One process at a time adds its own.
     """
-    try:
-        previous = read_calibrations(run)
-    except DataError:
-        previous = []
-    origin = _origin_of(calibration)
-    replaced = next((one["data"] for one in previous if _origin_of(one) == origin), None)
-    others = [one for one in previous if _origin_of(one) != origin]
-    write_json(run.thresholds, {"calibrations": [*others, calibration]})
+    with wait_for_lock(run.thresholds, progress, command="ptlreid calibrate"):
+        try:
+            previous = read_calibrations(run)
+        except DataError:
+            previous = []
+        origin = _origin_of(calibration)
+        replaced = next((one["data"] for one in previous if _origin_of(one) == origin), None)
+        others = [one for one in previous if _origin_of(one) != origin]
+        write_json(run.thresholds, {"calibrations": [*others, calibration]})
     return replaced
 
 

@@ -27,13 +27,13 @@ class Skipped(TypedDict):
 
 @with_config(_STRICT)
 class ShardEntry(TypedDict):
-    """A complete shard. `number`: of its files. `rows`: its images, without those `skipped`.
+    """A complete shard. `number`: of its files. `rows`: its images, without those `skipped`, which may be all.
 
     `matrix`, `columns`: digests of the two files. `images`: that of the bytes of its images.
     """
 
     number: Count
-    rows: Positive
+    rows: Count
     matrix: Digest
     columns: Digest
     images: Digest

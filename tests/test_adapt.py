@@ -313,6 +313,8 @@ def test_a_labelled_dataset_is_trained_along(start, root, tmp_path):
         assert len(file["labels"]) == 36  # of the site alone
     with pytest.raises(OptionError, match=r"--with .*: has images of site: expected another dataset"):
         start("other", with_=str(root / "site"))
+    with pytest.raises(DataError, match="36 training images do not fill one batch of 40"):  # 72 do, with the labelled
+        start("large", with_=str(root / "home"), epochs=1, batch_size=40)
 
 
 def test_outliers_may_be_trained_as_instances(start, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
 import ptlreid
-from ptlreid.calibrations import FeatureOrigin, find_calibration, find_threshold, read_calibrations
+from ptlreid.calibrations import FeatureOrigin, find_calibration, find_threshold, read_calibrations, save_calibration
 from ptlreid.errors import DataError, OptionError
 from ptlreid.features import Extractor
 from ptlreid.models import weights
@@ -353,3 +355,20 @@ def test_plain_distances_only():
     for settings in ({"rerank": True}, {"expand": 3, "metric": "cosine"}):
         with pytest.raises(OptionError, match="expected none in a calibration"):
             CalibrateSettings.resolve(None, **settings)
+
+
+def test_calibrations_at_once_are_all_kept(calibrated, run):
+    found = calibrated()
+    calibration = {key: value for key, value in found.items() if key not in ("run", "thresholds")}
+    run.thresholds.unlink()
+    start = threading.Barrier(4)
+
+    def save(number: int) -> None:
+        start.wait()
+        save_calibration(run, {**calibration, "weights_digest": f"{number:032x}"}, Silent())
+
+    for _ in range(5):
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(save, range(4)))
+        assert {int(one["weights_digest"], 16) for one in read_calibrations(run)} == set(range(4))
+        run.thresholds.unlink()

@@ -241,3 +241,33 @@ def test_the_table_names_files_and_numbers(ptlreid, run, crops):
     code, out, err = ptlreid("embed", "crops", "--run", "tiny", "--out", "f.npy", "--device", "cpu")
     assert code == 0, err
     assert out == "7 images (32-d float32, 2 identities): f.npy, f.csv\n"
+
+
+def test_an_image_that_was_good_at_the_last_time_is_skipped_when_it_is_not(embed, ptlreid, run, crops):
+    embed("crops", "--out", "f.h5")
+    crops[2].write_bytes(crops[2].read_bytes()[:-60])
+    code, _, err = ptlreid("embed", "crops", "--run", "tiny", "--out", "g.h5", "--device", "cpu")
+    assert (code, "1 of 7 images cannot be read" in err) == (1, True), err
+    found, _ = embed("crops", "--out", "g.h5", "--skip-bad")
+    assert [one["path"] for one in found["files"][0]["skipped"]] == [str(crops[2])]
+    assert matrix_of(Path("g.h5")).shape[0] == 6
+
+
+def test_a_csv_of_another_program_is_not_replaced(embed, ptlreid, run, crops):
+    Path("people.csv").write_text(f"path,pid,note\n{crops[0]},1,mine\n")
+    code, _, err = ptlreid("embed", "people.csv", "--run", "tiny", "--out", "people.npy", "--device", "cpu")
+    assert (code, "people.csv, the list of its rows, exists already" in err) == (1, True), err
+    assert "mine" in Path("people.csv").read_text()
+    for _ in range(2):  # one of its own is
+        embed("people.csv", "--out", "new.npy")
+    assert np.load("new.npy").shape[0] == 1
+
+
+def test_a_dataset_with_a_dot_in_its_name_is_one(embed, ptlreid, market_folder, tmp_path):
+    for number in range(12):
+        write_image(tmp_path / f"people/{number // 3}/{'abc'[number % 3]}/1.jpg", 800 + number)
+    given = ("--source", "people", "--layout", "identity/camera", "--root", market_folder.parent)
+    code, _, err = ptlreid("prepare", "folder", *given, "--name", "lobby.v2")
+    assert code == 0, err
+    found, _ = embed("lobby.v2", "--part", "train", "--out", "a.h5")
+    assert embed("lobby.v2", "--out", "parts")[0]["files"][0]["images"] == found["files"][0]["images"] == 6

@@ -267,3 +267,11 @@ def test_all_processes_end_with_one_message(files):
     assert codes == [1, 1, 1]
     assert (err[0].count("the disk of process 2"), err[1], err[2]) == (1, "", "")
     assert set(out) == {""}
+
+
+def test_without_an_image_of_a_queried_identity_it_is_the_message_of_a_file(ptlreid, files):
+    query = feature_files.read(Path("q.h5"))
+    feature_files.write(Path("other.h5"), replace(query, pids=query.pids + 1000), {}, dtype="float32")
+    answers = [ptlreid("evaluate", "--query", "other.h5", "--gallery", gallery) for gallery in ("g", "g.h5")]
+    assert [code for code, _, _ in answers] == [1, 1]
+    assert all("has a true match in the gallery" in err for _, _, err in answers), answers

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ranking import expand
 
-from ptlreid.errors import OptionError
+from ptlreid.errors import DataError, OptionError
 from ptlreid.retrieval.types import Features
 
 
@@ -45,6 +45,11 @@ def test_equal_to_a_slow_loop(alpha: float):
         for image in sorted(images.astype(float), key=lambda image: -(image @ unit))[:4]:
             total = total + (image @ unit) ** alpha * image
         np.testing.assert_allclose(expanded.matrix[row], total / np.linalg.norm(total), atol=1e-6)
+
+
+def test_without_an_image_that_may_be_used_it_is_an_error():
+    with pytest.raises(DataError, match="only junk"):
+        expand(features([[1, 0]]), features([[0, 1]], [-1]), size=1)
 
 
 @pytest.mark.parametrize("option", [{"size": 0}, {"alpha": -1.0}])

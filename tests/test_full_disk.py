@@ -47,6 +47,21 @@ def more_than_was_reserved():
         content["texts"] = [f"text {row}" for row in range(3000)]
         content.attrs["last"] = "written"
 
+def tail():
+    from ptlreid.retrieval.feature_exports import export
+    from ptlreid.retrieval.types import Features
+    matrix, numbers = np.ones((199, 128), np.float32), np.ones(199, np.int64)
+    export(folder / "new.npy", Features(matrix, numbers, numbers, numbers.astype(object)), {}, dtype="float32")
+
+def graph():
+    import faiss
+    from ptlreid.files import atomic_write
+    from ptlreid.retrieval.index_file import _write_graph
+    index = faiss.IndexFlatL2(128)
+    index.add(np.ones((200, 128), np.float32))
+    with atomic_write(folder / "new") as temporary:
+        _write_graph(index, temporary)
+
 def json():
     from ptlreid.json_files import write_json
     write_json(folder / "new", {"numbers": list(range(500_000))})
@@ -151,3 +166,13 @@ def test_a_full_disk_under_weights_and_checkpoints_is_the_same_message(disk):
         with pytest.raises(PtlreidError, match=r"new: cannot be written \(No space left on device\): expected room"):
             write_file(disk / "new")
         assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(("writer", "limit"), [("tail", 100_000), ("graph", 102_400)])
+def test_the_last_bytes_that_a_library_would_leave_unwritten_are_missed(tmp_path, writer, limit):
+    """C's own buffers are emptied when a file is closed, where NumPy and faiss pass over an error."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    message = write(writer, folder, limit=limit)  # of the file, less than 4,096 bytes are beyond it
+    assert ": cannot be written (" in message
+    assert list(folder.iterdir()) == []

@@ -421,3 +421,32 @@ def test_a_run_searches_an_index_of_its_own_features_only(ptlreid, run, market_f
     assert ptlreid("index", "build", "gallery", "--kind", "flat", "--out", "ix")[0] == 0
     code, _, err = ptlreid("search", image, "--index", "ix", *given)
     assert (code, "extracted with other weights" in err.replace("\n", " ")) == (1, True), err
+
+
+def test_a_person_with_many_images_of_their_own_in_the_gallery_is_found(ptlreid, files):
+    own = feature_files.read(Path("city.h5")).select(np.arange(0, 6000, 100))  # 60 of 120 equal images
+    feature_files.write(Path("own.h5"), own, {}, dtype="float32")
+    given = ("--features", "own.h5", "--together", "--exclude-query", "--top", 5)
+    expected = pairs(search(ptlreid, *given, "--gallery", "city"))
+    assert len(expected[0]) == 5
+    assert pairs(search(ptlreid, *given, "--index", "flat")) == expected
+
+
+def test_removed_images_are_not_what_a_filter_leaves(ptlreid, files):
+    cosine = ("--features", "q.h5", "--metric", "cosine")
+    ptlreid("index", "remove", "flat", "--glob", "city/door/1*", "--json")
+    for exact in ([], ["--exact"]):
+        code, _, err = ptlreid("search", *cosine, "--index", "flat", "--glob", "city/door/1*", *exact)
+        assert (code, "No gallery image is left" in err) == (1, True), err
+    ptlreid("index", "remove", "flat", "--glob", "city/door/[2-8]*", "--json")
+    code, out, err = ptlreid("search", *cosine, "--index", "flat", "--camera", "1", "--glob", "city/door/*", "--json")
+    assert code == 0, err
+    assert "so all shards are searched" not in err
+    assert all(hit["path"].startswith("city/door/9") for one in json.loads(out)["queries"] for hit in one["hits"])
+
+
+def test_building_again_says_that_removed_images_are_back(ptlreid, files):
+    ptlreid("index", "remove", "flat", "city/yard/0.jpg", "--json")
+    code, out, err = ptlreid("index", "build", "city", "--out", "flat", "--kind", "flat", "--json")
+    assert (code, json.loads(out)["removed"]) == (0, 0), err
+    assert "flat: the 1 images that were removed from the index before are in it again" in err

@@ -166,3 +166,13 @@ def test_cameras_get_the_numbers_of_a_site():
 def test_selected_rows_keep_their_names():
     write("crops/anna/1.jpg", "crops/ben/1.jpg")
     assert rows(find("crops").select(np.array([1]))) == [("crops/ben/1.jpg", "ben", "")]
+
+
+def test_lists_with_equal_lines_name_different_images():
+    write("day1/anna/1.jpg", "day1/ben/1.jpg", "day2/anna/1.jpg", "day2/ben/1.jpg")
+    for day in ("day1", "day2"):
+        Path(day, "list.txt").write_text("anna/1.jpg\nben/1.jpg\n")
+    found = find("day1/list.txt", "day2/list.txt", layout="identity")
+    assert [(path, identity) for path, identity, _ in rows(found)] == [
+        (f"{day}/{name}/1.jpg", name) for day in ("day1", "day2") for name in ("anna", "ben")
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -249,6 +250,20 @@ def test_the_page_shows_query_and_hits_framed_by_verdict_and_escaped(search, run
     assert text.count("data:image/jpeg;base64,") == 3
     assert not re.search(r'(?:src|href)="(?!#|data:)', text)
     assert "match: 1 of 2 images below 0.001" in text
+
+
+def test_a_bad_query_is_skipped_where_the_others_are_in_the_gallery(search, run, crops):
+    Path("bad.jpg").write_text("not an image")
+    found, err = search(str(crops[0]), "bad.jpg", "--gallery", "crops", "--skip-bad")
+    assert [one["paths"] for one in found["queries"]] == [[str(crops[0])]]
+    assert "skipped: bad.jpg" in err
+
+
+def test_names_that_are_not_utf_8_are_shown(search, run, crops):
+    strange = os.fsdecode(b"crops/\xff1.jpg")
+    write_image(Path(strange), 12)
+    search("other.jpg", "--gallery", "crops", "--out", "page.html")
+    assert "\\udcff1.jpg" in Path("page.html").read_text(encoding="utf-8")
 
 
 def test_a_picture_that_is_gone_is_a_box_on_the_page(search, tmp_path):

@@ -328,6 +328,36 @@ def test_images_that_cannot_be_read_are_named_or_skipped(embed, crops):
     assert embed("crops", "--out", "shards", "--skip-bad", "--verify")[1] == document
 
 
+def test_a_shard_without_an_image_that_can_be_read_is_empty(embed, ptlreid, crops):
+    for row in range(10, 15):  # shard 2
+        Path(crops[row]).write_text("not an image")
+    Path(crops[22]).write_text("not an image")  # shard 11 of two rows each
+    for out, rows in (("shards", ROWS), ("small", 2)):
+        code, document, err = embed("crops", "--out", out, "--skip-bad", rows=rows)
+        assert code == 0, err
+        assert document["files"][0]["images"] == IMAGES - 6
+        assert embed("crops", "--out", out, "--skip-bad", "--verify", rows=rows)[1] == document
+        left = [path for row, path in enumerate(crops) if not 10 <= row < 15 and row != 22]
+        assert feature_files.read(Path(out)).paths.tolist() == left
+        code, found, err = ptlreid("search", crops[0], "--run", "tiny", "--gallery", out, "--device", "cpu", "--json")
+        assert code == 0, err
+        assert json.loads(found)["queries"][0]["hits"][0]["path"] == crops[0]
+
+
+def test_counts_are_of_the_images_that_are_left(embed, crops):
+    for path in crops:
+        if "/b/" in path or "/door/" in path:
+            Path(path).write_text("not an image")
+    _, document, _ = embed("crops", "--out", "shards", "--skip-bad")
+    _, whole, _ = embed("crops", "--out", "one", "--skip-bad", rows=100)
+    for found in (document["files"][0], whole["files"][0]):
+        assert (found["identities"], found["cameras"]) == (1, 1)
+    for path in crops:
+        Path(path).write_text("not an image")
+    code, _, err = embed("crops", "--out", "none", "--skip-bad")
+    assert (code, f"crops: none of its {IMAGES} images can be read" in err) == (1, True), err
+
+
 @pytest.mark.parametrize(
     ("source", "out", "message"),
     [

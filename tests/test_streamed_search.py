@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -219,3 +220,23 @@ def test_shards_are_queries_too(ptlreid, files):
 def test_what_cannot_be_searched_is_one_message(ptlreid, files, options, message):
     code, _, err = ptlreid("search", "--features", "q.h5", "--gallery", "g", *options)
     assert (code, message in err) == (1, True), err
+
+
+def test_many_queries_stay_within_the_budget():
+    rng = np.random.default_rng(0)
+    sides = [rng.normal(size=(size, 16)).astype(np.float32) for size in (2000, 4096)]
+    numbers = [np.zeros(len(side), np.int64) for side in sides]
+    query, gallery = (
+        Features(side, number, number, number.astype(object)) for side, number in zip(sides, numbers, strict=True)
+    )
+    people = [Person(np.array([row]), np.empty(0, np.int64)) for row in range(len(query))]
+    rows = plan_rows(len(query), 16, 8 << 20)
+    blocks = iter(split(gallery, [], rows))
+    tracemalloc.start()
+    found = rank_blocks(
+        query, (GalleryBlock(one.matrix, one.columns, people) for one in blocks), size=3, metric="euclidean"
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 2000
+    assert peak < 24 << 20  # a row in float64 for every query would take 2,000 × rows × 8 bytes

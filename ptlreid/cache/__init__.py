@@ -139,6 +139,16 @@ def read_paths(file: Path) -> set[str]:
         return set()
 
 
+def has_images(file: Path, records: Records) -> bool:
+    """Whether the features in `file` are of these images as they are now: the same bytes, in the same order."""
+    try:
+        check_heaps(file)
+        with h5py.File(file, "r", locking=False) as content:
+            return str(content.attrs.get("images", "")) == contents.digest_all(records.paths)
+    except (*_UNREADABLE, DataError):
+        return False
+
+
 def find_mismatch(file: Path, expected: dict[str, str]) -> str | None:
     """Why `file` does not have the fingerprint `expected`; None if it does, although its data may be damaged."""
     try:

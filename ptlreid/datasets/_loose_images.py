@@ -194,9 +194,9 @@ def _label(
         found, reading, _ = (read_files if named else read_camera_files)(source, files, layout)
     else:
         found, reading = _find_labels(source, files)
-    by_origin = {image.origin: image for image in found}
+    read = {(image.file, image.origin): image for image in found}  # lists in two folders may have equal lines
     unknown = [OwnImage(file.file, file.origin, NO_IDENTITY, "") for file in files]
-    images = [by_origin.get(image.origin, image) for image in unknown]
+    images = [read.get((image.file, image.origin), image) for image in unknown]
     if not _name_cameras(files, reading, pattern):
         images = [OwnImage(one.file, one.origin, one.identity, "") for one in images]
     identities = _count(len({image.identity for image in images} - {NO_IDENTITY}), "identity", "identities")

@@ -52,7 +52,7 @@ def render_html(page: Page) -> str:
 
 
 def write_page(page: Page, path: Path) -> None:
-    """Write the page to `path`, atomically."""
+    """Write the page to `path`, atomically. Bytes of file names that are not UTF-8 are shown as `\\udcff`."""
     text = render_html(page)
     with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

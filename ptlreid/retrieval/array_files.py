@@ -1,4 +1,4 @@
-"""Arrays from HDF5 and .npz files of any program: read completely, or refused with the reason."""
+"""Arrays from HDF5 and .npz files of any program, read completely or refused with the reason; and matrices to .npy."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -18,6 +19,15 @@ from ptlreid.retrieval.memory_plan import free_memory_bytes
 
 SUFFIXES = {".h5": "an HDF5 file", ".hdf5": "an HDF5 file", ".npz": "a NumPy archive (.npz)"}
 _CHUNK_RECORD_BYTES = 8  # of an index of chunks, at least
+
+
+def write_matrix(stream: BinaryIO, matrix: np.ndarray) -> None:
+    """Write a matrix in C order as .npy, with the bytes of `np.save`, and an error if not all can be written.
+
+    For a file, `np.save` writes by C's own buffers, and passes over an error when these are emptied at the end.
+    """
+    np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(matrix))
+    stream.write(matrix.reshape(-1).view(np.uint8).data)
 
 
 @dataclass(frozen=True)

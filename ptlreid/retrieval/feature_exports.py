@@ -11,16 +11,20 @@ import numpy as np
 
 from ptlreid.errors import DataError, OptionError
 from ptlreid.files import atomic_write
+from ptlreid.retrieval.array_files import write_matrix
 from ptlreid.retrieval.types import Features
 
 HDF5 = (".h5", ".hdf5")
 TABLES = (".arrow", ".feather", ".parquet")  # the first two are the same format
 SUFFIXES = (*HDF5, ".npz", ".npy", *TABLES)
+_HEADER = b"row,path,pid,camid"  # how the CSV next to an .npy begins
 _TABLE_ROWS = 1 << 16  # of a batch in an Arrow file
 
 
 def check_format(file: Path) -> None:
-    """Raise `OptionError` for a suffix of no format, and for Arrow or Parquet without the package for it."""
+    """Raise `OptionError` for a suffix of no format, for Arrow or Parquet without the package for it, and for an .npy
+    whose CSV would replace one of another program.
+    """
     if file.suffix not in SUFFIXES:
         raise OptionError(
             f"--out {file}: unknown file format, expected a name that ends in {', '.join(SUFFIXES)}, or a folder. "
@@ -28,6 +32,22 @@ def check_format(file: Path) -> None:
         )
     if file.suffix in TABLES:
         _import_pyarrow(file)
+    if file.suffix == ".npy" and not _may_replace(listing := file.with_suffix(".csv")):
+        raise OptionError(
+            f"--out {file}: {listing}, the list of its rows, exists already and is of another program: expected none. "
+            "Choose another name."
+        )
+
+
+def _may_replace(listing: Path) -> bool:
+    """Whether there is no CSV yet, or one that `export` wrote."""
+    if not listing.exists():
+        return True
+    try:
+        with listing.open("rb") as stream:
+            return stream.read(len(_HEADER)) == _HEADER
+    except OSError:
+        return False
 
 
 def files_of(file: Path) -> list[Path]:
@@ -39,7 +59,7 @@ def export(file: Path, features: Features, names: Mapping[str, np.ndarray], *, d
     """Writes the features, as `dtype`, to `file` in the format of its suffix other than HDF5's, atomically.
 
     `names`: further columns of text by name, (N,) object arrays of str. The CSV next to an .npy has a line for each of
-    its rows. A CSV is complete before its matrix is written.
+    its rows. Both are complete before either takes the place of an older one, the CSV first.
     """
     matrix = features.matrix.astype(dtype, copy=False)
     columns = {"path": features.paths, "pid": features.pids, "camid": features.camids}
@@ -52,9 +72,10 @@ def export(file: Path, features: Features, names: Mapping[str, np.ndarray], *, d
             np.savez(stream, **arrays)
     elif file.suffix == ".npy":
         singular = {"identities": "identity", "cameras": "camera"}
-        _write_csv(file.with_suffix(".csv"), columns | {singular[name]: column for name, column in names.items()})
-        with atomic_write(file, matrix.nbytes) as temporary, temporary.open("wb") as stream:
-            np.save(stream, matrix)
+        with atomic_write(file, matrix.nbytes) as temporary:
+            with temporary.open("wb") as stream:
+                write_matrix(stream, np.ascontiguousarray(matrix))
+            _write_csv(file.with_suffix(".csv"), columns | {singular[name]: column for name, column in names.items()})
     else:
         _write_table(file, matrix, columns | dict(names))
 

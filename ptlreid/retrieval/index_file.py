@@ -175,9 +175,15 @@ def _list_names(folder: Path) -> list[str]:
 
 
 def _write_graph(graph: Any, file: Path) -> None:
-    """`OSError` where the disk is full; faiss has an exception of its own, without a reason."""
+    """`OSError` where the disk is full. faiss has an exception of its own, without a reason, and none for the last
+    bytes of a file that it writes itself.
+    """
+    faiss = import_faiss()
     try:
-        import_faiss().write_index(graph, str(file))
+        with file.open("wb") as stream:
+            writer = faiss.PyCallbackIOWriter(stream.write)
+            faiss.write_index(graph, writer)
+            del writer
     except RuntimeError as error:
         full = shutil.disk_usage(file.parent).free < 1 << 20
         number = errno.ENOSPC if full else errno.EIO

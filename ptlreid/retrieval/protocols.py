@@ -98,8 +98,8 @@ class Judge:
             )
         self._protocol = protocol
         self._query, self._gallery = query, gallery
-        self._by_pid = _columns_by_label(gallery.pids)
-        self._by_camera = _columns_by_label(gallery.camids) if protocol.other_cameras_only else {}
+        self._by_pid = columns_by_label(gallery.pids)
+        self._by_camera = columns_by_label(gallery.camids) if protocol.other_cameras_only else {}
         self._none = np.empty(0, dtype=np.int64)
         junk, distractors = gallery.pids == JUNK, gallery.pids == DISTRACTOR
         self._always_absent = np.flatnonzero(junk | (distractors & (not protocol.keep_distractors)))
@@ -133,8 +133,10 @@ class Judge:
                 keys[absent] = np.inf
 
 
-def _columns_by_label(labels: np.ndarray) -> dict[int, np.ndarray]:
-    """The ascending columns of each label."""
+def columns_by_label(labels: np.ndarray) -> dict[typing.Any, np.ndarray]:
+    """The ascending columns of each label; none for no column."""
+    if not len(labels):
+        return {}
     order = np.argsort(labels, kind="stable")
     present, firsts = np.unique(labels[order], return_index=True)
     return dict(zip(present.tolist(), np.split(order, firsts[1:]), strict=True))

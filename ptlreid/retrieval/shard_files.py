@@ -11,7 +11,7 @@ import numpy as np
 
 from ptlreid.errors import DataError
 from ptlreid.files import atomic_write, file_digest
-from ptlreid.retrieval.array_files import read_arrays
+from ptlreid.retrieval.array_files import read_arrays, write_matrix
 from ptlreid.retrieval.types import check_finite
 
 _NUMBERS = ("pids", "camids", "clothes")
@@ -56,7 +56,7 @@ def write_shard(folder: Path, number: int, matrix: np.ndarray, columns: Columns)
         digest = file_digest(temporary)
     with atomic_write(matrix_file(folder, number), matrix.nbytes) as temporary:
         with temporary.open("wb") as stream:
-            np.save(stream, np.ascontiguousarray(matrix), allow_pickle=False)
+            write_matrix(stream, np.ascontiguousarray(matrix))
         return file_digest(temporary), digest
 
 

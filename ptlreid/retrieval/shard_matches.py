@@ -15,7 +15,7 @@ from ptlreid import distributed
 from ptlreid.progress import Advance, Progress
 from ptlreid.records import DISTRACTOR, JUNK
 from ptlreid.retrieval.centring import Metric, pair_distances
-from ptlreid.retrieval.protocols import Judge, Protocol, Verdict
+from ptlreid.retrieval.protocols import Judge, Protocol, Verdict, columns_by_label
 from ptlreid.retrieval.shards import Shards
 from ptlreid.retrieval.types import Features
 
@@ -120,8 +120,8 @@ def _look_at_part(shards: Shards, query: Features, protocol: Protocol, advance: 
 
 def compare(shards: Shards, query: Features, candidates: Candidates, protocol: Protocol, metric: Metric) -> Pairs:
     """All pairs with their distances; each process reads the candidates in its part of the gallery."""
-    by_pid = _places_of(candidates.pids)
-    by_path = _places_of(candidates.paths) if protocol.leave_one_out else {}
+    by_pid = columns_by_label(candidates.pids)
+    by_path = columns_by_label(candidates.paths) if protocol.leave_one_out else {}
     none = np.empty(0, dtype=np.int64)
     chosen = [
         np.union1d(by_pid.get(pid, none) if pid >= 0 else none, by_path.get(path, none))
@@ -181,10 +181,3 @@ def judge(query: Features, looked: Candidates, pairs: Pairs, protocol: Protocol)
             own = places[is_own] if is_own.any() else None
         verdicts.append(rules.verdict(row, own))
     return verdicts
-
-
-def _places_of(labels: np.ndarray) -> dict[object, np.ndarray]:
-    """The ascending places of each label."""
-    order = np.argsort(labels, kind="stable")
-    present, firsts = np.unique(labels[order], return_index=True)
-    return dict(zip(present.tolist(), np.split(order, firsts[1:]), strict=True))

@@ -67,7 +67,9 @@ def count_shards(manifest: Manifest) -> int:
 
 @dataclass(frozen=True)
 class Shards:
-    """A complete folder of shards, or several, one after another. Row r of all is row r - `starts[i]` of shard i.
+    """A complete folder of shards, or several, one after another, without those that have no image.
+
+    Row r of all is row r - `starts[i]` of shard i.
 
     `folder`, `manifest`: of the first. `places`: the folder of each shard and its entry there. `matrices`: the features
     of each, read-only maps of the files in the type that they are stored in. `removed`: (R,) int64, ascending rows that
@@ -95,13 +97,16 @@ class Shards:
                 f"{folder}: {len(missing)} of {count_shards(manifest)} shards are not extracted yet, the first of them "
                 f"{missing[0]}: expected all. {_REMEDY}"
             )
-        matrices = [map_shard(folder, manifest, one) for one in manifest["shards"]]
+        if not manifest["rows"]:
+            raise DataError(f"{folder}: all of its images were skipped, expected at least one. {_REMEDY}")
+        filled = [one for one in manifest["shards"] if one["rows"]]
+        matrices = [map_shard(folder, manifest, one) for one in filled]
         starts = np.cumsum([0, *(len(matrix) for matrix in matrices)]).tolist()
         with (progress or Silent()).task("check shards", len(matrices)) as advance:
-            for done, entry in enumerate(manifest["shards"], start=1):
+            for done, entry in enumerate(filled, start=1):
                 check_digests(folder, entry)
                 advance(done)
-        places = [(folder, entry) for entry in manifest["shards"]]
+        places = [(folder, entry) for entry in filled]
         return cls(folder, manifest, places, matrices, starts, np.empty(0, dtype=np.int64))
 
     def join(self, others: Iterable[Shards]) -> Shards:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
+from itertools import groupby
 
 import numpy as np
 
@@ -202,20 +204,16 @@ def _find_near(
     person_of = np.repeat(np.arange(len(people)), [len(one.rows) for one in people])
     least = ((reduced.squares - limits[person_of]) / 2 - reduced.margins).astype(np.float32)
     least = np.nextafter(least, np.float32(-np.inf))
-    near: dict[int, np.ndarray] = {}
-    keys: dict[int, np.ndarray] = {}
-    for row, product in _multiply(reduced, least):
-        number = int(person_of[row])
+    found = groupby(_multiply(reduced, least), key=lambda one: int(person_of[one[0]]))
+    for number, products in found:  # of one person after another, so that few rows are held
+        hidden = people[number].hidden
         if np.isfinite(limits[number]):
-            found = np.flatnonzero(product >= least[row])
-            near[number] = np.union1d(near[number], found) if number in near else found
-        else:
-            squares = reduced.squares[row] - 2 * product.astype(np.float64)
-            keys[number] = np.minimum(keys[number], squares) if number in keys else squares
-    for number, found in near.items():
-        yield number, np.setdiff1d(found, people[number].hidden) if len(people[number].hidden) else found
-    for number, squares in keys.items():
-        squares[people[number].hidden] = np.inf
+            near = reduce(np.union1d, (np.flatnonzero(product >= least[row]) for row, product in products))
+            yield number, np.setdiff1d(near, hidden) if len(hidden) else near
+            continue
+        all_squares = (reduced.squares[row] - 2 * product.astype(np.float64) for row, product in products)
+        squares = reduce(np.minimum, all_squares)
+        squares[hidden] = np.inf
         last = squares[nearest(squares, size)[-1]] + 4 * reduced.margins[people[number].rows].max()
         yield number, np.flatnonzero((squares <= last) & (squares < np.inf))
 

@@ -85,6 +85,7 @@ def _prepare(
     runs = run.path.parent
     weights = read_source(settings, runs)
     site, rows = splits.without_identities().train, np.arange(len(splits.train), len(images.train))
+    build_pass(settings, splits)  # a site without a batch of its own would have no part in the training
     rounds = Rounds(settings, site, images.train.select(rows) if len(rows) else None, run, progress)
     job = TrainingJob(
         settings,

@@ -41,7 +41,7 @@ def calibrate_run(run: RunFolder, splits: Splits, settings: CalibrateSettings, p
             "test_images": test_set_digest(splits),
             **_calibrate(retrieval, settings, progress),
         }
-        replaced = save_calibration(run, calibration)
+        replaced = save_calibration(run, calibration, progress)
         if replaced and replaced != splits.name:
             progress.note(f"{run.thresholds.name}: replaced the thresholds of the same features on {replaced}")
         return {"run": str(run.path), "thresholds": str(run.thresholds), **calibration}

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import sleep
 from typing import Any, cast
@@ -41,6 +41,7 @@ from ptlreid.retrieval.shards import (
 from ptlreid.settings import EmbedSettings
 from ptlreid.shards_schema import Manifest, ShardEntry
 from ptlreid.workflows import embed
+from ptlreid.workflows.image_sets import ImageSet
 
 _POLL_SECONDS = 1.0  # between looks at shards that other processes extract
 # Keys of the manifest that the shards of a folder share, as messages call them.
@@ -54,7 +55,7 @@ def check_folder(folder: Path) -> None:
 
 
 def embed_shards(
-    images: embed.ImageSet, extractor: Extractor, settings: EmbedSettings, folder: Path, progress: Progress
+    images: ImageSet, extractor: Extractor, settings: EmbedSettings, folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """What is in the folder once all shards are complete, whichever process wrote them.
 
@@ -81,7 +82,7 @@ def embed_shards(
 class _Writer:
     """One of the processes that write the shards of a folder."""
 
-    images: embed.ImageSet
+    images: ImageSet
     extractor: Extractor
     settings: EmbedSettings
     folder: Path
@@ -151,6 +152,8 @@ class _Writer:
             expected = cache.fingerprint(self.extractor, images.records, self.settings.dtype)
             with partial.open_partial(file, expected) as store:
                 matrix = self._extract(images, store, file)
+                if not len(matrix):  # all were skipped
+                    matrix = matrix.reshape(0, read_manifest(self.folder)["width"])
                 records = images.records
                 paths = np.array([str(path) for path in records.paths], dtype=object)
                 columns = Columns(records.pids, records.camids, paths, records.clothes, images.names)
@@ -180,7 +183,12 @@ class _Writer:
             partial.remove_abandoned(file)
             with lock_if_free(self.folder / f".{file.stem}.lock"):
                 pass
-        pids, camids = self.images.records.pids, self.images.records.camids
+        skipped = [one for entry in manifest["shards"] for one in entry["skipped"]]
+        if not manifest["rows"]:
+            raise embed.none_readable(replace(self.images, skipped={one["path"]: one["reason"] for one in skipped}))
+        left_out, records = {one["path"] for one in skipped}, self.images.records
+        kept = np.array([str(path) not in left_out for path in records.paths])
+        pids, camids = records.pids[kept], records.camids[kept]
         return {
             "files": [str(self.folder)],
             "shards": len(manifest["shards"]),
@@ -188,17 +196,17 @@ class _Writer:
             "width": manifest["width"],
             "identities": len(np.unique(pids[pids >= 0])),
             "cameras": len(np.unique(camids[camids >= 0])),
-            "skipped": [one for entry in manifest["shards"] for one in entry["skipped"]],
+            "skipped": skipped,
         }
 
     def _lock(self) -> Any:
         return wait_for_lock(manifest_file(self.folder), self.progress, command="ptlreid embed")
 
-    def _part(self, number: int) -> embed.ImageSet:
+    def _part(self, number: int) -> ImageSet:
         first = number * self.rows
         return self.images.select(np.arange(first, min(first + self.rows, len(self.images.records))))
 
-    def _extract(self, images: embed.ImageSet, store: partial.Partial, file: Path) -> np.ndarray:
+    def _extract(self, images: ImageSet, store: partial.Partial, file: Path) -> np.ndarray:
         dtype = np.dtype(self.settings.dtype)
         with embed.naming_bad_images(images, self.settings, self.progress):
             return cache.extract_rows(store, file, self.extractor, images.records, dtype=dtype, progress=self.progress)

@@ -40,7 +40,8 @@ _CENTRE_ROWS = 10_000  # whose mean is the centre
 def build_index(folders: Sequence[Path], out: Path, settings: IndexSettings, progress: Progress) -> dict[str, Any]:
     """Builds an index of the shards in `folders` in the folder `out`; what `describe` says of it.
 
-    Raises `OptionError` where there is something else, or an index already, or the memory budget does not suffice.
+    An index that is there is replaced, with a note if images had been removed from it. Raises `OptionError` where there
+    is something else, or the memory budget does not suffice.
     """
     faiss = start_faiss()
     if out.is_file() or (not is_index_folder(out) and holds_others(out)):
@@ -60,6 +61,9 @@ def build_index(folders: Sequence[Path], out: Path, settings: IndexSettings, pro
         graph = make_graph(plan, sample - centre if plan.training_rows else sample[:0], shards.width, settings.seed)
     del sample
     with _lock(out, progress):
+        removed = _count_removed(out)
+        if removed:
+            progress.note(f"{out}: the {removed:,} images that were removed from the index before are in it again")
         about: dict[str, Any] = {
             "kind": "ptlreid index",
             "schema": 1,
@@ -76,6 +80,14 @@ def build_index(folders: Sequence[Path], out: Path, settings: IndexSettings, pro
         index = Index(out, cast(IndexManifest, about), shards, centre)
         _fill(graph, index, 0, progress)
         return _save(index, graph, settings.recall, progress)
+
+
+def _count_removed(folder: Path) -> int:
+    """How many images were removed from the index in a folder; 0 without a readable one."""
+    try:
+        return read_manifest(folder)["removed"] if is_index_folder(folder) else 0
+    except DataError:
+        return 0
 
 
 def add_to_index(folder: Path, folders: Sequence[Path], settings: IndexSettings, progress: Progress) -> dict[str, Any]:

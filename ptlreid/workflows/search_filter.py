@@ -53,6 +53,8 @@ class GalleryFilter:
     def keep(self, paths: np.ndarray, cameras: np.ndarray) -> np.ndarray:
         """(N,) bool: the images of a part that are searched. Both arguments: (N,) object arrays of str."""
         kept = np.ones(len(paths), dtype=bool)
+        if not len(paths):
+            return kept
         self._first, self._num_images = self._first or str(paths[0]), self._num_images + len(paths)
         if self.needs_cameras:
             self._cameras |= set(cameras.tolist()) - {""}

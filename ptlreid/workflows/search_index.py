@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from ptlreid.workflows.index import start_faiss
 from ptlreid.workflows.search_filter import GalleryFilter, group_queries
 from ptlreid.workflows.search_shards import Found, search_shards
 
-_OWN_FILES = 20  # rows of a query's own file that may be among its nearest
+_OWN_FILES = 20  # rows of a person's own files that may be among the nearest; more are found by searching all shards
 
 
 def search_index(query: Side, index: Index, settings: SearchSettings, progress: Progress) -> Found:
@@ -37,12 +38,12 @@ def search_index(query: Side, index: Index, settings: SearchSettings, progress: 
     for numbers, allowed in _group_people(query, people, index, settings, progress):
         size = settings.top + (_OWN_FILES if settings.exclude_query else 0)
         group = [searched[number] for number in numbers]
-        left = len(index.shards) - len(index.shards.removed) if allowed is None else np.count_nonzero(allowed)
+        left = len(index.shards) - len(index.shards.removed) if allowed is None else int(np.count_nonzero(allowed))
         for number, one in zip(
             numbers, search.rank(features, group, size=size, metric=settings.distance, allowed=allowed), strict=True
         ):
-            short = short or len(one.columns) < min(size, int(left))
             hits[number] = _drop_own(query, people[number], one, index, settings)
+            short = short or (len(hits[number].columns) < settings.top and len(one.columns) < left)
     if short:
         progress.note(f"{index.folder}: finds too few of the images that are left, so all shards are searched")
         return search_shards(query, index.shards, settings, progress)
@@ -70,28 +71,31 @@ def _check_metric(index: Index, settings: SearchSettings) -> None:
 
 def _group_people(
     query: Side, people: list[Person], index: Index, settings: SearchSettings, progress: Progress
-) -> list[tuple[list[int], np.ndarray | None]]:
+) -> Iterator[tuple[list[int], np.ndarray | None]]:
     """The numbers of people who may find the same images, and (N,) bool which these are; None for all."""
     chosen = GalleryFilter(settings)
     if not chosen.active:
-        return [(list(range(len(people))), None)]
-    own: dict[frozenset[str], list[int]] = {}
-    for number, one in enumerate(people):
-        names = frozenset(query.cameras[one.rows].tolist() if settings.exclude_same_camera else [])
-        own.setdefault(names, []).append(number)
-    allowed = {names: np.zeros(len(index.shards), dtype=bool) for names in own}
-    shards = index.shards
+        yield list(range(len(people))), None
+        return
+    shards, codes = index.shards, dict[str, int]()
+    left, camera_of = np.zeros(len(shards), dtype=bool), np.empty(len(shards), dtype=np.int32)
     wanted = [*(["paths"] if chosen.needs_paths else []), *shards.manifest["names"]]
     with progress.task("read cameras and paths", len(shards)) as advance:
         for number, start in enumerate(shards.starts[:-1]):
-            columns, part = shards.read_columns(number, *wanted), slice(start, shards.starts[number + 1])
+            columns, stop = shards.read_columns(number, *wanted), shards.starts[number + 1]
             cameras = name_cameras(columns.camids, columns.names)
-            kept = chosen.keep(columns.paths, cameras)
-            for names, mask in allowed.items():
-                mask[part] = kept & ~np.isin(cameras.astype(str), sorted(names)) if names else kept
-            advance(part.stop)
+            present = shards.drop_removed(np.arange(start, stop))
+            left[present] = chosen.keep(columns.paths[present - start], cameras[present - start])
+            names, which = np.unique(cameras.astype(str), return_inverse=True)
+            camera_of[start:stop] = np.array([codes.setdefault(name, len(codes)) for name in names.tolist()])[which]
+            advance(stop)
     chosen.finish(progress)
-    return [(numbers, allowed[names]) for names, numbers in own.items()]
+    own: dict[frozenset[str], list[int]] = {}
+    for number, one in enumerate(people):
+        excluded = frozenset(query.cameras[one.rows].tolist() if settings.exclude_same_camera else [])
+        own.setdefault(excluded, []).append(number)
+    for excluded, numbers in own.items():
+        yield numbers, left & ~np.isin(camera_of, [codes[name] for name in excluded if name in codes])
 
 
 def _drop_own(query: Side, one: Person, hits: Hits, index: Index, settings: SearchSettings) -> Hits:

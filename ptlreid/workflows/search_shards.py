@@ -78,10 +78,10 @@ def _read_blocks(
                 columns = shards.read_columns(index, *wanted)
                 paths, cameras = columns.paths, name_cameras(columns.camids, columns.names)
             for first, matrix in shards.read_blocks(index, rows):
-                part, kept = slice(first, first + len(matrix)), np.arange(len(matrix))
+                part, at = slice(first, first + len(matrix)), start + first
+                kept = shards.drop_removed(np.arange(at, at + len(matrix))) - at
                 if chosen.active:
-                    kept = np.flatnonzero(chosen.keep(paths[part], cameras[part]))
-                kept = shards.drop_removed(start + first + kept) - (start + first)
+                    kept = kept[chosen.keep(paths[part][kept], cameras[part][kept])]
                 if by_path or by_camera:
                     people = _renumber(group_queries(query, paths[part][kept], cameras[part][kept], settings), settings)
                 if len(kept):

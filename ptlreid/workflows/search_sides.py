@@ -29,6 +29,7 @@ from ptlreid.retrieval.types import Features
 from ptlreid.runs import RunFolder
 from ptlreid.settings import SearchSettings
 from ptlreid.workflows import embed
+from ptlreid.workflows.image_sets import find_image_sets, known_folder_file, place_images
 from ptlreid.workflows.search_shards import sample_side, select_side
 
 _KEPT_QUERIES = 200  # files of query features in a run
@@ -67,7 +68,7 @@ def load_gallery(
         return Gallery(side, extractor, np.full(len(side.features), "", dtype=object), current=False)
     if file.is_dir() and settings.site is None:
         return _load_folder(file, run, extractor, settings, progress)
-    (images,) = embed.find_image_sets([gallery], run, settings, progress, parts=["gallery"])
+    (images,) = find_image_sets([gallery], run, settings, progress, parts=["gallery"])
     images, features = embed.extract(images, extractor, settings, progress)
     side = Side(features, name_cameras(features.camids, images.names))
     return Gallery(side, extractor, images.records.sources, current=True)
@@ -78,13 +79,13 @@ def _load_folder(
 ) -> Gallery:
     """The images of a folder: as the last search found them, if no file has changed since."""
     key = snapshot.describe(extractor, {name: getattr(settings, name) for name in ("dtype", "layout", "pattern")})
-    file, began_ns = embed.known_folder_file(folder, run, settings), time_ns()
+    file, began_ns = known_folder_file(folder, run, settings), time_ns()
     if found := distributed.run_on_main(lambda: snapshot.find(file, folder, key)):
         features, sources = found.features, np.full(len(found.features), found.source, dtype=object)
         progress.note(f"{folder}: {len(features):,} images as at the last search, no image decoded")
         embed.note_cameras(sources, features.camids, extractor, settings, progress)
         return Gallery(Side(features, found.cameras), extractor, sources, current=True)
-    (images,) = embed.find_image_sets([str(folder)], run, settings, progress, parts=[])
+    (images,) = find_image_sets([str(folder)], run, settings, progress, parts=[])
     images, features = embed.extract(images, extractor, settings, progress)
     side, records = Side(features, name_cameras(features.camids, images.names)), images.records
     if not images.skipped and distributed.is_main():
@@ -116,8 +117,11 @@ def load_queries(
     known = {row: int(columns[0]) for row, columns in own.items()} if gallery.current else {}
     new = np.setdiff1d(np.arange(len(loose.records)), [*known])
     parts = [gallery.side.features.select(np.array([*known.values()]))] if known else []
-    if len(new):
-        images = embed.place_images(loose.select(new), run, settings, folder="queries")
+    images = place_images(loose.select(new), run, settings, folder="queries") if len(new) else None
+    if images and known and settings.skip_bad:  # what is left may be in the gallery
+        images = embed.skip_bad_images(images, progress)
+        new = new[np.isin(loose.records.paths[new].astype(str), images.records.paths.astype(str))]
+    if images and len(images.records):
         images, features = embed.extract(images, gallery.extractor, settings, progress)
         embed.forget_oldest(images.cache.parent, _KEPT_QUERIES)
         new = new[np.isin(loose.records.paths[new].astype(str), features.paths.astype(str))]

@@ -32,7 +32,7 @@ from ptlreid.retrieval import feature_files
 from ptlreid.retrieval.types import Features
 from ptlreid.runs import RunFolder
 from ptlreid.settings import SearchSettings
-from ptlreid.workflows import embed
+from ptlreid.workflows.image_sets import find_image_sets
 
 _CAMERAS = 6
 
@@ -71,7 +71,7 @@ def prepare_folder(images: int, width: int) -> list[str]:
     spec = NetworkSpec("resnet18", True, "slot", 4, 128, 64, feature_width=width)
     weights.save(models.build(spec, seed=0), spec, run.weights())
     settings = SearchSettings.resolve(None, device="cpu")
-    (found,) = embed.find_image_sets(["gallery"], run, settings, Silent(), parts=["gallery"])
+    (found,) = find_image_sets(["gallery"], run, settings, Silent(), parts=["gallery"])
     extractor = Extractor.from_weights(read_weights_header(run.weights()), settings)
     features = make_features(list(map(str, found.records.paths)), width, 0)
     cache.write_copy(found.cache, features, cache.fingerprint(extractor, found.records, "float32"))
