@@ -49,6 +49,10 @@ def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
 
     It is locked, so that others see it in use. Those that killed processes left in the same folder are removed.
     """
+    if _is_special(path):
+        raise PtlreidError(
+            f"{path}: is a pipe or device, which a file would replace: expected the name of a file. Give another one."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
     before, after = f".{path.name}.", ".part"
@@ -71,6 +75,14 @@ def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
+
+
+def _is_special(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -232,7 +232,7 @@ def find_run(runs: Path, name: str) -> RunFolder:
     """
     for path in (runs / name, Path(name)):
         if (path / "config.toml").is_file():
-            return RunFolder(path)
+            return RunFolder(path if path.name else path.resolve())  # "." has no name
     known = sorted(path.parent.name for path in runs.glob("*/config.toml"))
     if not known:
         raise CheckpointError(

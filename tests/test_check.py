@@ -77,6 +77,12 @@ def conflict(folder, rng):
     return victim
 
 
+def conflict_behind_a_distractor(folder, rng):
+    first = folder / GALLERY / "0005_c1s1_000002_00.jpg"
+    shutil.copy(first, folder / GALLERY / "0000_c1s1_000001_00.jpg")  # sorted before both
+    return conflict(folder, rng)
+
+
 def leak(folder, rng):
     victim = pick(folder / QUERY, rng)
     shutil.copy(pick(folder / TRAIN, rng), victim)
@@ -176,6 +182,7 @@ FAULTS = [
     (undecodable, {"undecodable"}, True),
     (duplicate, {"duplicate", "counts"}, False),
     (conflict, {"conflict"}, True),
+    (conflict_behind_a_distractor, {"conflict", "duplicate", "counts"}, True),
     (leak, {"leak"}, True),
     (overlap, {"overlap", "counts"}, True),
     (no_match, {"no-match", "counts"}, False),

@@ -93,6 +93,7 @@ def test_a_dataset_is_described(ptlreid):
     assert "12,936 train images" in out  # Zheng et al. 2015
     assert json.loads(ptlreid("datasets", "market", "--json")[1])["counts"][""]["train_images"] == 12936
     assert "Did you mean 'market'" in ptlreid("datasets", "markt")[2]
+    assert "./market: is a path, expected the name of a dataset" in ptlreid("datasets", "./market")[2]
 
 
 def test_a_dataset_is_checked_and_packed_by_commands_of_their_own(ptlreid, market_folder):

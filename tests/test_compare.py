@@ -163,14 +163,23 @@ def test_methods_are_compared_over_the_seeds_that_both_have(ptlreid, methods, ma
             ["plain-*", "slot-s*"],
             "--methods plain-*: expected runs of that name below runs, with a number in the place",
         ),
-        (["plain-s1*", "slot-s*"], "--methods: all methods have 0 of their seeds, expected two or more"),
-        (["plain-s*", "slot-s1*"], "--methods: all methods have 0 of their seeds, expected two or more"),
+        (["plain-s1*", "slot-s*"], "--methods: all methods have 1 of their seeds, expected two or more"),
+        (["plain-s*", "slot-s1*"], "--methods: all methods have 1 of their seeds, expected two or more"),
     ],
 )
 def test_methods_that_cannot_be_compared_are_an_error(ptlreid, methods, market_folder, patterns, message):
     code, out, err = ptlreid("compare", "--methods", *patterns, "--root", market_folder.parent)
     assert (code, out) == (1, "")
     assert message in err
+
+
+def test_runs_are_paired_by_their_seeds_and_not_by_their_names(ptlreid, methods, market_folder):
+    runs, _ = methods
+    runs["plain", 2].path.rename(runs["plain", 2].path.with_name("plain-s009"))
+    code, out, err = ptlreid(
+        "compare", "--methods", "plain-s*", "slot-s*", "--root", market_folder.parent, "--bootstrap", 50, "--json"
+    )
+    assert (code, json.loads(out)["seeds"]) == (0, [2, 9, 10]), err
 
 
 def test_one_common_seed_is_too_few(ptlreid, methods, market_folder):

@@ -174,3 +174,15 @@ def test_a_folder_appears_complete_or_not_at_all(tmp_path):
 def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
     (tmp_path / "one").write_bytes(b"1")
     assert files.file_digest(tmp_path / "one") == hashlib.blake2b(b"1", digest_size=16).hexdigest()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/null")])
+def test_a_pipe_or_device_is_not_replaced(tmp_path, make):
+    make(tmp_path / "out.csv")
+    before = (tmp_path / "out.csv").stat().st_mode
+    with (
+        pytest.raises(PtlreidError, match="is a pipe or device, which a file would replace"),
+        files.atomic_write(tmp_path / "out.csv"),
+    ):
+        pass
+    assert (tmp_path / "out.csv").stat().st_mode == before

@@ -176,3 +176,10 @@ def test_lists_with_equal_lines_name_different_images():
     assert [(path, identity) for path, identity, _ in rows(found)] == [
         (f"{day}/{name}/1.jpg", name) for day in ("day1", "day2") for name in ("anna", "ben")
     ]
+
+
+def test_a_number_is_no_camera_of_a_site_that_names_its_cameras():
+    write("a_c2.jpg", "b_c20240501120000123456.jpg")
+    images = find(".")
+    assert place_at_site(images, "lobby", {"door": 1, "hall": 2}).records.camids.tolist() == [-1, -1]
+    assert place_at_site(images, "lobby", {}).records.camids.tolist() == [2, -1]

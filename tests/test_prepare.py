@@ -164,12 +164,64 @@ def test_without_hard_links_files_are_copied(market_zip, tmp_path, monkeypatch):
     assert copy.read_bytes() == original.read_bytes()
 
 
-@pytest.mark.parametrize(("before", "after"), [("1234", "1234"), ("", "file"), ("longer", "file")])
-def test_an_existing_file_is_kept_if_it_has_the_right_size(tmp_path, before, after):
+@pytest.mark.parametrize(
+    ("before", "same_time", "after"),
+    [("1234", True, "1234"), ("1234", False, "file"), ("", True, "file"), ("longer", True, "file")],
+)
+def test_an_existing_file_is_kept_if_it_has_size_and_time_of_the_other(tmp_path, before, same_time, after):
     (tmp_path / "file").write_text("file")
     (tmp_path / "place").write_text(before)
+    for name in ("file", "place"):
+        os.utime(tmp_path / name, ns=(0, 10**18 + (name == "place" and not same_time)))
     reader.link_or_copy(tmp_path / "file", tmp_path / "place")
     assert (tmp_path / "place").read_text() == after
+
+
+def test_a_copy_is_recognised(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", lambda *_: (tmp_path / "none" / "none").stat())  # as on another disk
+    (tmp_path / "file").write_text("file")
+    reader.link_or_copy(tmp_path / "file", tmp_path / "place")
+    made = (tmp_path / "place").stat()
+    reader.link_or_copy(tmp_path / "file", tmp_path / "place")
+    assert (tmp_path / "place").stat().st_ino == made.st_ino
+
+
+def write_people(folder: Path) -> list[Path]:
+    """`folder/NAME/CAMERA/1.jpg` of four people by two cameras."""
+    paths = [folder / name / camera / "1.jpg" for name in ("a", "b", "c", "d") for camera in ("x", "y")]
+    for number, path in enumerate(paths):
+        write_image(path, 40 + number)
+    return paths
+
+
+@pytest.mark.parametrize("source", ["people", "linked", "people/list.csv"])
+def test_a_change_in_what_a_source_refers_to_is_noticed_and_a_leftover_is_none(ptlreid, tmp_path, source):
+    """The images of a CSV, and those below links to folders."""
+    paths = write_people(tmp_path / "people")
+    rows = [f"{path.relative_to(tmp_path / 'people')},{number // 2},{number % 2}" for number, path in enumerate(paths)]
+    (tmp_path / "people" / "list.csv").write_text("\n".join(["path,pid,camid", *rows]))
+    (tmp_path / "linked").mkdir()
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / "linked" / name).symlink_to(tmp_path / "people" / name)
+    layout = () if source.endswith("csv") else ("--layout", "identity/camera")
+    command = ("prepare", "folder", "--source", source, "--name", "lobby", "--root", "data", *layout)
+    assert ptlreid(*command)[0] == 0
+    for leftover in (".DS_Store", "Thumbs.db"):
+        (tmp_path / source.split("/", maxsplit=1)[0] / leftover).write_text("view settings")
+    code, out, err = ptlreid(*command)
+    assert (code, "Reused" in out) == (0, True), err
+    paths[3].unlink()
+    write_image(paths[3], 99)
+    code, _, err = ptlreid(*command)
+    assert (code, "before files there changed" in " ".join(err.split())) == (1, True), err
+
+
+def test_a_folder_with_dots_in_its_name_keeps_them(ptlreid, tmp_path):
+    for name in ("2024.05.01", "2024.05.02"):
+        write_people(tmp_path / name)
+        code, _, err = ptlreid("prepare", "folder", "--source", name, "--layout", "identity/camera", "--root", "data")
+        assert code == 0, err
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["2024.05.01", "2024.05.02"]
 
 
 def test_the_same_again_is_reused_and_another_source_is_refused(market_zip, tmp_path):

@@ -34,7 +34,7 @@ def runs(market_folder, tmp_path_factory):
         config = FinetuneSettings.resolve(None, device="cpu", evaluate_every=1, ptl=ptl, **settings)
         finetune(config, splits, RunFolder(folder / name), Silent())
     run = RunFolder(folder / "ptl")
-    save_calibration(run, CALIBRATION | {"weights_digest": file_digest(run.weights())})
+    save_calibration(run, CALIBRATION | {"weights_digest": file_digest(run.weights())}, Silent())
     return folder
 
 
@@ -369,3 +369,12 @@ def test_a_chain_refuses_options_that_it_would_ignore(ptlreid, tmp_path, option)
     code, _, err = ptlreid("report", str(tmp_path / "chain"), f"--{option}", value)
     assert code == 1
     assert f"its report needs no evaluation. Remove {option.replace('-', '_')}." in " ".join(err.split())
+
+
+def test_a_chain_is_reported_from_its_own_folder(runs, tmp_path, monkeypatch):
+    write_json(tmp_path / "chain" / "chain.json", CHAIN)
+    shutil.copytree(runs / "ptl", tmp_path / "ptl")
+    expected = write_chain_report(tmp_path / "chain").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "chain")
+    assert write_chain_report(Path()).read_text(encoding="utf-8") == expected
+    assert "Scores over epochs" in expected

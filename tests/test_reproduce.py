@@ -392,3 +392,9 @@ def test_every_row_has_a_dry_run_in_json_too(ptlreid, scale):
     assert found["trainings"] > 0
     if scale == "paper":  # by published counts; those of synthetic datasets are known once they are rendered
         assert found["cost"]["macs"] > 1e18
+
+
+def test_a_row_that_is_cited_only_costs_nothing(ptlreid):
+    for arguments in (("--row", "GoogLeNet"), ("--set", "epochs=0")):
+        code, _, err = ptlreid("reproduce", "1", *arguments, "--dry-run")
+        assert (code, "Traceback" in err) == (0, False), err

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from ptlreid import datasets
 from ptlreid.errors import CheckpointError, DataError, OptionError
-from ptlreid.runs import RunFolder, find_newest_ptl
+from ptlreid.runs import RunFolder, find_newest_ptl, find_run
 from ptlreid.settings import DistillSettings, FinetuneSettings
 
 
@@ -117,3 +117,9 @@ def test_without_a_ptl_run_the_message_says_what_to_do(tmp_path):
         CheckpointError, match=r"no finished PTL run: expected one as the teacher\. Train one with `ptlreid finetune`"
     ):
         find_newest_ptl(tmp_path)
+
+
+def test_a_run_that_is_the_current_folder_has_its_name(tmp_path, splits, monkeypatch):
+    begun(tmp_path / "run", FinetuneSettings(), splits)
+    monkeypatch.chdir(tmp_path / "run")
+    assert find_run(tmp_path / "runs", ".").path.name == "run"

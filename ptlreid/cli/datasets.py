@@ -8,6 +8,7 @@ import typer
 
 from ptlreid.cli import console
 from ptlreid.cli.options import Json
+from ptlreid.errors import OptionError
 
 _FACTS = ("title", "variants", "citation", "licence", "terms", "note", "source", "protocol", "counts")
 
@@ -41,6 +42,8 @@ def _describe(name: str) -> dict[str, Any]:
     """The description of the dataset called `name`, for JSON."""
     from ptlreid import datasets as known
 
+    if known.is_path(name):
+        raise OptionError(f"{name}: is a path, expected the name of a dataset. `ptlreid datasets` lists them.")
     info = known.find(name).info
     return {"names": list(info.names), **{fact: getattr(info, fact) for fact in _FACTS}}
 

@@ -121,7 +121,10 @@ def _own_settings(dataset: DatasetRef, source: Path, given: Given) -> OwnImagesS
         )
     settings = given.resolve(OwnImagesSettings)
     known = datasets.names()
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", source.resolve().name.removesuffix(source.suffix).removesuffix(".tar"))
+    called = source.resolve().name
+    if not source.is_dir():
+        called = called.removesuffix(source.suffix).removesuffix(".tar")
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", called)
     name = settings.name or (stem.lstrip("_.-") if dataset.name in known else dataset.name)
     if not name or name in known:
         raise OptionError(f"{name!r} cannot be the name of your images: it is taken. Choose another with --name.")

@@ -89,6 +89,8 @@ def _cost(cost: Mapping[str, Any] | None) -> str:
     """The cost of a plan in words."""
     if cost is None:
         return "The cost can be estimated once the datasets are prepared."
+    if not cost["images"]:
+        return "Nothing would be trained."
     hours = cost["macs"] / _MACS_PER_SECOND / 3600
     return (
         f"Cost of all runs: {_amount(cost['images'])} images (training images × epochs) × "

@@ -171,7 +171,8 @@ def place_at_site(images: LooseImages, source: str, numbers: Mapping[str, int]) 
 
     Without `numbers`, cameras that are called by a number have that number. Others are unknown.
     """
-    named = {**{name: int(name) for name in set(images.cameras) if name.isdecimal()}, **numbers}
+    decimal = (name for name in set(images.cameras) if name.isdecimal() and len(name) < 19)  # that fit into int64
+    named = dict(numbers) or {name: int(name) for name in decimal}
     camids = np.array([named.get(name, UNKNOWN_CAMERA) for name in images.cameras], dtype=np.int64)
     sources = np.full(len(camids), source, dtype=object)
     return replace(images, records=replace(images.records, camids=camids, sources=sources))

@@ -31,7 +31,7 @@ _MAX_RATIO = 100  # of what an archive holds to its own size: images hardly get 
 _SMALL = 100 << 20  # bytes, whatever the ratio
 _BLOCK_BYTES = 1 << 20
 _REPORT_EVERY = 100
-_LISTS = (".mat", ".csv", ".tsv", ".txt")  # sources that are read as they are
+LISTS = (".mat", ".csv", ".tsv", ".txt")  # sources that are read as they are
 
 # What zipfile, tarfile and the decompressors raise for damaged files, besides an OSError without a number.
 _DAMAGED = (
@@ -63,7 +63,7 @@ def is_archive(path: Path) -> bool:
 
     Any other file is a `DataError` that says what it is.
     """
-    if path.suffix.lower() in _LISTS or not path.is_file():
+    if path.suffix.lower() in LISTS or not path.is_file():
         return False
     try:
         if zipfile.is_zipfile(path) or tarfile.is_tarfile(path):

@@ -257,15 +257,17 @@ def link_or_copy_as(
 
 
 def link_or_copy(file: Path, target: Path) -> None:
-    """Make `target` a hard link to `file`, or a copy, complete or not at all; an existing one of its size is kept.
+    """Make `target` a hard link to `file`, or a copy, complete or not at all; an existing link or copy is kept.
 
-    If `file` is a symbolic link, the file it points to is used.
+    A copy has the size and the time of its original, by which it is recognised. If `file` is a symbolic link, the file
+    it points to is used.
     """
     if not file.is_file():
         raise FaultError(Fault("missing", file, "is listed but does not exist", "Unpack or copy the dataset again."))
     original = file.resolve()
     if target.exists():
-        if target.stat().st_size == original.stat().st_size:
+        ours, theirs = target.stat(), original.stat()
+        if os.path.samestat(ours, theirs) or (ours.st_size, ours.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns):
             return
         target.unlink()  # a power cut may leave a name without its content
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -274,6 +276,7 @@ def link_or_copy(file: Path, target: Path) -> None:
     except OSError:  # another disk, or a file system without hard links
         with unsynced_write(target, original.stat().st_size) as temporary:
             shutil.copyfile(original, temporary)
+            os.utime(temporary, ns=(original.stat().st_atime_ns, original.stat().st_mtime_ns))
 
 
 def _walk_folders(folder: Path) -> Iterator[Path]:

@@ -123,8 +123,11 @@ def _name_parts(splits: Splits) -> Iterator[tuple[str, Records]]:
 def _find_equal_content(images: list[_Image], digests: list[str]) -> Iterator[Fault]:
     """Files with the same bytes as an earlier one: serious if one of two is for training, or if identities differ."""
     first: dict[str, _Image] = {}
+    known: dict[str, _Image] = {}  # the first with an identity
     for image, digest in zip(images, digests, strict=True):
         other = first.setdefault(digest, image) if digest else image
+        if digest and image.pid >= 0 and known.setdefault(digest, image).pid != image.pid:
+            other = known[digest]
         if other is image:
             continue
         if image.side != other.side:

@@ -58,33 +58,31 @@ class Method:
 
 
 def find_method(runs: Path, pattern: str) -> Method:
-    """The method whose runs below `runs` are called `pattern` with a number, the seed, in the place of its `*`.
+    """The method whose runs below `runs` are called `pattern` with a number in the place of its `*`, as of --seeds.
 
     Raises `OptionError` for a pattern without runs, and for two runs with the same seed.
     """
     if pattern.count("*") != 1:
         raise OptionError(f"--methods {pattern}: expected a name with one * for the seed, such as 'plain-s*'.")
     before, after = pattern.split("*")
-    name = re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}")
+    numbered = re.compile(f"{re.escape(before)}([0-9]+){re.escape(after)}")
     names = (path.parent.name for path in runs.glob("*/config.toml"))
-    found = sorted((int(match[1]), match[0]) for match in map(name.fullmatch, names) if match)
+    found = sorted((int(match[1]), match[0]) for match in map(numbered.fullmatch, names) if match)
     if not found:
         raise OptionError(
             f"--methods {pattern}: expected runs of that name below {runs}, with a number in the place of the *. Runs "
             "of --seeds end in -s0, -s1, ...: 'plain-s*'."
         )
     by_seed: dict[int, RunFolder] = {}
-    names_by_seed: dict[int, str] = {}
-    for number, run in found:
-        by_seed[number] = RunFolder(runs / run)
-        seed = by_seed[number].settings().seed
-        if seed in names_by_seed:
+    for _, name in found:
+        run = RunFolder(runs / name)
+        other = by_seed.setdefault(seed := run.settings().seed, run)
+        if other is not run:
             raise OptionError(
-                f"--methods {pattern}: {names_by_seed[seed]} and {run} were trained with the same seed, {seed}: "
+                f"--methods {pattern}: {other.path.name} and {name} were trained with the same seed, {seed}: "
                 "expected one run per seed. Remove or rename one."
             )
-        names_by_seed[seed] = run
-    return Method(pattern, by_seed)
+    return Method(pattern, dict(sorted(by_seed.items())))
 
 
 def compare_methods(methods: Sequence[Method], settings: CompareSettings, progress: Progress) -> dict[str, Any]:

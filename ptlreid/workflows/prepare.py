@@ -9,14 +9,17 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ptlreid import contents
 from ptlreid.datasets import DatasetRef, Fault, FaultError, FaultsError, unfinished_folder
-from ptlreid.datasets._unpack import is_archive, most_bytes, unpack
-from ptlreid.datasets.reader import Reject
+from ptlreid.datasets._image_list import read_bare_list
+from ptlreid.datasets._source_files import list_images
+from ptlreid.datasets._unpack import LISTS, is_archive, most_bytes, unpack
+from ptlreid.datasets.reader import Reject, is_stray
 from ptlreid.errors import DataError, OptionError
 from ptlreid.files import unwritable
 from ptlreid.image_check import check_images
@@ -120,32 +123,59 @@ def _begin(temporary: Path, origin: dict[str, Any], progress: Progress) -> None:
 
 
 def _describe(source: Path) -> dict[str, Any]:
-    """The source and a digest of its names, sizes and times, which reveals a change in it."""
+    """The source and a digest of the names, sizes and times of its files, and of the images of a CSV, which reveals a
+    change in them.
+    """
     if not source.exists():
         raise DataError(f"{source}: does not exist. Give an existing archive or folder with --source.")
     total = hashlib.blake2b(digest_size=16)
     for file in [source] if source.is_file() else _list_files(source):
         size, changed = contents.file_state(file)
         total.update(f"{file.relative_to(source)}\0{size}\0{changed}\n".encode(errors="replace"))
-    return {"source": str(source.resolve()), "digest": total.hexdigest()}
+    return {"source": str(source.resolve()), "digest": total.hexdigest(), **_describe_listed(source)}
+
+
+def _describe_listed(source: Path) -> dict[str, str]:
+    """For a CSV, a digest of the sizes and times of the images that it lists; nothing for one that cannot be read."""
+    if source.suffix.lower() not in LISTS or not source.is_file():
+        return {}
+    total = hashlib.blake2b(digest_size=16)
+    with suppress(DataError):  # which is reported where the images are read
+        for image in read_bare_list(source):
+            size, changed = contents.file_state(image.file) if image.file.is_file() else (-1, -1)
+            total.update(f"{size}\0{changed}\n".encode())
+        return {"listed": total.hexdigest()}
+    return {}
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """The files below `folder`, sorted, without the index of image digests that any command may write there."""
-    files = (Path(at) / name for at, _, names in os.walk(folder) for name in names if contents.INDEX not in name)
+    """The files below `folder`, and below links in it to folders, sorted.
+
+    Without hidden ones and those that file managers leave, which are never read, and without the index of image digests
+    that any command may write there.
+    """
+    images, others = list_images(folder)
+    names = [image.origin for image in images] + [one.path for one in others if not one.path.endswith("/")]
+    files = [folder / name for name in names if not _is_passed_over(name.rpartition("/")[2])]
     return sorted(file for file in files if file.is_file())
+
+
+def _is_passed_over(name: str) -> bool:
+    return name.startswith(".") or is_stray(name) or contents.INDEX in name
 
 
 def _check_same(folder: Path, origin: dict[str, Any]) -> None:
     """Raise `OptionError` if `folder` was not made by `prepare`, or from another source."""
     if not (folder / MARKER).is_file():
         raise OptionError(
-            f"{folder} exists and was not made from a --source. It can be used as it is: inspect it with `ptlreid "
-            "check`, or move it and run the command again."
+            f"{folder} exists and was not made from a --source, so that it is left as it is. Use it as it is (inspect "
+            "it with `ptlreid check`), move it, or give another --name or --root."
         )
     recorded = read_json(folder / MARKER, Origin, f"Remove {folder} and run the command again.")
+    if "listed" not in recorded:  # by an earlier version
+        origin = {key: value for key, value in origin.items() if key != "listed"}
     changed = {key: value for key, value in origin.items() if recorded.get(key) != value}
-    if list(changed) == ["digest"]:
+    if set(changed) <= {"digest", "listed"} and changed:
         raise OptionError(
             f"{folder} was made from {origin['source']} before files there changed. Remove {folder} to make it again."
         )

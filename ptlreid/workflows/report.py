@@ -118,7 +118,7 @@ def write_pages(
 
 def write_chain_report(folder: Path, *, out: Path | None = None) -> Path:
     """Write the page of the transfer chain in `folder`: its scores, and the runs of its stages next to each other."""
-    out = out or folder / "report.html"
+    out, folder = out or folder / "report.html", folder.resolve()
     chain = read_chain(folder / "chain.json")
     runs = [RunFolder(folder.parent / name) for name in dict.fromkeys(stage["run"] for stage in chain["stages"])]
     summaries, notes = [], []
@@ -130,7 +130,7 @@ def write_chain_report(folder: Path, *, out: Path | None = None) -> Path:
             notes.append(f"No training curves for {run.path.name}. {error}")
     pages = {run.path.name: run.path / "report.html" for run in runs}
     links = {name: quote(os.path.relpath(page, out.parent)) for name, page in pages.items() if page.is_file()}
-    write_page(make_chain_page(folder.resolve().name, chain, summaries, links=links, notes=notes), out)
+    write_page(make_chain_page(folder.name, chain, summaries, links=links, notes=notes), out)
     return out
 
 
