@@ -57,7 +57,8 @@ class Planner:
             seen.append(rows.tolist())
             return {"rows": (output.embedding * start.mean() * (1 + rows[:, None])).square().mean()}
 
-        def after_update():
+        def after_update(step):
+            assert not step.skipped
             training.extra["updates"] = training.extra["updates"] + 1
             assert seen.pop() in [rows.tolist() for rows in batches]
 

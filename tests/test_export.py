@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 import ptlreid as package
-from ptlreid import datasets
+from ptlreid import datasets, models
 from ptlreid.adapt.camera_pass import collect_cameras
 from ptlreid.export import formats
 from ptlreid.features import Extractor
@@ -22,6 +22,8 @@ from ptlreid.files import file_digest
 from ptlreid.json_files import write_json
 from ptlreid.models.camera_statistics import save_cameras
 from ptlreid.models.graph_file import read_graph
+from ptlreid.models.weights import save
+from ptlreid.network_types import NetworkSpec
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
 from ptlreid.settings import EvaluateSettings, GraphSettings
@@ -334,3 +336,46 @@ def test_a_card_and_a_bundle_name_datasets_without_their_folders(export, run, ma
     written = Path("hub/config.toml").read_text()
     assert 'data = "market+duke"' in written
     assert "/home/me" not in written
+
+
+def test_other_weights_of_a_run_are_exported_with_their_scores(export, ptlreid, run, market_folder):
+    spec = NetworkSpec("tiny", True, "slot", 4, 64, 32)
+    save(models.build(spec, seed=5), spec, run.weights("best"))
+    last = {"run": "tiny", "weights": "last", "weights_digest": "0" * 32, "mAP": 0.1, "averaged": {"mAP": 0.2}}
+    write_json(run.metrics, last)
+    code, card, err = export("--out", "m.onnx", "--weights", "best")
+    assert code == 0, err
+    assert card["gate"]["features"]["min_cosine"] > 0.999999
+    code, _, err = export("--gate", "m.onnx", "--weights", "best")
+    assert code == 0, err
+    code, card, err = export("--bundle", "hub", "--weights", "best")
+    assert code == 0, err
+    metrics = json.loads(Path("hub/metrics.json").read_text())
+    assert (metrics["mAP"], metrics["weights"], "averaged" in metrics) == (card["scores"]["mAP"], "last", False)
+    root = ("--root", market_folder.parent, "--device", "cpu", "--json")
+    scores = json.loads(ptlreid("evaluate", "--run", "hub", *root)[1])
+    assert scores["mAP"] == metrics["mAP"]
+    assert scores["weights_digest"] == metrics["weights_digest"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.json", '{"my": "notes"}', "m.json exists and is no card of a graph"),
+        ("m.json", "not json", "m.json exists and is no card of a graph"),
+        ("m.json", '{"file": "m.pt2"}', "m.json exists and is the card of m.pt2"),
+        ("m.md", "# mine", "would replace m.md"),
+    ],
+)
+def test_no_other_file_is_replaced(export, name, content, message):
+    Path(name).write_text(content)
+    code, _, err = export("--out", "m.onnx")
+    assert (code, message in err) == (1, True), err
+    assert Path(name).read_text() == content
+    assert not Path("m.onnx").exists()
+
+
+def test_the_same_graph_is_written_again(export):
+    for _ in range(2):
+        code, _, err = export("--out", "m.onnx")
+        assert code == 0, err

@@ -107,3 +107,14 @@ def test_features_that_depend_on_the_batch_and_foreign_weights_are_faults():
         "in batches of 7, features change by 0.1 of their length",
         "1 of its tensors are not those of the run, such as w",
     ]
+
+
+def test_a_sample_is_of_identities_with_a_match_by_another_camera():
+    query = Records.make([f"q{pid}" for pid in range(40)], list(range(40)), [0] * 40, "s")
+    # Identities 0 to 9 have no gallery image, 10 to 19 one by the query's camera, the others one by another.
+    gallery = Records.make([f"g{pid}" for pid in range(10, 40)], list(range(10, 40)), [0] * 10 + [1] * 20, "s")
+    test_set = Splits("s", Records.make([], [], [], "s"), query, gallery, "market")
+    for seed in range(5):
+        found = sample_test_set(test_set, ExportSettings.make(images=8, seed=seed))
+        assert sorted(found.query.pids) == sorted(found.gallery.pids)
+        assert found.query.pids.min() >= 20

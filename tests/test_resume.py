@@ -11,16 +11,18 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from ptlreid import datasets, signals
 from ptlreid.engine import epochs, history
-from ptlreid.errors import DataError, PtlreidError, Stopped
+from ptlreid.errors import DataError, OptionError, PtlreidError, Stopped
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
@@ -287,7 +289,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, splits):
         return {"steep": (output.embedding * 1e37).mean()}  # finite, and its gradient overflows the weights
 
     settings = make_settings(lr=1000.0, checkpoint_minutes=0.0, epochs=1)
-    with pytest.raises(PtlreidError, match="not finite"):
+    with pytest.raises(PtlreidError, match=r"After update 1 of epoch 1, .* is not finite: .* No checkpoint yet"):
         finetune(settings, splits, run, Silent(), objective=lambda device, loss: steep)
     assert not run.weights().exists()
 
@@ -302,6 +304,18 @@ def test_training_stops_early_without_a_better_map(tmp_path, splits, monkeypatch
     metrics = finetune(make_settings(epochs=20, evaluate_every=1, patience=2), splits, run, progress)
     assert metrics["epochs"] == 5  # the third evaluation is the best, and the two after it are not better
     assert "early stop after epoch 5: 2 evaluations without a better mAP" in progress.notes
+
+
+def test_patience_without_evaluations_is_an_error_or_noted(tmp_path, splits):
+    with pytest.raises(OptionError, match="patience = 2 with evaluate_every = 0: no epoch but the last is evaluated"):
+        make_settings(epochs=3, evaluate_every=0, patience=2)
+    for name, part, noted in (
+        ("with", splits, False),
+        ("without", replace(splits, query=splits.query.select(np.arange(0))), True),
+    ):
+        progress = At(-1, fault)
+        finetune(make_settings(epochs=2, evaluate_every=1, patience=2), part, RunFolder(tmp_path / name), progress)
+        assert ("patience = 2 has no effect: no epoch but the last is evaluated" in progress.notes) == noted
 
 
 def test_the_history_has_loss_terms_speed_memory_and_cells(tmp_path, splits):

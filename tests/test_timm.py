@@ -337,3 +337,18 @@ def test_models_shows_a_network_of_timm(ptlreid):
     assert plain["name"] == "timm:test_resnet"
     assert [stride for _, stride in plain["stages"]] == [2, 2, 2, 2, 2]
     assert plain["params"] < cells["params"]
+
+
+def test_positions_of_a_run_are_resampled_from_its_own_grid(tmp_path):
+    """Of 18 × 8 patches, as many as 12 × 12."""
+    spec = NetworkSpec("timm:test_vit", False, "slot", 2, 288, 128)
+    network = models.build(spec, seed=0)
+    rising = torch.linspace(-1, 1, 18).repeat_interleave(8)  # from row to row, and equal in each
+    with torch.no_grad():
+        network.backbone.net.pos_embed[0, 1:] = rising[:, None]
+    weights.save(network, spec, tmp_path / "w.safetensors")
+    other = models.build(NetworkSpec("timm:test_vit", False, "slot", 2, 128, 64), seed=1)
+    pretrained.load_file(other, tmp_path / "w.safetensors", "timm:test_vit")
+    rows = other.backbone.net.pos_embed[0, 1:, 0].view(8, 4)
+    torch.testing.assert_close(rows, rows[:, :1].expand(8, 4))
+    assert (rows[1:] > rows[:-1]).all()

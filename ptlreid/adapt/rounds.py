@@ -19,6 +19,7 @@ from ptlreid.adapt.camera_pass import collect_cameras
 from ptlreid.adapt.cluster_files import write_clusters
 from ptlreid.adapt.memory import ClusterMemory, MemoryOptions, build_memory, restore_memory
 from ptlreid.engine.checkpoint import Training
+from ptlreid.engine.fit import Step
 from ptlreid.engine.job import EpochPlan
 from ptlreid.features import Extractor
 from ptlreid.models.average import Average
@@ -83,8 +84,9 @@ class Rounds:
         def context(rows: Tensor) -> AbstractContextManager[None]:
             return normalising_by_camera(training.network, memory.cameras[rows.to(device)])
 
-        def after_update() -> None:
-            teacher.update_parameters(training.network)
+        def after_update(step: Step) -> None:
+            if not step.skipped:
+                teacher.update_parameters(training.network)
             self._publish(training, teacher, memory, centres)
 
         batches = self._sample(memory.labels.cpu().numpy(), training.epoch)

@@ -100,9 +100,13 @@ def save(training: Training, path: Path) -> None:
     weights = training.network.state_dict()
     for name, tensor in weights.items():
         if not bool(tensor.isfinite().all()):
+            moment = (
+                f"update {training.step} of epoch {training.epoch + 1}" if training.step else f"epoch {training.epoch}"
+            )
+            left = f"{path} is unchanged" if path.is_file() else "No checkpoint yet"
             raise PtlreidError(
-                f"After update {training.step} of epoch {training.epoch + 1}, {name} is not finite: training "
-                f"diverged. {path} is unchanged. Start another run (--name) with a lower --lr."
+                f"After {moment}, {name} is not finite: training diverged. {left}. Start another run (--name) with a "
+                "lower --lr."
             )
     content = {
         "schema": SCHEMA,

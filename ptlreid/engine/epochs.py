@@ -19,7 +19,7 @@ from ptlreid import distributed, losses
 from ptlreid.devices import choose_workers
 from ptlreid.engine import checkpoint, optim
 from ptlreid.engine.checkpoint import Training
-from ptlreid.engine.fit import Context, Objective, Precision, train_epoch
+from ptlreid.engine.fit import Context, Objective, Precision, Step, train_epoch
 from ptlreid.engine.generators import fork_generators, seed_generators
 from ptlreid.engine.history import History
 from ptlreid.engine.interrupts import Interrupts
@@ -56,7 +56,7 @@ class _Setup:
     batches: Iterator[Batch]
     labels: Tensor
     context: Context | None
-    after_update: Callable[[], None]
+    after_update: Callable[[Step], None]
 
 
 def train_epochs(
@@ -68,6 +68,7 @@ def train_epochs(
     signal, writes a checkpoint and raises `Stopped`.
     """
     settings, run = job.settings, job.run
+    _note_patience(job)
     objective = build_objective(job, training, device)
     main = distributed.is_main()
     with (
@@ -87,7 +88,9 @@ def train_epochs(
     ):
         forward = None
         labels = torch.from_numpy(_objective_labels(job)).to(device)
-        setup = _Setup(device, precision, objective, recorder, batches, labels, context=None, after_update=lambda: None)
+        setup = _Setup(
+            device, precision, objective, recorder, batches, labels, context=None, after_update=lambda _: None
+        )
         while training.epoch < settings.epochs and not _out_of_patience(job, training):
             if forward is None or training.epoch == settings.freeze_epochs:
                 forward = _wrap_network(job, training)
@@ -120,7 +123,7 @@ def _train_one_epoch(job: TrainingJob, training: Training, forward: nn.Module, s
     with Interrupts() as interrupts:
         _watch_last_update(job, training)
         for step in steps:
-            setup.after_update()
+            setup.after_update(step)
             setup.recorder.step(training.epoch, step)
             count_update(training.sessions, step.seconds)
             if training.step == job.updates:
@@ -246,6 +249,12 @@ def build_objective(job: TrainingJob, training: Training, device: torch.device) 
     checkpoint = job.run.checkpoint if begun else None
     loss = losses.find(job.settings.loss, job.settings.model_dump(), training.extra, checkpoint)
     return job.objective(device, loss) if job.objective else lambda output, labels, images: loss(output, labels)
+
+
+def _note_patience(job: TrainingJob) -> None:
+    settings = job.settings
+    if settings.patience and not (job.splits.has_test and settings.evaluate_every < settings.epochs):
+        job.progress.note(f"patience = {settings.patience} has no effect: no epoch but the last is evaluated")
 
 
 def _out_of_patience(job: TrainingJob, training: Training) -> bool:

@@ -49,7 +49,7 @@ class Step:
 
     `step`: its number in the epoch, from 0. `terms`: of the loss, by name; scalars on the network's device, not
     synchronised. `lr`: of the first parameter group. `images`: of this process. `seconds`: since the previous update;
-    `waited`: the part of them spent waiting for images.
+    `waited`: the part of them spent waiting for images. `skipped`: whether fp16 overflowed, so that the weights stay.
     """
 
     step: int
@@ -58,6 +58,7 @@ class Step:
     images: int
     seconds: float
     waited: float
+    skipped: bool = False
 
 
 def train_epoch(
@@ -104,9 +105,9 @@ def train_epoch(
                 training.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
             totals = {name: totals.get(name, 0) + value.detach() for name, value in terms.items()}
             images += len(batch.rows)
-        _update(training, clip_grad)
+        skipped = not _update(training, clip_grad)
         now = perf_counter()
-        step = Step(training.step, totals, lr, images, now - previous, waited)
+        step = Step(training.step, totals, lr, images, now - previous, waited, skipped)
         training.step += 1
         yield step
         previous = now
@@ -129,7 +130,8 @@ def _forward(
     return {name: value.float() / parts for name, value in terms.items()}
 
 
-def _update(training: Training, clip_grad: float) -> None:
+def _update(training: Training, clip_grad: float) -> bool:
+    """Whether the weights were changed."""
     scaler = training.scaler
     scale = scaler.get_scale() if scaler.is_enabled() else 1.0
     if clip_grad:
@@ -138,10 +140,12 @@ def _update(training: Training, clip_grad: float) -> None:
     scaler.step(training.optimizer)
     scaler.update()
     # fp16 skips an update whose gradients overflow, and halves its scale: schedule and average skip it too.
-    if not scaler.is_enabled() or scaler.get_scale() >= scale:
-        training.schedule.step()
-        if training.average:
-            training.average.update_parameters(training.network)
+    if scaler.is_enabled() and scaler.get_scale() < scale:
+        return False
+    training.schedule.step()
+    if training.average:
+        training.average.update_parameters(training.network)
+    return True
 
 
 def _find_exchange(forward: nn.Module) -> DistributedDataParallel | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from ptlreid.engine.checkpoint import Training
-    from ptlreid.engine.fit import Context, Objective
+    from ptlreid.engine.fit import Context, Objective, Step
     from ptlreid.images import Sampler
     from ptlreid.losses import Loss
 
@@ -39,7 +39,7 @@ class EpochPlan:
     batches: Sequence[np.ndarray]
     objective: Objective
     context: Context
-    after_update: Callable[[], None]
+    after_update: Callable[[Step], None]
     clusters: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
 from ptlreid.export.card import last_names
+from ptlreid.files import file_digest
+from ptlreid.json_files import CONTENT, write_json
 from ptlreid.models.camera_statistics import cameras_file
 from ptlreid.runs import RunFolder
 
@@ -45,20 +50,27 @@ else:
 _PLACES = {"init", "data", "run", "teacher", "with"}  # settings that may be paths
 
 
-def copy_run(run: RunFolder, folder: Path, weights: str) -> None:
+def copy_run(run: RunFolder, folder: Path, weights: str, scores: Mapping[str, Any]) -> None:
     """Copy what makes `folder` a run to go on from: weights, settings, training set, scores, cameras and thresholds.
 
-    Settings lose what is about the machine that trained it, such as folders.
+    `scores`: of these `weights`, which become the run's last and only ones. Settings lose what is about the machine
+    that trained it, such as folders.
     """
     file = run.find_weights(weights)
     shutil.copyfile(file, folder / "weights.safetensors")
     if (cameras := cameras_file(file)).is_file():
         shutil.copyfile(cameras, folder / "cameras.safetensors")
-    for one in (run.data, run.metrics, run.thresholds):
+    for one in (run.data, run.thresholds):
         if one.is_file():
             shutil.copyfile(one, folder / one.name)
+    if run.metrics.is_file():
+        metrics = json.loads(run.metrics.read_bytes())
+        kept = {key: value for key, value in metrics.items() if key not in ("averaged", "averaged_digest", CONTENT)}
+        if weights != "last":
+            kept |= {key: scores[key] for key in kept.keys() & scores.keys()} | {"weights_digest": file_digest(file)}
+        write_json(folder / run.metrics.name, kept)
     settings = run.settings()
-    values = settings.model_dump(exclude_none=True, by_alias=True, exclude=set(settings.MACHINE))
+    values = settings.model_dump(exclude_none=True, by_alias=True, exclude={*settings.MACHINE, "ema_decay"})
     for key in _PLACES & values.keys():
         values[key] = last_names(values[key])
     (folder / "config.toml").write_text(tomli_w.dumps(values), encoding="utf-8")

@@ -30,7 +30,7 @@ def sample_test_set(splits: Splits, settings: ExportSettings) -> Splits:
     query, gallery = splits.query, splits.gallery
     if settings.full or settings.images >= len(query) + len(gallery):
         return splits
-    pids = np.unique(query.pids[query.pids >= 0])
+    pids = _find_pids(query, gallery)
     np.random.default_rng(settings.seed).shuffle(pids)
     images = np.array([(query.pids == pid).sum() + (gallery.pids == pid).sum() for pid in pids])
     enough = int(np.searchsorted(np.cumsum(images), settings.images)) + 1
@@ -40,6 +40,15 @@ def sample_test_set(splits: Splits, settings: ExportSettings) -> Splits:
         return part.select(np.isin(part.pids, chosen))
 
     return replace(splits, query=select(query), gallery=select(gallery))
+
+
+def _find_pids(query: Records, gallery: Records) -> np.ndarray:
+    """The identities of queries that the gallery has, too: by another camera, if there are any."""
+    pids = np.unique(query.pids[query.pids >= 0])
+    both = np.intersect1d(pids, gallery.pids)
+    sides = [(part.pids, part.camids) for part in (query, gallery)]
+    moved = [pid for pid in both.tolist() if len({c for p, camids in sides for c in camids[p == pid].tolist()}) > 1]
+    return np.array(moved or (both if len(both) else pids), dtype=np.int64)
 
 
 @dataclass(frozen=True)

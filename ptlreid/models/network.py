@@ -56,15 +56,15 @@ class Backbone:
     `paper`: #Param in the paper's Table 1 or text, in millions, without and with PTL. `imagenet()`: torchvision's
     weights under torchvision's names (timm's under timm's), downloaded or from its cache. `rename(key)`: the names in
     the network, none, one or several, of torchvision's tensor `key`. `layers`: torchvision's names of the layers in
-    sequence, for files that number them. `convert(network, tensors, prefix)`: the tensors of a file, below `prefix`,
-    with the names and shapes of this network.
+    sequence, for files that number them. `convert(network, tensors, prefix, size)`: the tensors of a file, below
+    `prefix`, with the names and shapes of this network. `size`: height and width of the images they are for, if known.
     """
 
     network: Callable[[NetworkSpec], Network]
     imagenet: Callable[[], dict[str, Any]]
     rename: Callable[[str], tuple[str, ...]]
     layers: Sequence[str] = ()
-    convert: Callable[[nn.Module, dict[str, Tensor], str], dict[str, Tensor]] | None = None
+    convert: Callable[[nn.Module, dict[str, Tensor], str, tuple[int, int] | None], dict[str, Tensor]] | None = None
     multiples: tuple[int, int] = (32, 32)
     input_size: tuple[int, int] = (256, 128)
     paper: tuple[int | None, int | None] = (None, None)

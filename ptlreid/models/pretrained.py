@@ -14,6 +14,7 @@ from ptlreid.file_kinds import printable
 from ptlreid.files import file_digest
 from ptlreid.models.tensor_files import read_tensors, require_tensor_file
 from ptlreid.models.transformer_files import as_timm
+from ptlreid.models.weights import read_weights_header
 from ptlreid.runs import find_run
 
 if TYPE_CHECKING:
@@ -95,20 +96,36 @@ def load_file(network: nn.Module, path: Path, name: str, *, skip: str | None = N
         raise CheckpointError(f"{path}: no such file. Give --init imagenet, none, the name of a run, or a file.")
     state = as_timm(read_tensors(path))
     state = {key: value for key, value in state.items() if skip is None or skip not in key}
-    return load_state(network, state, models.find(name), str(path))
+    return load_state(network, state, models.find(name), str(path), _find_size(path))
 
 
-def load_state(network: nn.Module, state: Mapping[str, Tensor], backbone: Backbone, source: str) -> LoadReport:
+def _find_size(path: Path) -> tuple[int, int] | None:
+    """Height and width of the images that ptlreid's own weights in `path` are for."""
+    try:
+        spec = read_weights_header(path).spec
+    except CheckpointError:
+        return None
+    return spec.height, spec.width
+
+
+def load_state(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    backbone: Backbone,
+    source: str,
+    size: tuple[int, int] | None = None,
+) -> LoadReport:
     """Copy from `state` each tensor whose name and shape `network` knows.
 
     The network's names are looked for below any prefix: as they are, as torchvision's, and with torchvision's layers
     numbered. The prefix and the naming under which most tensors fit are used. The neck has other names and places.
+    `size`: height and width of the images that the tensors are for, if known; positions are resampled from it.
     Raises `CheckpointError` if tensors of the backbone are missing, and for values that are no finite numbers.
     """
     own = network.state_dict()
     prefix, names = _find_names(own, state, backbone)
     if backbone.convert is not None:
-        state = backbone.convert(network, dict(state), prefix)
+        state = backbone.convert(network, dict(state), prefix, size)
         prefix, names = _find_names(own, state, backbone)
     neck, neck_names = _find_neck(own, state, prefix)
     names |= neck_names

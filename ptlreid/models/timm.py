@@ -219,7 +219,9 @@ def _imagenet(name: str) -> dict[str, Any]:
         return dict(timm.create_model(name, pretrained=True).state_dict())
 
 
-def _convert(network: nn.Module, state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _convert(
+    network: nn.Module, state: dict[str, Tensor], prefix: str, size: tuple[int, int] | None
+) -> dict[str, Tensor]:
     """The tensors of a file for the image size of `network`, by timm's own function for files of this network.
 
     It resamples the embeddings of positions, and renames what the network's authors published under other names.
@@ -230,7 +232,7 @@ def _convert(network: nn.Module, state: dict[str, Tensor], prefix: str) -> dict[
     prefix += _NET if any(key.startswith(prefix + _NET) for key in state) else ""
     own = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     try:
-        own = _resample_positions(own, net)
+        own = _resample_positions(own, net, size)
         converted = own if convert is None else convert(own, net)
     except (*_FAULTS, KeyError) as error:
         raise CheckpointError(
@@ -243,16 +245,23 @@ def _convert(network: nn.Module, state: dict[str, Tensor], prefix: str) -> dict[
     return rest | {f"{prefix}{key}": tensor for key, tensor in converted.items()}
 
 
-def _resample_positions(own: dict[str, Tensor], net: Any) -> dict[str, Tensor]:
+def _resample_positions(own: dict[str, Tensor], net: Any, size: tuple[int, int] | None) -> dict[str, Tensor]:
     """The tensors of a ViT with its positions resampled to the grid of `net`. timm itself takes any grid for a square.
 
-    The grid of the file is, of those with its number of positions, the one of the most similar aspect ratio.
+    The grid of the file is that of images of its `size`, if it states one. Of a file of another program it is a square,
+    or of the grids with its number of positions the one of the most similar aspect ratio.
     """
     table, grid = own.get("pos_embed"), getattr(getattr(net, "patch_embed", None), "grid_size", None)
     if table is None or table.ndim != 3 or grid is None or "mask_token" in own:  # DINOv2's own files, which are square
         return own
     prefix = 0 if getattr(net, "no_embed_class", False) else getattr(net, "num_prefix_tokens", 0)
     count = table.shape[1] - prefix
+    patch = net.patch_embed.patch_size
+    stated = (size[0] // patch[0], size[1] // patch[1]) if size else None
+    if stated and stated[0] * stated[1] == count:
+        if stated == tuple(grid):
+            return own
+        return own | {"pos_embed": resample_abs_pos_embed(table, list(grid), list(stated), prefix)}
     if count == grid[0] * grid[1] or isqrt(count) ** 2 == count:
         return own
     heights = (height for height in range(1, count + 1) if count % height == 0)

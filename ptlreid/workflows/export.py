@@ -18,7 +18,8 @@ from ptlreid.export import formats, runtimes
 from ptlreid.export.bundle import copy_run, write_example
 from ptlreid.export.card_page import make_hub_page, make_page
 from ptlreid.export.source import Source
-from ptlreid.files import atomic_files, atomic_folder
+from ptlreid.file_kinds import printable
+from ptlreid.files import atomic_files, atomic_folder, read_regular
 from ptlreid.json_files import write_json
 from ptlreid.models.graph_file import GraphFile, read_graph
 from ptlreid.progress import Progress
@@ -38,12 +39,31 @@ def export(run: RunFolder, splits: Splits, settings: ExportSettings, file: Path,
     Raises `ExportError`, and leaves no file, if the graph does not agree with the run within the limits of `settings`.
     """
     formats.check_format(file)
+    _check_place(file)
     source = Source.of(run, splits, settings)
     with atomic_files(file) as folder:
         card = _export(source, folder / file.name, file, progress)
         (folder / file.name).with_suffix(".md").write_text(make_page(card, file.name), encoding="utf-8")
         written = sorted(one.name for one in folder.iterdir())
     return card | {"files": [str(file.parent / name) for name in written]}
+
+
+def _check_place(file: Path) -> None:
+    """Raise `OptionError` if a file that is written next to `file` would replace one that is not of it."""
+    target = file.with_suffix(".json")
+    if target.exists():
+        try:
+            of = json.loads(read_regular(target))["file"]
+        except (OSError, ValueError, KeyError, TypeError):
+            of = None
+        if of == file.name:
+            return
+        what = f"is the card of {printable(of)}" if isinstance(of, str) else "is no card of a graph"
+        raise OptionError(f"--out {file}: {target} exists and {what}: expected no such file. Choose another name.")
+    others = [file.with_suffix(".md"), *([file.with_suffix(".bin")] if file.suffix == formats.OPENVINO else [])]
+    for other in others:
+        if other.exists():
+            raise OptionError(f"--out {file}: would replace {other}: expected no such file. Choose another name.")
 
 
 def bundle(
@@ -58,7 +78,7 @@ def bundle(
     source = Source.of(run, splits, settings)
     with atomic_folder(folder) as temporary:
         card = _export(source, temporary / BUNDLED, folder / BUNDLED, progress)
-        copy_run(run, temporary, settings.weights)
+        copy_run(run, temporary, settings.weights, card["scores"])
         write_example(temporary, BUNDLED)
         (temporary / "README.md").write_text(make_hub_page(card, BUNDLED), encoding="utf-8")
         written = sorted(one.name for one in temporary.iterdir())

@@ -35,7 +35,9 @@ def gate_graph(
     settings = source.settings
     sample = sample_test_set(source.splits, settings)
     own = {name: None for name in ("flip", "normalize") if getattr(graph.readout, name)}
-    exported = Extractor.from_graph(graph, settings.model_copy(update=own))
+    exported = Extractor.from_graph(
+        graph, settings.model_copy(update=own | {"weights": "last"})
+    )  # a graph has one set of weights
     with progress.task("compare features", None):
         before = source.extract(source.extractor, sample, progress)
         after = source.extract(exported, sample, progress)
