@@ -22,7 +22,7 @@ import torch
 
 from ptlreid import datasets, signals
 from ptlreid.engine import epochs, history
-from ptlreid.errors import DataError, OptionError, PtlreidError, Stopped
+from ptlreid.errors import DataError, PtlreidError, Stopped
 from ptlreid.models.weights import read_weights_header
 from ptlreid.progress import Silent
 from ptlreid.runs import RunFolder
@@ -306,15 +306,12 @@ def test_training_stops_early_without_a_better_map(tmp_path, splits, monkeypatch
     assert "early stop after epoch 5: 2 evaluations without a better mAP" in progress.notes
 
 
-def test_patience_without_evaluations_is_an_error_or_noted(tmp_path, splits):
-    with pytest.raises(OptionError, match="patience = 2 with evaluate_every = 0: no epoch but the last is evaluated"):
-        make_settings(epochs=3, evaluate_every=0, patience=2)
-    for name, part, noted in (
-        ("with", splits, False),
-        ("without", replace(splits, query=splits.query.select(np.arange(0))), True),
-    ):
+def test_patience_without_evaluations_is_noted(tmp_path, splits):
+    without = replace(splits, query=splits.query.select(np.arange(0)))
+    for number, (every, part, noted) in enumerate(((1, splits, False), (1, without, True), (0, splits, True))):
         progress = At(-1, fault)
-        finetune(make_settings(epochs=2, evaluate_every=1, patience=2), part, RunFolder(tmp_path / name), progress)
+        run = RunFolder(tmp_path / str(number))
+        finetune(make_settings(epochs=2, evaluate_every=every, patience=2), part, run, progress)
         assert ("patience = 2 has no effect: no epoch but the last is evaluated" in progress.notes) == noted
 
 

@@ -253,7 +253,7 @@ def build_objective(job: TrainingJob, training: Training, device: torch.device) 
 
 def _note_patience(job: TrainingJob) -> None:
     settings = job.settings
-    if settings.patience and not (job.splits.has_test and settings.evaluate_every < settings.epochs):
+    if settings.patience and not (job.splits.has_test and 0 < settings.evaluate_every < settings.epochs):
         job.progress.note(f"patience = {settings.patience} has no effect: no epoch but the last is evaluated")
 
 

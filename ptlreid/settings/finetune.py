@@ -147,11 +147,6 @@ class FinetuneSettings(DataSettings):
                 "nesterov = True with momentum = 0: expected a momentum above 0. Set --momentum 0.9, or leave out "
                 "--nesterov."
             )
-        if self.patience and not self.evaluate_every:
-            raise OptionError(
-                f"patience = {self.patience} with evaluate_every = 0: no epoch but the last is evaluated, expected "
-                "evaluations to count. Set --evaluate-every 1, or leave out --patience."
-            )
         check_loss(self.loss, self.model_fields_set, self.batch_size, self.images_per_identity)
         return self
 
