@@ -57,7 +57,7 @@ class Backbone:
     weights under torchvision's names (timm's under timm's), downloaded or from its cache. `rename(key)`: the names in
     the network, none, one or several, of torchvision's tensor `key`. `layers`: torchvision's names of the layers in
     sequence, for files that number them. `convert(network, tensors, prefix, size)`: the tensors of a file, below
-    `prefix`, with the names and shapes of this network. `size`: height and width of the images they are for, if known.
+    `prefix`, with the names and shapes of this network; they are for images of that height and width, None if unknown.
     """
 
     network: Callable[[NetworkSpec], Network]
