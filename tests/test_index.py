@@ -449,4 +449,4 @@ def test_building_again_says_that_removed_images_are_back(ptlreid, files):
     ptlreid("index", "remove", "flat", "city/yard/0.jpg", "--json")
     code, out, err = ptlreid("index", "build", "city", "--out", "flat", "--kind", "flat", "--json")
     assert (code, json.loads(out)["removed"]) == (0, 0), err
-    assert "flat: the 1 images that were removed from the index before are in it again" in err
+    assert "flat: images that were removed from the index before and are in it again: 1" in err

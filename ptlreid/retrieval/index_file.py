@@ -181,9 +181,7 @@ def _write_graph(graph: Any, file: Path) -> None:
     faiss = import_faiss()
     try:
         with file.open("wb") as stream:
-            writer = faiss.PyCallbackIOWriter(stream.write)
-            faiss.write_index(graph, writer)
-            del writer
+            faiss.write_index(graph, faiss.PyCallbackIOWriter(stream.write))
     except RuntimeError as error:
         full = shutil.disk_usage(file.parent).free < 1 << 20
         number = errno.ENOSPC if full else errno.EIO

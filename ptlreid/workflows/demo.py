@@ -92,8 +92,8 @@ def _count_right(search: dict[str, Any], site: Splits) -> int:
         for part in (site.query, site.gallery)
         for path, pid in zip(part.paths, part.pids, strict=True)
     }
-    nearest = [(one["paths"][0], one["hits"][0]) for one in search["queries"]]
-    return sum(hit["accepted"] and pid_of[Path(hit["path"])] == pid_of[Path(path)] for path, hit in nearest)
+    nearest = [(one["paths"][0], hit) for one in search["queries"] for hit in one["hits"][:1]]
+    return sum(hit["accepted"] and pid_of.get(Path(hit["path"])) == pid_of[Path(path)] for path, hit in nearest)
 
 
 def _prepare(name: str, settings: DemoSettings, progress: Progress) -> Splits:

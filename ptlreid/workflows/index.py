@@ -63,7 +63,7 @@ def build_index(folders: Sequence[Path], out: Path, settings: IndexSettings, pro
     with _lock(out, progress):
         removed = _count_removed(out)
         if removed:
-            progress.note(f"{out}: the {removed:,} images that were removed from the index before are in it again")
+            progress.note(f"{out}: images that were removed from the index before and are in it again: {removed:,}")
         about: dict[str, Any] = {
             "kind": "ptlreid index",
             "schema": 1,
